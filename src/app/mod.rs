@@ -1,0 +1,1 @@
+//! Puts the floors together: state, router, lifecycle.

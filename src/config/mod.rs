@@ -1,0 +1,1 @@
+//! Configuration: one documented default file, overridden by file, environment and flags.

@@ -1,0 +1,3 @@
+//! What the words mean: ids, states, rules. No I/O, no async.
+
+pub mod clock;

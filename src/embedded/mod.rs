@@ -1,0 +1,1 @@
+//! A private PostgreSQL server of our own, started from installed binaries.

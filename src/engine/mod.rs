@@ -1,0 +1,1 @@
+//! Runs that run: worker, scheduler, connector checks, connectors.

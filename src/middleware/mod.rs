@@ -1,0 +1,1 @@
+//! What stands between the socket and the faces: recognition, limits, request ids.

@@ -1,0 +1,1 @@
+//! The MCP face: eleven tools, one file each.

@@ -1,0 +1,1 @@
+//! Outside shapes, shared by all faces.
