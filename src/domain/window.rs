@@ -1,0 +1,189 @@
+//! Windows of time: `24h`, `yesterday`, `since`/`until`, in a workspace's time zone.
+
+use chrono::{DateTime, Datelike, Days, Months, NaiveDate, NaiveTime, TimeDelta, TimeZone, Utc};
+use chrono_tz::Tz;
+
+/// A half-open stretch of time: `since` belongs to it, `until` does not.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Window {
+    /// The first moment.
+    pub since: DateTime<Utc>,
+    /// The first moment after it.
+    pub until: DateTime<Utc>,
+    /// How it was asked for, e.g. `24h` or `this_morning`; `None` for a plain `since`/`until`.
+    pub label: Option<String>,
+    /// Whether it reaches now, so that runs still active belong to it.
+    pub reaches_now: bool,
+}
+
+/// What can be written as a window, for messages.
+pub const FORMS: &str = "30m, 24h, 7d, 2w, today, this_morning, yesterday, this_week, last_week, this_month, last_month";
+
+/// The longest duration that is read, in days.
+const MAX_DAYS: i64 = 400;
+
+const WORDS: &[&str] =
+    &["today", "this_morning", "yesterday", "this_week", "last_week", "this_month", "last_month"];
+
+/// The window that `text` names, seen from `now` in `zone`; `None` when the text is none.
+pub fn parse(text: &str, now: DateTime<Utc>, zone: Tz) -> Option<Window> {
+    let text = text.trim().to_ascii_lowercase().replace([' ', '-'], "_");
+    let today = now.with_timezone(&zone).date_naive();
+    let week = today - Days::new(u64::from(today.weekday().num_days_from_monday()));
+    let month = today.with_day(1)?;
+    let (since, until) = match text.as_str() {
+        "today" => (midnight(today, zone), now),
+        "this_morning" => (midnight(today, zone), local(today, NaiveTime::from_hms_opt(12, 0, 0)?, zone).min(now)),
+        "yesterday" => (midnight(today.pred_opt()?, zone), midnight(today, zone)),
+        "this_week" => (midnight(week, zone), now),
+        "last_week" => (midnight(week - Days::new(7), zone), midnight(week, zone)),
+        "this_month" => (midnight(month, zone), now),
+        "last_month" => (midnight(month - Months::new(1), zone), midnight(month, zone)),
+        other => (now - duration(other)?, now),
+    };
+    let label = if WORDS.contains(&text.as_str()) { text } else { short(duration(&text)?) };
+    // A window that ends now includes this very moment.
+    let until = if until == now { now + TimeDelta::microseconds(1) } else { until };
+    Some(Window { since, until, label: Some(label), reaches_now: until > now })
+}
+
+/// `24h`, `24 hours`, `last 24 hours`, `1 day`, `P7D`, `PT1H` as a duration, at most 400 days.
+fn duration(text: &str) -> Option<TimeDelta> {
+    let text = text.trim_start_matches("the_").trim_start_matches("last_").trim_start_matches("past_");
+    let (digits, unit) = match text.strip_prefix("pt").map(|rest| (rest, true)).or(text.strip_prefix('p').map(|rest| (rest, false))) {
+        Some((rest, time)) => {
+            let (digits, unit) = split_number(rest)?;
+            // In ISO 8601 `M` is a month unless a `T` went before it.
+            if unit == "m" && !time {
+                return None;
+            }
+            (digits, unit)
+        }
+        None => split_number(text)?,
+    };
+    let number: i64 = digits.parse().ok().filter(|number| *number > 0)?;
+    let delta = match unit.trim_start_matches('_') {
+        "m" | "min" | "mins" | "minute" | "minutes" => TimeDelta::try_minutes(number),
+        "h" | "hr" | "hrs" | "hour" | "hours" => TimeDelta::try_hours(number),
+        "d" | "day" | "days" => TimeDelta::try_days(number),
+        "w" | "week" | "weeks" => TimeDelta::try_weeks(number),
+        _ => None,
+    }?;
+    (delta <= TimeDelta::days(MAX_DAYS)).then_some(delta)
+}
+
+fn split_number(text: &str) -> Option<(&str, &str)> {
+    if matches!(text, "hour" | "day" | "week" | "minute") {
+        return Some(("1", text));
+    }
+    let end = text.find(|c: char| !c.is_ascii_digit())?;
+    (end > 0 && end <= 6).then(|| text.split_at(end))
+}
+
+fn short(delta: TimeDelta) -> String {
+    let minutes = delta.num_minutes();
+    match minutes {
+        m if m % (60 * 24) == 0 && m > 60 * 24 => format!("{}d", m / (60 * 24)),
+        m if m % 60 == 0 => format!("{}h", m / 60),
+        m => format!("{m}m"),
+    }
+}
+
+/// A moment written as RFC 3339 or as a date (midnight in `zone`).
+pub fn parse_moment(text: &str, zone: Tz) -> Option<DateTime<Utc>> {
+    let text = text.trim();
+    if let Ok(moment) = DateTime::parse_from_rfc3339(text) {
+        return in_range(moment.with_timezone(&Utc));
+    }
+    if let Ok(date) = NaiveDate::parse_from_str(text, "%Y-%m-%d") {
+        return in_range(midnight(date, zone));
+    }
+    ["%Y-%m-%dT%H:%M:%S", "%Y-%m-%dT%H:%M", "%Y-%m-%d %H:%M:%S", "%Y-%m-%d %H:%M"]
+        .iter()
+        .find_map(|form| chrono::NaiveDateTime::parse_from_str(text, form).ok())
+        .and_then(|naive| in_range(local(naive.date(), naive.time(), zone)))
+}
+
+/// Moments that every part of the system can hold.
+fn in_range(moment: DateTime<Utc>) -> Option<DateTime<Utc>> {
+    (1970..=9998).contains(&moment.year()).then_some(moment)
+}
+
+/// Midnight at the beginning of `date` in `zone`.
+pub fn midnight(date: NaiveDate, zone: Tz) -> DateTime<Utc> {
+    local(date, NaiveTime::MIN, zone)
+}
+
+/// A local time as a moment: the earlier of two, or the first valid one after a gap.
+pub fn local(date: NaiveDate, time: NaiveTime, zone: Tz) -> DateTime<Utc> {
+    let naive = date.and_time(time);
+    (0..=180)
+        .find_map(|minutes| zone.from_local_datetime(&(naive + TimeDelta::minutes(minutes))).earliest())
+        .map_or_else(|| Utc.from_utc_datetime(&naive), |moment| moment.with_timezone(&Utc))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BERLIN: Tz = chrono_tz::Europe::Berlin;
+
+    fn now() -> DateTime<Utc> {
+        "2026-11-21T08:07:00Z".parse().unwrap()
+    }
+
+    fn window(text: &str) -> Option<(String, String)> {
+        let window = parse(text, now(), BERLIN)?;
+        Some((window.since.format("%m-%dT%H:%M").to_string(), window.until.format("%m-%dT%H:%M").to_string()))
+    }
+
+    fn pair(since: &str, until: &str) -> Option<(String, String)> {
+        Some((since.to_owned(), until.to_owned()))
+    }
+
+    #[test]
+    fn words_are_read_in_the_zone() {
+        assert_eq!(window("today"), pair("11-20T23:00", "11-21T08:07"));
+        assert_eq!(window("This Morning"), pair("11-20T23:00", "11-21T08:07"));
+        assert_eq!(window("yesterday"), pair("11-19T23:00", "11-20T23:00"));
+        assert_eq!(window("this_week"), pair("11-15T23:00", "11-21T08:07"));
+        assert_eq!(window("last_week"), pair("11-08T23:00", "11-15T23:00"));
+        assert_eq!(window("last_month"), pair("09-30T22:00", "10-31T23:00"));
+    }
+
+    #[test]
+    fn durations_are_read_as_people_write_them() {
+        for text in ["24h", "24 hours", "last 24 hours", "1 day", "P1D", "PT24H", "1d", "past 24h", "last day"] {
+            assert_eq!(window(text), pair("11-20T08:07", "11-21T08:07"), "{text}");
+        }
+        for text in ["", "0h", "-1h", "h", "24", "1y", "P1M", "999999999d", "401d", "tomorrow", "1.5h", "é"] {
+            assert_eq!(window(text), None, "{text}");
+        }
+        assert_eq!(parse("7 days", now(), BERLIN).unwrap().label.as_deref(), Some("7d"));
+    }
+
+    #[test]
+    fn only_windows_that_reach_now_hold_active_runs() {
+        assert!(parse("24h", now(), BERLIN).unwrap().reaches_now);
+        assert!(!parse("yesterday", now(), BERLIN).unwrap().reaches_now);
+    }
+
+    #[test]
+    fn gaps_and_doubled_hours_have_a_moment() {
+        let spring = NaiveDate::from_ymd_opt(2026, 3, 29).unwrap();
+        let gap = local(spring, NaiveTime::from_hms_opt(2, 30, 0).unwrap(), BERLIN);
+        assert_eq!(gap.to_rfc3339(), "2026-03-29T01:00:00+00:00");
+        let autumn = NaiveDate::from_ymd_opt(2026, 10, 25).unwrap();
+        let doubled = local(autumn, NaiveTime::from_hms_opt(2, 30, 0).unwrap(), BERLIN);
+        assert_eq!(doubled.to_rfc3339(), "2026-10-25T00:30:00+00:00");
+    }
+
+    #[test]
+    fn moments_need_not_say_their_offset() {
+        assert_eq!(parse_moment("2026-11-20", BERLIN).unwrap().to_rfc3339(), "2026-11-19T23:00:00+00:00");
+        assert_eq!(parse_moment("2026-11-20T14:00:00Z", BERLIN).unwrap().to_rfc3339(), "2026-11-20T14:00:00+00:00");
+        assert_eq!(parse_moment("2026-11-20 14:00", BERLIN).unwrap().to_rfc3339(), "2026-11-20T13:00:00+00:00");
+        assert_eq!(parse_moment("+262142-12-31T00:00:00Z", BERLIN), None);
+        assert_eq!(parse_moment("20.11.2026", BERLIN), None);
+    }
+}
