@@ -1,0 +1,196 @@
+//! What may be kept of a record that was rejected: an excerpt without secrets and personal data.
+
+use std::sync::LazyLock;
+
+use regex::Regex;
+use serde_json::{Map, Value};
+
+const HIDDEN: &str = "[redacted]";
+/// Longest excerpt, in bytes of JSON.
+pub const MAX_BYTES: usize = 1_024;
+const MAX_DEPTH: usize = 4;
+const MAX_ITEMS: usize = 3;
+const MAX_CHARS: usize = 120;
+
+#[expect(clippy::expect_used, reason = "a constant pattern; the tests compile it")]
+fn pattern(text: &str) -> Regex {
+    Regex::new(text).expect("a valid pattern")
+}
+
+static SECRET_KEY: LazyLock<Regex> = LazyLock::new(|| {
+    pattern(r"(?i)pass(word|wd|phrase|code)?$|^pass|secret|token|authorization|api[_-]?key|cookie|\bssn\b|iban|card|cvv|credential|private[_-]?key")
+});
+static PHONE_KEY: LazyLock<Regex> = LazyLock::new(|| pattern(r"(?i)phone|mobile|\btel\b|fax"));
+static EMAIL: LazyLock<Regex> =
+    LazyLock::new(|| pattern(r"([A-Za-z0-9])[A-Za-z0-9._%+*-]*@([A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)+)"));
+static BEARER: LazyLock<Regex> = LazyLock::new(|| {
+    pattern(r"(?i)\bbearer\s+[A-Za-z0-9._~+/=-]{6,}|\beyJ[A-Za-z0-9_-]{5,}\.[A-Za-z0-9_-]{5,}(\.[A-Za-z0-9_-]*)?|\b(mcp|apx|sk|pk|ghp|gho|xox[abp]|whsec)_[A-Za-z0-9_-]{10,}|\b\w+://[^\s/:@]+:[^\s/@]+@")
+});
+static CARD: LazyLock<Regex> = LazyLock::new(|| pattern(r"\b\d(?:[ -]?\d){12,18}\b"));
+
+/// An excerpt of a record, safe to store.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Excerpt {
+    /// What is left of the record.
+    pub value: Value,
+    /// Whether something was left out for its size.
+    pub truncated: bool,
+}
+
+/// What may be kept of `record`. Values under secret-looking keys and under the top-level keys
+/// `sensitive` are hidden wholly; mail addresses, phone numbers, card numbers and bearer secrets are
+/// masked wherever they stand. `keep` (the failing field) survives when the excerpt must shrink.
+pub fn excerpt(record: &Value, sensitive: &[&str], keep: Option<&str>) -> Excerpt {
+    let mut truncated = false;
+    let mut value = walk(record, None, sensitive, 0, &mut truncated);
+    while value.to_string().len() > MAX_BYTES {
+        truncated = true;
+        let Value::Object(fields) = &mut value else {
+            value = Value::String("[too large]".to_owned());
+            break;
+        };
+        let largest = fields
+            .iter()
+            .filter(|(key, _)| Some(key.as_str()) != keep)
+            .max_by_key(|(key, value)| key.len() + value.to_string().len())
+            .or_else(|| fields.iter().next())
+            .map(|(key, _)| key.clone());
+        match largest {
+            Some(key) => fields.shift_remove(&key),
+            None => break,
+        };
+    }
+    Excerpt { value, truncated }
+}
+
+/// `text` with mail addresses, card numbers and bearer secrets masked, control characters removed.
+pub fn text(text: &str) -> String {
+    let plain: String = text.chars().filter(|c| !c.is_control() || *c == '\n').collect();
+    let masked = BEARER.replace_all(&plain, HIDDEN);
+    let masked = EMAIL.replace_all(&masked, "$1***@$2");
+    CARD.replace_all(&masked, |found: &regex::Captures<'_>| {
+        let digits: String = found[0].chars().filter(char::is_ascii_digit).collect();
+        if luhn(&digits) { HIDDEN.to_owned() } else { found[0].to_owned() }
+    })
+    .into_owned()
+}
+
+fn walk(value: &Value, key: Option<&str>, sensitive: &[&str], depth: usize, truncated: &mut bool) -> Value {
+    if key.is_some_and(|key| SECRET_KEY.is_match(key)) && !value.is_null() {
+        return Value::String(HIDDEN.to_owned());
+    }
+    match value {
+        Value::Object(_) | Value::Array(_) if depth >= MAX_DEPTH => {
+            *truncated = true;
+            Value::String("[…]".to_owned())
+        }
+        Value::Object(fields) => {
+            let kept = fields.iter().map(|(name, value)| {
+                let value = if depth == 0 && sensitive.contains(&name.as_str()) && !value.is_null() {
+                    Value::String(HIDDEN.to_owned())
+                } else {
+                    walk(value, Some(name), sensitive, depth + 1, truncated)
+                };
+                (short(&text(name), truncated), value)
+            });
+            Value::Object(kept.collect::<Map<_, _>>())
+        }
+        Value::Array(items) => {
+            *truncated |= items.len() > MAX_ITEMS;
+            Value::Array(items.iter().take(MAX_ITEMS).map(|item| walk(item, key, sensitive, depth + 1, truncated)).collect())
+        }
+        Value::String(string) if key.is_some_and(|key| PHONE_KEY.is_match(key)) => Value::String(phone(string)),
+        Value::String(string) => Value::String(short(&text(string), truncated)),
+        Value::Number(number) => {
+            let digits = number.to_string();
+            if key.is_some_and(|key| PHONE_KEY.is_match(key)) {
+                Value::String(phone(&digits))
+            } else if (13..=19).contains(&digits.len()) && luhn(&digits) {
+                Value::String(HIDDEN.to_owned())
+            } else {
+                value.clone()
+            }
+        }
+        Value::Null | Value::Bool(_) => value.clone(),
+    }
+}
+
+fn short(text: &str, truncated: &mut bool) -> String {
+    if text.chars().count() <= MAX_CHARS {
+        return text.to_owned();
+    }
+    *truncated = true;
+    text.chars().take(MAX_CHARS - 1).chain(['…']).collect()
+}
+
+/// All but the last two digits starred.
+fn phone(text: &str) -> String {
+    let digits: Vec<char> = text.chars().filter(char::is_ascii_digit).collect();
+    let tail: String = digits.iter().skip(digits.len().saturating_sub(2)).collect();
+    format!("***{tail}")
+}
+
+/// The check that payment card numbers satisfy (ISO/IEC 7812-1, annex B).
+fn luhn(digits: &str) -> bool {
+    if !(13..=19).contains(&digits.len()) || !digits.bytes().all(|b| b.is_ascii_digit()) {
+        return false;
+    }
+    let sum: u32 = digits
+        .bytes()
+        .rev()
+        .enumerate()
+        .map(|(place, digit)| {
+            let value = u32::from(digit - b'0') * if place % 2 == 1 { 2 } else { 1 };
+            if value > 9 { value - 9 } else { value }
+        })
+        .sum();
+    sum.is_multiple_of(10)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn secrets_and_people_are_hidden() {
+        let record = json!({
+            "name": "#48211", "email": "lena@example.com", "phone": "+49 30 1234567", "Password": "hunter2",
+            "api_key": "abc", "note": "card 4111 1111 1111 1111, Bearer abcdef123456, mail x.y@z.example",
+            "card_number": 4111111111111111_u64, "plain": 4111111111111111_u64, "order": 5512903377_u64,
+            "dsn": "postgres://user:pw@host/db", "vat": "DE123", "nested": { "token": "t", "ok": 1 }
+        });
+        let kept = excerpt(&record, &["vat"], None);
+        assert_eq!(
+            kept.value,
+            json!({
+                "name": "#48211", "email": "l***@example.com", "phone": "***67", "Password": "[redacted]",
+                "api_key": "[redacted]", "note": "card [redacted], [redacted], mail x***@z.example",
+                "card_number": "[redacted]", "plain": "[redacted]", "order": 5512903377_u64,
+                "dsn": "[redacted]host/db", "vat": "[redacted]", "nested": { "token": "[redacted]", "ok": 1 }
+            })
+        );
+        assert!(!kept.truncated);
+    }
+
+    #[test]
+    fn an_excerpt_is_small_and_keeps_the_failing_field() {
+        let mut record = serde_json::Map::new();
+        for n in 0..60 {
+            record.insert(format!("field{n:02}"), json!("x".repeat(300)));
+        }
+        record.insert("culprit".into(), json!("y".repeat(100)));
+        let kept = excerpt(&Value::Object(record), &[], Some("culprit"));
+        assert!(kept.truncated && kept.value.to_string().len() <= MAX_BYTES);
+        assert!(kept.value.get("culprit").is_some());
+        let deep = json!({"a": {"b": {"c": {"d": {"e": 1}}}}, "list": [1, 2, 3, 4]});
+        assert_eq!(excerpt(&deep, &[], None).value, json!({"a": {"b": {"c": {"d": "[…]"}}}, "list": [1, 2, 3]}));
+        assert_eq!(excerpt(&json!("z".repeat(5000)), &[], None).value.as_str().unwrap().chars().count(), 120);
+    }
+
+    #[test]
+    fn control_characters_go() {
+        assert_eq!(text("a\u{1b}[31mred\u{0}"), "a[31mred");
+        assert_eq!(text("1234567890123"), "1234567890123");
+    }
+}
