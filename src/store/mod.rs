@@ -1,1 +1,125 @@
 //! PostgreSQL: the only place where SQL of ours stands.
+//!
+//! To touch a customer's row you must hold a [`Tenancy`], which only this module can give, from rows the
+//! database returned. Row-level security is the second lock: every statement on a customer's tables sets
+//! `app.customer_id` for itself, and checks in the same breath that the caller's token is still live.
+
+mod error;
+mod migrate;
+#[macro_use]
+mod statements;
+mod tenancy;
+pub mod tokens;
+
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
+
+pub use error::StoreError;
+pub use migrate::{MigrateError, check_version, migrate};
+pub use statements::all_statements;
+pub use tenancy::{Reader, Tenancy, TenantTx};
+
+use crate::domain::clock::Clock;
+use crate::domain::ids::IdSource;
+use crate::domain::page::CursorKey;
+
+/// The database as this process sees it. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Store {
+    pool: PgPool,
+    clock: Clock,
+    ids: IdSource,
+}
+
+statements! {
+    ROLE = plain "select r.rolsuper or r.rolbypassrls or exists (
+            select 1 from pg_class c where c.relname = 'runs' and c.relowner = r.oid) as may_bypass
+          from pg_roles r
+         where r.rolname = current_user";
+    NOW = plain "select clock_timestamp()";
+    CURSOR_KEY = plain "select cursor_key from installation";
+}
+
+impl Store {
+    /// Opens `size` connections as the server's role and keeps them.
+    ///
+    /// Plans are made once per statement and connection (`force_generic_plan`): otherwise a bound
+    /// `limit` makes PostgreSQL plan every call anew.
+    ///
+    /// # Errors
+    /// When the database cannot be reached.
+    pub async fn connect(
+        options: &PgConnectOptions,
+        size: u32,
+        acquire: Duration,
+        clock: Clock,
+        ids: IdSource,
+    ) -> Result<Self, StoreError> {
+        let options = options
+            .clone()
+            .application_name("apixx-mcp")
+            .options([("plan_cache_mode", "force_generic_plan"), ("jit", "off"), ("timezone", "UTC")]);
+        let pool = PgPoolOptions::new()
+            .min_connections(size)
+            .max_connections(size)
+            .acquire_timeout(acquire)
+            .test_before_acquire(false)
+            .connect_with(options)
+            .await?;
+        Ok(Self { pool, clock, ids })
+    }
+
+    /// The clock of this process.
+    pub fn clock(&self) -> &Clock {
+        &self.clock
+    }
+
+    /// The time now.
+    pub fn now(&self) -> DateTime<Utc> {
+        self.clock.now()
+    }
+
+    /// Where new ids come from.
+    pub fn ids(&self) -> &IdSource {
+        &self.ids
+    }
+
+    /// The connections, for the other files of this floor.
+    fn pool(&self) -> &PgPool {
+        &self.pool
+    }
+
+    /// Whether the role this process logged in as could see other customers' rows: it owns the tables,
+    /// is a superuser or bypasses row-level security. The program refuses to serve then.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn role_may_bypass(&self) -> Result<bool, StoreError> {
+        Ok(sqlx::query_scalar(ROLE).fetch_one(&self.pool).await?)
+    }
+
+    /// The database's own time, which the clocks of all processes follow.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn database_time(&self) -> Result<DateTime<Utc>, StoreError> {
+        Ok(sqlx::query_scalar(NOW).fetch_one(&self.pool).await?)
+    }
+
+    /// The key that seals cursors, the same for every process of this installation.
+    ///
+    /// # Errors
+    /// When the database fails, or was never migrated.
+    pub async fn cursor_key(&self) -> Result<CursorKey, StoreError> {
+        let bytes: Vec<u8> = sqlx::query_scalar(CURSOR_KEY).fetch_one(&self.pool).await?;
+        let key = bytes.try_into().map_err(|_| StoreError::inconsistent("installation", "cursor_key"))?;
+        Ok(CursorKey::new(&key))
+    }
+
+    /// Closes every connection; statements under way end first.
+    pub async fn close(&self) {
+        self.pool.close().await;
+    }
+}

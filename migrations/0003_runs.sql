@@ -1,0 +1,199 @@
+-- Runs (which are the queue too), their attempts, events and errors, and what is rolled up from them.
+
+create table runs (
+    customer_id text not null references customers (customer_id),
+    run_id      text not null check (run_id ~ '^run_[0-9a-zA-Z_-]{3,60}$'),
+    flow_id     text not null,
+    flow_version integer not null,
+    source_connector_id      text not null,                  -- as of the run
+    destination_connector_id text not null,
+    origin      text not null default 'native' check (origin in ('native', 'ingested')),
+    status      text not null check (status in
+        ('queued', 'running', 'retrying', 'cancelling', 'succeeded', 'partial', 'failed', 'cancelled', 'skipped')),
+    reason_code text,
+    reason_message text,
+    trigger     text not null check (trigger in ('schedule', 'manual', 'mcp', 'api', 'webhook', 'retry', 'backfill')),
+    triggered_by text,                                       -- who, in words
+    trigger_note text,
+    retry_of    text,
+    scheduled_for timestamptz,                               -- nominal time
+    queued_at   timestamptz not null,
+    available_at timestamptz not null,                       -- not before: back-off
+    started_at  timestamptz,
+    finished_at timestamptz,
+    -- the one time that windows go by: finished_at, or the end of time while the run is open
+    window_at   timestamptz not null default '9999-12-31T00:00:00Z',
+    phase       text,
+    attempt     integer not null default 0,                  -- counts from 1 once claimed; fences every write of a worker
+    max_attempts integer not null default 3,
+    priority    integer not null default 100,                -- lower first
+    worker_id   text,
+    lease_until timestamptz,
+    cancel_requested_at timestamptz,
+    cancel_requested_by text,
+    records_read    bigint not null default 0 check (records_read >= 0),
+    records_written bigint not null default 0 check (records_written >= 0),
+    records_failed  bigint not null default 0 check (records_failed >= 0),
+    records_skipped bigint not null default 0 check (records_skipped >= 0),
+    records_estimated bigint,
+    bytes_read    bigint not null default 0,
+    bytes_written bigint not null default 0,
+    error_groups  integer not null default 0,
+    top_error_class text,
+    checkpoint  jsonb,                                       -- where the next attempt reads on from
+    primary key (customer_id, run_id),
+    foreign key (customer_id, flow_id) references flows (customer_id, flow_id),
+    check ((status in ('succeeded', 'partial', 'failed', 'cancelled', 'skipped')) = (finished_at is not null)),
+    check (window_at = coalesce(finished_at, '9999-12-31T00:00:00Z'))
+) with (fillfactor = 80, autovacuum_vacuum_scale_factor = 0.02);
+
+-- the two concurrency rules, for runs of our own
+create unique index runs_one_active on runs (customer_id, flow_id)
+    where origin = 'native' and status in ('running', 'retrying', 'cancelling');
+create unique index runs_one_queued on runs (customer_id, flow_id)
+    where origin = 'native' and status = 'queued';
+-- each tick of a schedule once, however many schedulers run
+create unique index runs_schedule_once on runs (customer_id, flow_id, scheduled_for)
+    where origin = 'native' and trigger = 'schedule';
+-- what workers walk; small, since runs leave it
+create index runs_claimable on runs (customer_id, priority, available_at, run_id)
+    where origin = 'native' and status in ('queued', 'retrying');
+create index runs_leased on runs (lease_until)
+    where origin = 'native' and status in ('running', 'cancelling');
+create index runs_active on runs (customer_id)
+    where status in ('queued', 'running', 'retrying', 'cancelling');
+-- what lists walk
+create index runs_window on runs (customer_id, window_at desc, run_id desc);
+create index runs_status on runs (customer_id, status, window_at desc, run_id desc);
+create index runs_flow on runs (customer_id, flow_id, window_at desc, run_id desc);
+create index runs_flow_status on runs (customer_id, flow_id, status, window_at desc, run_id desc);
+create index runs_age on runs (finished_at) where finished_at is not null;
+
+create table run_attempts (
+    customer_id text not null,
+    run_id      text not null,
+    attempt     integer not null,
+    worker_id   text,
+    status      text not null check (status in ('running', 'succeeded', 'partial', 'failed', 'cancelled', 'lost', 'released')),
+    started_at  timestamptz not null,
+    finished_at timestamptz,
+    records_written bigint not null default 0,
+    error_class text,
+    message     text,
+    primary key (customer_id, run_id, attempt),
+    foreign key (customer_id, run_id) references runs (customer_id, run_id) on delete cascade
+);
+
+-- The timeline that a postmortem quotes.
+create table run_events (
+    customer_id text not null,
+    run_id      text not null,
+    seq         integer not null,
+    at          timestamptz not null,
+    kind        text not null,
+    message     text not null,
+    primary key (customer_id, run_id, seq),
+    foreign key (customer_id, run_id) references runs (customer_id, run_id) on delete cascade
+);
+
+-- One per flow and fingerprint.
+create table error_groups (
+    customer_id text not null,
+    group_id    text not null check (group_id ~ '^eg_[0-9a-zA-Z_-]+$'),
+    flow_id     text not null,
+    fingerprint bytea not null check (length(fingerprint) = 16),
+    grouping_version smallint not null,
+    error_class text not null,
+    code        text not null,
+    stage       text not null,
+    origin      text not null,
+    field       text,
+    message     text not null,                               -- the template
+    first_seen_at timestamptz not null,
+    last_seen_at  timestamptz not null,
+    last_seen_run_id text not null,
+    primary key (customer_id, group_id),
+    unique (customer_id, flow_id, fingerprint),
+    foreign key (customer_id, flow_id) references flows (customer_id, flow_id) on delete cascade
+);
+
+-- Exact counts; samples are capped, counts are not.
+create table run_error_counts (
+    customer_id text not null,
+    run_id      text not null,
+    group_id    text not null,
+    count       bigint not null,
+    first_at    timestamptz not null,
+    last_at     timestamptz not null,
+    primary key (customer_id, run_id, group_id),
+    foreign key (customer_id, run_id) references runs (customer_id, run_id) on delete cascade,
+    foreign key (customer_id, group_id) references error_groups (customer_id, group_id) on delete cascade
+);
+create index run_error_counts_group on run_error_counts (customer_id, group_id);
+
+-- Samples of rejected records, redacted before they came here.
+create table run_errors (
+    customer_id text not null,
+    run_id      text not null,
+    group_id    text not null,
+    error_id    text not null check (error_id ~ '^err_[0-9a-zA-Z_-]+$'),
+    occurred_at timestamptz not null,
+    stream      text,
+    attempt     integer not null,
+    message     text not null,
+    record_key  text,
+    record_index bigint,
+    payload     jsonb,
+    payload_truncated boolean not null default false,
+    primary key (customer_id, run_id, group_id, error_id),
+    foreign key (customer_id, run_id) references runs (customer_id, run_id) on delete cascade,
+    foreign key (customer_id, group_id) references error_groups (customer_id, group_id) on delete cascade
+);
+create index run_errors_age on run_errors (occurred_at) where payload is not null;
+create index run_errors_group on run_errors (customer_id, group_id);
+
+-- Runs that ended, by hour (UTC) of their end.
+create table run_stats (
+    customer_id text not null references customers (customer_id),
+    hour        timestamptz not null,
+    flow_id     text not null,
+    source_connector_id      text not null,
+    destination_connector_id text not null,
+    trigger     text not null,
+    status      text not null,
+    runs        bigint not null,
+    records_read    bigint not null,
+    records_written bigint not null,
+    records_failed  bigint not null,
+    records_skipped bigint not null,
+    bytes_written   bigint not null,
+    primary key (customer_id, hour, flow_id, source_connector_id, destination_connector_id, trigger, status)
+);
+create index run_stats_flow on run_stats (customer_id, flow_id, hour);
+create index run_stats_age on run_stats (hour);
+
+-- Errors of runs that ended, by hour and by day (UTC) of their end, at each level they are asked for:
+-- a run counts once per key and level, so that runs add up.
+create table error_stats (
+    customer_id text not null,
+    flow_id     text not null,
+    grain       text not null check (grain in ('hour', 'day')),
+    level       text not null check (level in ('all', 'class', 'code', 'field', 'group')),
+    at          timestamptz not null,
+    key         text not null,
+    errors      bigint not null,
+    runs        bigint not null,
+    primary key (customer_id, flow_id, grain, level, at, key),
+    foreign key (customer_id, flow_id) references flows (customer_id, flow_id) on delete cascade
+);
+create index error_stats_age on error_stats (at);
+
+create table idempotency_keys (
+    customer_id  text not null references customers (customer_id),
+    key          text not null check (length(key) between 1 and 128),
+    request_hash bytea not null,
+    run_id       text not null,
+    expires_at   timestamptz not null,
+    primary key (customer_id, key)
+);
+create index idempotency_age on idempotency_keys (expires_at);

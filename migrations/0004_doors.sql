@@ -1,0 +1,307 @@
+-- The second lock: row-level security on every table that has a customer, and the few narrow doors across
+-- customers. Enabled, not forced: the doors belong to the owner of the tables and must see through it; the
+-- server logs in as a role that owns nothing and cannot bypass it.
+
+do $$
+declare t text;
+begin
+    for t in
+        select c.relname
+          from pg_class c
+          join pg_attribute a on a.attrelid = c.oid and a.attname = 'customer_id' and not a.attisdropped
+         where c.relkind = 'r' and c.relnamespace = current_schema()::regnamespace
+    loop
+        execute format('alter table %I enable row level security', t);
+        execute format($p$create policy own_rows on %I
+            using (customer_id = current_setting('app.customer_id', true))
+            with check (customer_id = current_setting('app.customer_id', true))$p$, t);
+    end loop;
+end $$;
+
+-- Whose rows a statement may touch: the customer of a live token, or, for work that no token asked for
+-- (a worker's, an operator's), the customer named. Null when the token is not live.
+create function live_caller(customer text, token bytea, at timestamptz) returns text
+language sql stable security definer set search_path = pg_catalog, pg_temp as $$
+    select case when token is null then customer else (
+        select t.customer_id
+          from public.tokens t
+          join public.customers c on c.customer_id = t.customer_id
+         where t.digest = token
+           and t.revoked_at is null
+           and (t.expires_at is null or t.expires_at > at)
+           and c.status = 'active') end
+$$;
+
+-- Who holds a token, before the customer is known.
+create function token_owner(token bytea, at timestamptz)
+returns table (customer_id text, token_id text, user_id text, token_name text, scopes text[], expires_at timestamptz,
+    customer_name text, slug text, timezone text, plan_code text, requests_per_minute integer, burst integer,
+    daily_requests bigint, triggers_per_minute integer, daily_runs integer, max_concurrent_runs integer,
+    max_queued_runs integer, run_retention_days integer)
+language sql stable security definer set search_path = pg_catalog, pg_temp as $$
+    select t.customer_id, t.token_id, t.user_id, t.name, t.scopes, t.expires_at,
+           c.name, c.slug, c.timezone, p.plan_code, p.requests_per_minute, p.burst,
+           p.daily_requests, p.triggers_per_minute, p.daily_runs, p.max_concurrent_runs,
+           p.max_queued_runs, p.run_retention_days
+      from public.tokens t
+      join public.customers c on c.customer_id = t.customer_id
+      join public.plans p on p.plan_code = c.plan_code
+     where t.digest = token
+       and t.revoked_at is null
+       and (t.expires_at is null or t.expires_at > at)
+       and c.status = 'active'
+$$;
+
+-- The customer that an operator names on the command line.
+create function customer_by_slug(wanted text) returns text
+language sql stable security definer set search_path = pg_catalog, pg_temp as $$
+    select customer_id from public.customers where slug = wanted
+$$;
+
+-- Takes up to `wanted` permits from a customer's bucket, refilled at the plan's rate up to its burst; of the
+-- day's allowance too. Returns how many were granted and, when none, the seconds until one is.
+create function lease_permits(customer text, wanted integer, at timestamptz)
+returns table (granted integer, retry_after_s double precision, used_today bigint)
+language plpgsql volatile security definer set search_path = pg_catalog, pg_temp as $$
+declare
+    plan public.plans;
+    bucket public.allowances;
+    rate double precision;
+    today date := (at at time zone 'UTC')::date;
+    available double precision;
+    take integer;
+begin
+    select p.* into plan
+      from public.customers c join public.plans p on p.plan_code = c.plan_code
+     where c.customer_id = customer;
+    if not found then
+        return;
+    end if;
+    rate := plan.requests_per_minute / 60.0;
+    insert into public.allowances values (customer, plan.burst, at, today, 0) on conflict do nothing;
+    select * into bucket from public.allowances a where a.customer_id = customer for update;
+    if bucket.day <> today then
+        bucket.day := today;
+        bucket.requests := 0;
+    end if;
+    available := least(plan.burst, bucket.permits + greatest(0, extract(epoch from at - bucket.filled_at)) * rate);
+    take := least(wanted, floor(available)::integer);
+    if plan.daily_requests is not null then
+        take := least(take, greatest(0, plan.daily_requests - bucket.requests)::integer);
+    end if;
+    update public.allowances a
+       set permits = available - take, filled_at = greatest(at, bucket.filled_at), day = bucket.day,
+           requests = bucket.requests + take
+     where a.customer_id = customer;
+    granted := take;
+    used_today := bucket.requests + take;
+    retry_after_s := case
+        when take > 0 then 0
+        when plan.daily_requests is not null and bucket.requests >= plan.daily_requests
+            then extract(epoch from (today + 1)::timestamp at time zone 'UTC' - at)
+        else (1 - available) / rate end;
+    return next;
+end $$;
+
+-- Adds what a process counted since its last flush: one element per token and tool.
+create function flush_usage(customers text[], token_ids text[], tools text[], calls bigint[], errors bigint[],
+    durations bigint[], last_used timestamptz[], clients text[], ips text[]) returns void
+language sql volatile security definer set search_path = pg_catalog, pg_temp as $$
+    with counted as (
+        select * from unnest(customers, token_ids, tools, calls, errors, durations, last_used, clients, ips)
+            as u (customer_id, token_id, tool, calls, errors, duration_ms, last_used_at, client, ip)),
+    live as (
+        select u.* from counted u
+          join public.tokens t on t.customer_id = u.customer_id and t.token_id = u.token_id),
+    used as (
+        update public.tokens t
+           set last_used_at = greatest(coalesce(t.last_used_at, l.last_used_at), l.last_used_at),
+               last_used_client = coalesce(l.client, t.last_used_client),
+               last_used_ip = coalesce(l.ip, t.last_used_ip),
+               use_count = t.use_count + l.calls
+          from (select customer_id, token_id, max(last_used_at) as last_used_at, sum(calls) as calls,
+                       (array_agg(client order by last_used_at desc) filter (where client is not null))[1] as client,
+                       (array_agg(ip order by last_used_at desc) filter (where ip is not null))[1] as ip
+                  from live group by customer_id, token_id) l
+         where t.customer_id = l.customer_id and t.token_id = l.token_id)
+    insert into public.usage_hourly as h (customer_id, token_id, tool, hour, calls, errors, duration_ms)
+    select customer_id, token_id, tool, date_trunc('hour', last_used_at, 'UTC'), sum(calls), sum(errors), sum(duration_ms)
+      from live
+     group by 1, 2, 3, 4
+        on conflict (customer_id, hour, token_id, tool) do update
+       set calls = h.calls + excluded.calls, errors = h.errors + excluded.errors,
+           duration_ms = h.duration_ms + excluded.duration_ms
+$$;
+
+-- Claims runs for a worker: customers with few running runs first, none above its plan's limit. Claims are
+-- short and one at a time, which makes that limit hard.
+create function claim_runs(worker text, at timestamptz, until timestamptz, most integer)
+returns table (customer_id text, run_id text, flow_id text, flow_version integer, attempt integer, max_attempts integer)
+language plpgsql volatile security definer set search_path = pg_catalog, pg_temp as $$
+begin
+    perform pg_advisory_xact_lock(hashtext('apixx.claim_runs'));
+    return query
+    with recursive waiting as (
+        (select r.customer_id from public.runs r
+          where r.origin = 'native' and r.status in ('queued', 'retrying')
+          order by r.customer_id limit 1)
+        union all
+        select (select r.customer_id from public.runs r
+                 where r.origin = 'native' and r.status in ('queued', 'retrying') and r.customer_id > w.customer_id
+                 order by r.customer_id limit 1)
+          from waiting w where w.customer_id is not null),
+    room as (
+        select w.customer_id, b.busy, p.max_concurrent_runs - b.busy as free
+          from waiting w
+          join public.customers c on c.customer_id = w.customer_id and c.status = 'active'
+          join public.plans p on p.plan_code = c.plan_code
+         cross join lateral (
+            select count(*)::integer as busy from public.runs r
+             where r.customer_id = w.customer_id and r.origin = 'native' and r.status in ('running', 'cancelling')) b),
+    ready as (
+        select room.customer_id, r.run_id, r.priority, r.available_at,
+               room.busy + row_number() over (partition by room.customer_id order by r.priority, r.available_at, r.run_id) as load
+          from room
+         cross join lateral (
+            select q.run_id, q.priority, q.available_at from public.runs q
+             where q.customer_id = room.customer_id and q.origin = 'native' and q.status in ('queued', 'retrying')
+               and q.available_at <= at
+               and (q.status = 'retrying' or not exists (
+                    select 1 from public.runs a
+                     where a.customer_id = q.customer_id and a.flow_id = q.flow_id and a.origin = 'native'
+                       and a.status in ('running', 'retrying', 'cancelling')))
+             order by q.priority, q.available_at, q.run_id
+             limit greatest(0, least(most, room.free))
+               for update skip locked) r),
+    picked as (select * from ready order by load, priority, available_at limit most),
+    claimed as (
+        update public.runs r
+           set status = 'running', attempt = r.attempt + 1, worker_id = worker, lease_until = until,
+               started_at = coalesce(r.started_at, at), phase = 'extract'
+          from picked
+         where r.customer_id = picked.customer_id and r.run_id = picked.run_id
+        returning r.customer_id, r.run_id, r.flow_id, r.flow_version, r.attempt, r.max_attempts),
+    attempts as (
+        insert into public.run_attempts (customer_id, run_id, attempt, worker_id, status, started_at)
+        select c.customer_id, c.run_id, c.attempt, worker, 'running', at from claimed c)
+    select c.customer_id, c.run_id, c.flow_id, c.flow_version, c.attempt, c.max_attempts from claimed c;
+end $$;
+
+-- Runs whose worker has gone silent.
+create function expired_runs(at timestamptz, most integer)
+returns table (customer_id text, run_id text, attempt integer)
+language sql stable security definer set search_path = pg_catalog, pg_temp as $$
+    select r.customer_id, r.run_id, r.attempt from public.runs r
+     where r.origin = 'native' and r.status in ('running', 'cancelling') and r.lease_until <= at
+     order by r.lease_until limit most
+$$;
+
+-- Flows whose schedule has fallen due.
+create function due_flows(at timestamptz, most integer)
+returns table (customer_id text, flow_id text, next_run_at timestamptz)
+language sql stable security definer set search_path = pg_catalog, pg_temp as $$
+    select f.customer_id, f.flow_id, f.next_run_at
+      from public.flows f
+      join public.customers c on c.customer_id = f.customer_id and c.status = 'active'
+     where f.state = 'active' and f.next_run_at <= at
+     order by f.next_run_at limit most
+$$;
+
+-- Flows whose health was not looked at since `before` (a run that does not come tells nobody); they are
+-- marked as looked at.
+create function claim_unwatched_flows(at timestamptz, before timestamptz, most integer)
+returns table (customer_id text, flow_id text)
+language sql volatile security definer set search_path = pg_catalog, pg_temp as $$
+    update public.flows f set health_checked_at = at
+      from (select g.customer_id, g.flow_id from public.flows g
+             where g.state = 'active' and g.health_checked_at < before
+             order by g.health_checked_at limit most for update skip locked) due
+     where f.customer_id = due.customer_id and f.flow_id = due.flow_id
+    returning f.customer_id, f.flow_id
+$$;
+
+-- Connectors due for a check, leased so that one process checks each.
+create function claim_checks(at timestamptz, until timestamptz, most integer)
+returns table (customer_id text, connector_id text)
+language sql volatile security definer set search_path = pg_catalog, pg_temp as $$
+    update public.connectors c set check_lease_until = until
+      from (select d.customer_id, d.connector_id from public.connectors d
+             where d.enabled and d.next_check_at <= at and (d.check_lease_until is null or d.check_lease_until <= at)
+             order by d.next_check_at limit most for update skip locked) due
+     where c.customer_id = due.customer_id and c.connector_id = due.connector_id
+    returning c.customer_id, c.connector_id
+$$;
+
+-- Deletes up to `most` rows of each kind that have outlived their time; children go with their run.
+-- Returns how many went; a full batch means that there may be more.
+create function purge(at timestamptz, most integer, audit_days integer, usage_days integer, stats_days integer)
+returns table (kind text, gone bigint)
+language plpgsql volatile security definer set search_path = pg_catalog, pg_temp as $$
+begin
+    kind := 'runs';
+    delete from public.runs r using (
+        select q.customer_id, q.run_id from public.runs q
+          join public.customers c on c.customer_id = q.customer_id
+          join public.plans p on p.plan_code = c.plan_code
+         where q.finished_at is not null
+           and q.finished_at < at - (select min(run_retention_days) from public.plans) * interval '1 day'
+           and q.finished_at < at - p.run_retention_days * interval '1 day'
+         limit most) old
+     where r.customer_id = old.customer_id and r.run_id = old.run_id;
+    get diagnostics gone = row_count;
+    return next;
+    kind := 'payloads';
+    update public.run_errors e set payload = null, payload_truncated = true
+      from (select q.customer_id, q.run_id, q.group_id, q.error_id from public.run_errors q
+              join public.customers c on c.customer_id = q.customer_id
+              join public.plans p on p.plan_code = c.plan_code
+             where q.payload is not null
+               and q.occurred_at < at - (select min(payload_retention_days) from public.plans) * interval '1 day'
+               and q.occurred_at < at - p.payload_retention_days * interval '1 day'
+             limit most) old
+     where e.customer_id = old.customer_id and e.run_id = old.run_id and e.group_id = old.group_id
+       and e.error_id = old.error_id;
+    get diagnostics gone = row_count;
+    return next;
+    kind := 'audit';
+    delete from public.audit_log where ctid = any (array(
+        select ctid from public.audit_log a where a.at < purge.at - audit_days * interval '1 day' limit most));
+    get diagnostics gone = row_count;
+    return next;
+    kind := 'usage';
+    delete from public.usage_hourly where ctid = any (array(
+        select ctid from public.usage_hourly where hour < at - usage_days * interval '1 day' limit most));
+    get diagnostics gone = row_count;
+    return next;
+    kind := 'run_stats';
+    delete from public.run_stats where ctid = any (array(
+        select ctid from public.run_stats where hour < at - stats_days * interval '1 day' limit most));
+    get diagnostics gone = row_count;
+    return next;
+    kind := 'error_stats';
+    delete from public.error_stats where ctid = any (array(
+        select ctid from public.error_stats s where s.at < purge.at - stats_days * interval '1 day' limit most));
+    get diagnostics gone = row_count;
+    return next;
+    kind := 'idempotency_keys';
+    delete from public.idempotency_keys where ctid = any (array(
+        select ctid from public.idempotency_keys where expires_at < at limit most));
+    get diagnostics gone = row_count;
+    return next;
+    kind := 'workers';
+    delete from public.workers where seen_at < at - interval '1 day';
+    get diagnostics gone = row_count;
+    return next;
+end $$;
+
+-- Nobody but those named by the program may walk through a door.
+do $$
+declare f record;
+begin
+    for f in
+        select p.oid::regprocedure as signature from pg_proc p
+         where p.pronamespace = current_schema()::regnamespace and p.prosecdef
+    loop
+        execute format('revoke all on function %s from public', f.signature);
+    end loop;
+end $$;

@@ -1,0 +1,208 @@
+//! Tokens: whose a secret is, and the making, listing and revoking of tokens.
+
+use chrono::{DateTime, Utc};
+use sqlx::FromRow;
+
+use super::{Reader, Store, StoreError, Tenancy, TenantTx};
+use crate::domain::ids::{TokenId, UserId};
+use crate::domain::scope::{Scope, Scopes};
+use crate::domain::token::{PlainToken, TokenDigest};
+
+statements! {
+    OWNER = plain "select * from token_owner($1, $2)";
+    TOKENS = tenant "
+        select t.token_id, t.name, t.last_four, t.scopes, t.created_at, t.expires_at, t.revoked_at, t.last_used_at,
+               t.last_used_client, t.last_used_ip, t.use_count, u.email
+          from tokens t
+          join users u on u.customer_id = t.customer_id and u.user_id = t.user_id
+         where t.customer_id = $1 and caller.id = $1
+         order by t.created_at, t.token_id
+        offset 0";
+    ADD = plain "
+        insert into tokens (customer_id, token_id, user_id, name, digest, last_four, scopes, created_at, expires_at)
+        values ($1, $2, $3, $4, $5, $6, $7, $8, $9)";
+    REVOKE = plain "
+        update tokens set revoked_at = $3
+         where customer_id = $1 and token_id = $2 and revoked_at is null";
+}
+
+/// Whose a live token is, with what its plan allows.
+#[derive(Clone, Debug)]
+pub struct TokenOwner {
+    /// The right to touch its customer's rows.
+    pub tenancy: Tenancy,
+    /// The token.
+    pub token: TokenId,
+    /// Its name.
+    pub token_name: String,
+    /// Who issued it.
+    pub user: UserId,
+    /// What it may do.
+    pub scopes: Scopes,
+    /// When it ends.
+    pub expires_at: Option<DateTime<Utc>>,
+    /// The workspace.
+    pub workspace: Workspace,
+    /// What the plan allows.
+    pub plan: Plan,
+}
+
+/// What a workspace is called and which clock it lives by.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Workspace {
+    /// Its name.
+    pub name: String,
+    /// Its short name, as operators type it.
+    pub slug: String,
+    /// Its time zone.
+    pub zone: chrono_tz::Tz,
+}
+
+/// What a customer's plan allows, shared by all its tokens.
+#[derive(Clone, Debug, PartialEq, Eq, FromRow)]
+pub struct Plan {
+    /// The plan's name.
+    pub plan_code: String,
+    /// Requests a minute in the long run.
+    pub requests_per_minute: i32,
+    /// Requests at once.
+    pub burst: i32,
+    /// Requests a day (UTC); `None` is unlimited.
+    pub daily_requests: Option<i64>,
+    /// Runs started by `trigger_sync` in a minute.
+    pub triggers_per_minute: i32,
+    /// Runs a day (UTC); `None` is unlimited.
+    pub daily_runs: Option<i32>,
+    /// Runs at the same time.
+    pub max_concurrent_runs: i32,
+    /// Runs waiting.
+    pub max_queued_runs: i32,
+    /// Days that runs are kept.
+    pub run_retention_days: i32,
+}
+
+#[derive(FromRow)]
+struct OwnerRow {
+    customer_id: String,
+    token_id: String,
+    user_id: String,
+    token_name: String,
+    scopes: Vec<String>,
+    expires_at: Option<DateTime<Utc>>,
+    customer_name: String,
+    slug: String,
+    timezone: String,
+    #[sqlx(flatten)]
+    plan: Plan,
+}
+
+impl Store {
+    /// Whose the token with this digest is; `None` when there is none, or it is revoked or expired, or its
+    /// customer is suspended.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn token_owner(&self, digest: TokenDigest) -> Result<Option<TokenOwner>, StoreError> {
+        let row: Option<OwnerRow> =
+            sqlx::query_as(OWNER).bind(digest.as_bytes()).bind(self.now()).fetch_optional(self.pool()).await?;
+        let Some(row) = row else { return Ok(None) };
+        let customer = Tenancy::of_row(&row.customer_id)?.customer().clone();
+        Ok(Some(TokenOwner {
+            tenancy: Tenancy::of_token(customer, digest),
+            token: TokenId::parse(&row.token_id).map_err(|_| StoreError::inconsistent("tokens", "token_id"))?,
+            token_name: row.token_name,
+            user: UserId::parse(&row.user_id).map_err(|_| StoreError::inconsistent("tokens", "user_id"))?,
+            scopes: scopes(&row.scopes)?,
+            expires_at: row.expires_at,
+            workspace: Workspace {
+                name: row.customer_name,
+                slug: row.slug,
+                zone: row.timezone.parse().map_err(|_| StoreError::inconsistent("customers", "timezone"))?,
+            },
+            plan: row.plan,
+        }))
+    }
+}
+
+fn scopes(texts: &[String]) -> Result<Scopes, StoreError> {
+    texts.iter().map(|text| Scope::parse(text).ok_or(StoreError::inconsistent("tokens", "scopes"))).collect()
+}
+
+/// A token as its owner sees it in a list.
+#[derive(Clone, Debug, FromRow)]
+pub struct TokenRow {
+    /// Its id.
+    pub token_id: String,
+    /// Its name.
+    pub name: String,
+    /// The last four characters of the secret.
+    pub last_four: String,
+    /// What it may do.
+    pub scopes: Vec<String>,
+    /// When it was made.
+    pub created_at: DateTime<Utc>,
+    /// When it ends.
+    pub expires_at: Option<DateTime<Utc>>,
+    /// When it was revoked.
+    pub revoked_at: Option<DateTime<Utc>>,
+    /// When it was last used (to the second).
+    pub last_used_at: Option<DateTime<Utc>>,
+    /// The client that used it, as the client calls itself.
+    pub last_used_client: Option<String>,
+    /// From which address.
+    pub last_used_ip: Option<String>,
+    /// How many tool calls it made.
+    pub use_count: i64,
+    /// Whose it is.
+    pub email: String,
+}
+
+impl Reader<'_> {
+    /// Every token of the customer, oldest first.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn tokens(&self) -> Result<Vec<TokenRow>, StoreError> {
+        Ok(self.query_as(TOKENS).fetch_all(self.store().pool()).await?)
+    }
+}
+
+impl TenantTx {
+    /// Stores a token of `user`.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn add_token(
+        &mut self,
+        user: &UserId,
+        name: &str,
+        token: &PlainToken,
+        scopes: Scopes,
+        expires_at: Option<DateTime<Utc>>,
+    ) -> Result<TokenId, StoreError> {
+        let id = TokenId::new(self.ids());
+        let scopes: Vec<String> = scopes.iter().map(|scope| scope.as_str().to_owned()).collect();
+        self.query(ADD)
+            .bind(id.as_str().to_owned())
+            .bind(user.as_str().to_owned())
+            .bind(name.to_owned())
+            .bind(token.digest().as_bytes().to_vec())
+            .bind(token.last_four().to_owned())
+            .bind(scopes)
+            .bind(self.now())
+            .bind(expires_at)
+            .execute(self.conn())
+            .await?;
+        Ok(id)
+    }
+
+    /// Revokes a token; false when the customer has no live token with that id.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn revoke_token(&mut self, token: &TokenId) -> Result<bool, StoreError> {
+        let now = self.now();
+        let done = self.query(REVOKE).bind(token.as_str().to_owned()).bind(now).execute(self.conn()).await?;
+        Ok(done.rows_affected() == 1)
+    }
+}
