@@ -1,0 +1,1 @@
+//! Which era answers a message: decided once.

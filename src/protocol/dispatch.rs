@@ -1,0 +1,1 @@
+//! A request and the product become an answer.

@@ -1,0 +1,1 @@
+//! Which calls are under way, so that they can be cancelled.
