@@ -92,7 +92,10 @@ impl Serialize for Content {
             }
             Self::Resource { uri, mime_type, body } => {
                 map.serialize_entry("type", "resource")?;
-                map.serialize_entry("resource", &EmbeddedResource { uri, mime_type: mime_type.as_deref(), body })?;
+                map.serialize_entry(
+                    "resource",
+                    &EmbeddedResource { uri, mime_type: mime_type.as_deref(), body },
+                )?;
             }
         }
         map.end()

@@ -58,7 +58,12 @@ impl Exchange {
         if !self.advances(progress) {
             return;
         }
-        let params = Progress { progress_token: token, progress, total, message };
+        let params = Progress {
+            progress_token: token,
+            progress,
+            total: total.filter(|total| total.is_finite()),
+            message,
+        };
         // Nobody listens any more: the call is about to be dropped.
         let _ = stream.send(jsonrpc::notification("notifications/progress", &params)).await;
     }

@@ -16,6 +16,7 @@ pub mod classify;
 pub mod content;
 pub mod dispatch;
 pub mod exchange;
+pub mod header;
 pub mod http;
 pub mod inflight;
 pub mod jsonrpc;

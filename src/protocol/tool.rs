@@ -86,7 +86,10 @@ impl ToolList {
         }
         let tools = definitions
             .into_iter()
-            .map(|definition| Listed { header_arguments: header_arguments(&definition.input_schema), definition })
+            .map(|definition| Listed {
+                header_arguments: header_arguments(&definition.input_schema),
+                definition,
+            })
             .collect();
         Self { tools, by_name, first, later }
     }
