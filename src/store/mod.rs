@@ -9,7 +9,15 @@ mod migrate;
 #[macro_use]
 mod statements;
 mod tenancy;
+
+pub mod connectors;
+pub mod error_lists;
+pub mod flows;
+pub mod queue_view;
+pub mod run_lists;
+pub mod runs;
 pub mod tokens;
+pub mod usage;
 
 use std::time::Duration;
 
