@@ -1,1 +1,5 @@
 //! Decisions that two faces share.
+
+pub mod access;
+pub mod rate_limit;
+pub mod usage;
