@@ -72,4 +72,5 @@ pub mod run;
 pub mod schedule;
 pub mod scope;
 pub mod token;
+pub mod untrusted;
 pub mod window;

@@ -146,24 +146,20 @@ impl From<&Connector> for ConnectorView {
             r#type: connector.r#type.to_string(),
             service: text::line(&connector.service),
             status: connector.status.to_string(),
-            status_reasons: connector
-                .reasons
-                .iter()
-                .map(|reason| StatusReason { message: text::line(&reason.message), ..reason.clone() })
-                .collect(),
+            status_reasons: connector.reasons.clone(),
             auth: AuthView {
                 r#type: connector.auth_type.to_string(),
                 status: connector.auth_status.to_string(),
                 expires_at: connector.auth_expires_at,
                 checked_at: connector.auth_checked_at,
-                error: connector.auth_error.as_deref().map(text::line),
+                error: connector.auth_error.as_deref().map(text::fenced),
             },
             quotas: connector.quotas.iter().map(Into::into).collect(),
             last_poll: connector.last_check_at.map(|at| PollView {
                 at,
                 ok: connector.last_check_ok.unwrap_or(false),
                 latency_ms: connector.last_check_ms,
-                error: connector.last_check_error.as_deref().map(text::line),
+                error: connector.last_check_error.as_deref().map(text::fenced),
             }),
             last_activity_at: connector.last_activity_at,
             flows: DependentsView {

@@ -3,10 +3,8 @@
 use chrono::{DateTime, Utc};
 use schemars::JsonSchema;
 use serde::Serialize;
-use serde_json::Value;
 
 use super::text;
-use crate::domain::error_class::ErrorClass;
 use crate::store::error_lists::{ErrorGroup, ErrorRow, Sample};
 
 /// Errors that have something in common.
@@ -25,7 +23,7 @@ pub struct ErrorGroupView {
     pub stage: String,
     /// Whose side they come from.
     pub origin: String,
-    /// Message without its particulars. Data from another system.
+    /// Message without its particulars, fenced: data from another system.
     pub message: String,
     /// How many, exactly.
     pub count: i64,
@@ -61,7 +59,7 @@ impl ErrorGroupView {
             field: group.field.as_deref().map(text::line),
             stage: group.stage.to_string(),
             origin: group.origin.to_string(),
-            message: text::line(&group.message),
+            message: text::fenced(&group.message),
             count: group.count,
             share: if all == 0 { 0.0 } else { group.count as f64 / all as f64 },
             runs: group.runs,
@@ -89,7 +87,7 @@ impl ErrorGroupView {
             text::percent(self.share),
             self.error_class,
             self.stage,
-            text::fenced(&self.message),
+            self.message,
             self.last_run_id,
             self.hint,
         );
@@ -108,14 +106,14 @@ pub struct SampleView {
     pub error_id: String,
     /// When.
     pub occurred_at: DateTime<Utc>,
-    /// The record's own key. Data from another system.
+    /// The record's own key, fenced: data from another system.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub record_key: Option<String>,
-    /// What was said. Data from another system.
+    /// What was said, fenced: data from another system.
     pub message: String,
-    /// Redacted excerpt. Data from another system.
+    /// Redacted excerpt as JSON text, fenced: data from another system.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub payload_excerpt: Option<Value>,
+    pub payload_excerpt: Option<String>,
     /// Whether something was left out.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub payload_truncated: bool,
@@ -126,17 +124,17 @@ impl SampleView {
         Self {
             error_id: sample.error_id.clone(),
             occurred_at: sample.occurred_at,
-            record_key: sample.record_key.as_deref().map(text::line),
-            message: text::line(&sample.message),
-            payload_excerpt: sample.payload.clone().filter(|_| payloads),
+            record_key: sample.record_key.as_deref().map(text::fenced),
+            message: text::fenced(&sample.message),
+            payload_excerpt: sample.payload.as_ref().filter(|_| payloads).map(|payload| text::fenced(&payload.to_string())),
             payload_truncated: sample.truncated && payloads,
         }
     }
 
     fn line(&self) -> String {
-        let key = self.record_key.as_deref().unwrap_or("(no key)");
-        let payload = self.payload_excerpt.as_ref().map(|payload| format!(" {payload}")).unwrap_or_default();
-        text::fenced(&format!("{key}: {}{payload}", self.message))
+        let key = self.record_key.as_deref().map(|key| format!("{key} ")).unwrap_or_default();
+        let payload = self.payload_excerpt.as_ref().map(|payload| format!(" payload {payload}")).unwrap_or_default();
+        format!("{key}{}{payload}", self.message)
     }
 }
 
@@ -168,9 +166,9 @@ impl ErrorRowView {
             sample: SampleView {
                 error_id: row.error_id.clone(),
                 occurred_at: row.occurred_at,
-                record_key: row.record_key.as_deref().map(text::line),
-                message: text::line(&row.message),
-                payload_excerpt: row.payload.clone().filter(|_| payloads),
+                record_key: row.record_key.as_deref().map(text::fenced),
+                message: text::fenced(&row.message),
+                payload_excerpt: row.payload.as_ref().filter(|_| payloads).map(|payload| text::fenced(&payload.to_string())),
                 payload_truncated: row.payload_truncated && payloads,
             },
         }
@@ -188,9 +186,4 @@ impl ErrorRowView {
             self.sample.line()
         )
     }
-}
-
-/// Whether trying again can help with errors of this class, for a list of classes.
-pub fn retry_helps(class: &str) -> bool {
-    ErrorClass::parse(class).is_some_and(ErrorClass::retryable)
 }

@@ -128,10 +128,7 @@ fn reasons(flow: &Flow, zone: Tz) -> Vec<StatusReason> {
         let why = flow.state_reason.as_deref().map(|why| format!(" (\"{}\")", text::line(why))).unwrap_or_default();
         return vec![StatusReason::new("PAUSED", format!("paused{by} on {day}{why}"), Some(flow.state_changed_at))];
     }
-    flow.reasons
-        .iter()
-        .map(|reason| StatusReason { message: text::line(&reason.message), ..reason.clone() })
-        .collect()
+    flow.reasons.clone()
 }
 
 /// Reasons as one sentence, with since when.
