@@ -119,7 +119,7 @@ async fn an_independent_client_gets_along_in_both_eras() {
         assert_eq!(serde_json::from_str::<Value>(text).unwrap(), Value::Object(arguments));
         let call = CallToolRequestParams::new("test_tool_with_progress");
         let result = client.call_tool(call).await.expect("an event stream is read to its end");
-        assert_eq!(result.is_error.unwrap_or_default(), false);
+        assert!(!result.is_error.unwrap_or_default());
         client.cancel().await.expect("the client ends");
     }
 }

@@ -8,6 +8,7 @@ use http::StatusCode;
 use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
+use tower::ServiceExt;
 
 use crate::probe::{Event, Probe};
 use crate::support::{Post, app, app_of, read_until, sent, serving};
@@ -99,6 +100,19 @@ async fn a_call_has_its_time() {
             assert_eq!(heard.recv().await, Some(Event::Started));
             assert_eq!(heard.recv().await, Some(Event::Dropped));
         }
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_does_not_read_does_not_stop_the_clock() {
+    let config = HttpConfig { call_timeout: Duration::from_millis(1), ..HttpConfig::default() };
+    let (probe, mut heard) = Probe::new();
+    let app = app_of(probe, config, &[]);
+    for post in waiting(true) {
+        let response = app.clone().oneshot(post.whole()).await.unwrap();
+        assert_eq!(heard.recv().await, Some(Event::Started));
+        assert_eq!(heard.recv().await, Some(Event::Dropped));
+        assert_eq!(response.headers()["content-type"], "text/event-stream");
     }
 }
 

@@ -122,10 +122,15 @@ impl Post {
         request
     }
 
+    /// The request itself.
+    pub fn whole(self) -> Request<Body> {
+        let body = Body::from(self.body.clone());
+        self.request(body)
+    }
+
     /// Sends it in process and reads the whole answer.
     pub async fn send(self, app: &Router) -> Reply {
-        let body = Body::from(self.body.clone());
-        sent(app, self.request(body)).await
+        sent(app, self.whole()).await
     }
 
     /// What goes over a socket, closing the connection after the answer.
