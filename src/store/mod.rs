@@ -1,1 +1,3 @@
 //! PostgreSQL: the only place where SQL of ours stands.
+
+pub mod cluster;
