@@ -4,6 +4,7 @@
 //! database returned. Row-level security is the second lock: every statement on a customer's tables sets
 //! `app.customer_id` for itself, and checks in the same breath that the caller's token is still live.
 
+pub mod cluster;
 mod error;
 mod migrate;
 #[macro_use]

@@ -1,1 +1,7 @@
+//! Tests against a real PostgreSQL, which they start themselves.
 
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on panics")]
+
+mod embedded;
+mod listen;
+mod support;
