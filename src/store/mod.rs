@@ -8,6 +8,7 @@ mod error;
 mod migrate;
 #[macro_use]
 mod statements;
+pub mod cluster;
 mod tenancy;
 pub mod tokens;
 
