@@ -8,9 +8,17 @@ mod error;
 mod migrate;
 #[macro_use]
 mod statements;
+pub mod checks;
 pub mod cluster;
+mod flow_health;
+pub mod queue;
+pub mod retention;
+mod run_end;
+mod run_errors;
+pub mod scheduling;
 mod tenancy;
 pub mod tokens;
+mod wake;
 
 use std::time::Duration;
 
@@ -19,8 +27,11 @@ use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
 
 pub use error::StoreError;
 pub use migrate::{MigrateError, check_version, migrate};
+pub use run_end::Ending;
+pub use run_errors::{FoundErrors, MAX_SAMPLES, Sample};
 pub use statements::all_statements;
 pub use tenancy::{Reader, Tenancy, TenantTx};
+pub use wake::Wakes;
 
 use crate::domain::clock::Clock;
 use crate::domain::ids::IdSource;
@@ -58,10 +69,11 @@ impl Store {
         clock: Clock,
         ids: IdSource,
     ) -> Result<Self, StoreError> {
-        let options = options
-            .clone()
-            .application_name("apixx-mcp")
-            .options([("plan_cache_mode", "force_generic_plan"), ("jit", "off"), ("timezone", "UTC")]);
+        let options = options.clone().application_name("apixx-mcp").options([
+            ("plan_cache_mode", "force_generic_plan"),
+            ("jit", "off"),
+            ("timezone", "UTC"),
+        ]);
         let pool = PgPoolOptions::new()
             .min_connections(size)
             .max_connections(size)

@@ -30,5 +30,18 @@ macro_rules! statement_text {
 
 /// Every statement of this floor, for the test that prepares each of them as the server's role.
 pub fn all_statements() -> Vec<&'static str> {
-    [super::ALL, super::tenancy::ALL, super::tokens::ALL].concat()
+    [
+        super::ALL,
+        super::checks::ALL,
+        super::flow_health::ALL,
+        super::queue::ALL,
+        super::retention::ALL,
+        super::run_end::ALL,
+        super::run_errors::ALL,
+        super::scheduling::ALL,
+        super::tenancy::ALL,
+        super::tokens::ALL,
+        super::wake::ALL,
+    ]
+    .concat()
 }
