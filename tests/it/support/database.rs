@@ -52,15 +52,6 @@ impl Drop for TestDatabase {
     }
 }
 
-/// Brings the database to the schema under test.
-async fn migrate(owner: &PgConnectOptions, _server_role: &str) -> anyhow::Result<()> {
-    let mut connection = owner.connect().await?;
-    for (_, text) in migrations()? {
-        sqlx::raw_sql(sqlx::AssertSqlSafe(text)).execute(&mut connection).await?;
-    }
-    Ok(())
-}
-
 /// The server, as the tests see it; a thread of its own keeps it, because a test's runtime ends with it.
 struct Keeper {
     owner: PgConnectOptions,
@@ -129,7 +120,7 @@ async fn start() -> anyhow::Result<(File, Embedded, String)> {
         // Named only when whole.
         let unfinished = format!("{template}_new");
         cluster::copy_database(&mut connection, &unfinished, "template1").await?;
-        migrate(&owner.clone().database(&unfinished), embedded::SERVER).await?;
+        apixx_mcp::store::migrate(&owner.clone().database(&unfinished), embedded::SERVER, None).await?;
         cluster::rename_database(&mut connection, &unfinished, &template).await?;
     }
     Ok((lock, server, template))
