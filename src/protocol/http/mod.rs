@@ -45,7 +45,7 @@ pub struct HttpConfig {
     pub max_batch: usize,
     /// How long the calls of one POST may take together, progress or not.
     pub call_timeout: Duration,
-    /// How often a silent event stream carries a comment, so that nobody on the way closes it.
+    /// How often an event stream carries a comment, so that nobody on the way takes it for dead.
     pub keep_alive: Duration,
 }
 
