@@ -1,0 +1,102 @@
+//! What a tool has at hand while it answers.
+
+use std::sync::Mutex;
+
+use chrono::{DateTime, Utc};
+use chrono_tz::Tz;
+use serde::Serialize;
+use tokio::sync::OwnedSemaphorePermit;
+use tokio_util::sync::CancellationToken;
+
+use super::error::ToolError;
+use crate::domain::page::CursorKey;
+use crate::protocol::Exchange;
+use crate::service::access::Principal;
+use crate::store::{Reader, Store, Wakes};
+
+/// What all calls share.
+#[derive(Clone, Debug)]
+pub struct Serving {
+    /// The database.
+    pub store: Store,
+    /// Seals cursors.
+    pub cursors: CursorKey,
+    /// Hears of runs that change.
+    pub wakes: Wakes,
+    /// Fires when the server stops: waits are answered at once.
+    pub stopping: CancellationToken,
+}
+
+/// What a tool has at hand while it answers one call.
+pub(super) struct ToolCx<'a> {
+    pub(super) serving: &'a Serving,
+    pub(super) principal: &'a Principal,
+    pub(super) exchange: &'a Exchange,
+    /// The place of this call among those that run at once; given back by a call that waits.
+    pub(super) place: Mutex<Option<OwnedSemaphorePermit>>,
+}
+
+impl ToolCx<'_> {
+    pub(super) fn store(&self) -> &Store {
+        &self.serving.store
+    }
+
+    /// The caller's rows.
+    pub(super) fn read(&self) -> Reader<'_> {
+        self.serving.store.read(self.principal.tenancy())
+    }
+
+    pub(super) fn now(&self) -> DateTime<Utc> {
+        self.serving.store.now()
+    }
+
+    /// The workspace's time zone.
+    pub(super) fn zone(&self) -> Tz {
+        self.principal.workspace().zone
+    }
+
+    /// Gives this call's place to others, before a wait.
+    pub(super) fn leave_place(&self) {
+        self.place.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
+    }
+
+    /// The position in a cursor that this tool gave for the same `filters`.
+    pub(super) fn open_cursor(
+        &self,
+        tool: &str,
+        filters: &impl Serialize,
+        cursor: Option<&str>,
+    ) -> Result<Option<Vec<String>>, ToolError> {
+        let Some(cursor) = cursor else { return Ok(None) };
+        let wrong = || {
+            ToolError::argument(
+                "cursor",
+                "the cursor does not belong to this query",
+                "next_cursor of the page before, with all other arguments unchanged",
+            )
+        };
+        let query = query(tool, filters)?;
+        let position = self
+            .serving
+            .cursors
+            .open(self.principal.tenancy().customer(), &query, cursor)
+            .ok_or_else(wrong)?;
+        serde_json::from_str(&position).map(Some).map_err(|_| wrong())
+    }
+
+    /// The cursor for the page after `position`.
+    pub(super) fn seal_cursor(
+        &self,
+        tool: &str,
+        filters: &impl Serialize,
+        position: &[String],
+    ) -> Result<String, ToolError> {
+        let position = serde_json::to_string(position).map_err(ToolError::Unserialisable)?;
+        let query = query(tool, filters)?;
+        Ok(self.serving.cursors.seal(self.principal.tenancy().customer(), &query, &position))
+    }
+}
+
+fn query(tool: &str, filters: &impl Serialize) -> Result<String, ToolError> {
+    Ok(format!("{tool}{}", serde_json::to_string(filters).map_err(ToolError::Unserialisable)?))
+}
