@@ -6,26 +6,12 @@ use chrono::{DateTime, Utc};
 use chrono_tz::Tz;
 use serde::Serialize;
 use tokio::sync::OwnedSemaphorePermit;
-use tokio_util::sync::CancellationToken;
 
 use super::error::ToolError;
-use crate::domain::page::CursorKey;
 use crate::protocol::Exchange;
 use crate::service::access::Principal;
-use crate::store::{Reader, Store, Wakes};
-
-/// What all calls share.
-#[derive(Clone, Debug)]
-pub struct Serving {
-    /// The database.
-    pub store: Store,
-    /// Seals cursors.
-    pub cursors: CursorKey,
-    /// Hears of runs that change.
-    pub wakes: Wakes,
-    /// Fires when the server stops: waits are answered at once.
-    pub stopping: CancellationToken,
-}
+use crate::service::Serving;
+use crate::store::{Reader, Store};
 
 /// What a tool has at hand while it answers one call.
 pub(super) struct ToolCx<'a> {

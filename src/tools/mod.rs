@@ -20,7 +20,6 @@ mod tool;
 mod trigger_sync;
 mod window;
 
-pub use cx::Serving;
 pub use server::ToolServer;
 pub use tool::{Access, Catalog};
 
