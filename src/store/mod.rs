@@ -8,6 +8,9 @@ mod error;
 mod migrate;
 #[macro_use]
 mod statements;
+pub mod customers;
+pub mod definitions;
+mod flow_state;
 mod tenancy;
 pub mod tokens;
 

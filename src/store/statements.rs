@@ -30,5 +30,13 @@ macro_rules! statement_text {
 
 /// Every statement of this floor, for the test that prepares each of them as the server's role.
 pub fn all_statements() -> Vec<&'static str> {
-    [super::ALL, super::tenancy::ALL, super::tokens::ALL].concat()
+    [
+        super::ALL,
+        super::customers::ALL,
+        super::definitions::ALL,
+        super::flow_state::ALL,
+        super::tenancy::ALL,
+        super::tokens::ALL,
+    ]
+    .concat()
 }
