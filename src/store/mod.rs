@@ -12,7 +12,15 @@ pub mod customers;
 pub mod definitions;
 mod flow_state;
 mod tenancy;
+
+pub mod connectors;
+pub mod error_lists;
+pub mod flows;
+pub mod queue_view;
+pub mod run_lists;
+pub mod runs;
 pub mod tokens;
+pub mod usage;
 
 use std::time::Duration;
 

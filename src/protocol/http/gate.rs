@@ -1,0 +1,181 @@
+//! Which hosts and which pages may talk to this server (basic/transports, "Security Warning"), and CORS for the
+//! pages that may.
+
+use axum::response::{IntoResponse, Response};
+use http::header::{
+    ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
+    ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE, ACCESS_CONTROL_REQUEST_HEADERS,
+    ACCESS_CONTROL_REQUEST_METHOD, HOST, ORIGIN, VARY,
+};
+use http::request::Parts;
+use http::uri::Authority;
+use http::{HeaderMap, HeaderValue, StatusCode};
+
+use super::{HttpConfig, problem};
+
+/// The request headers a page may send, besides `Mcp-Param-…`.
+const REQUEST_HEADERS: &[&str] = &[
+    "authorization",
+    "content-type",
+    "accept",
+    "mcp-protocol-version",
+    "mcp-method",
+    "mcp-name",
+    "mcp-session-id",
+    "last-event-id",
+];
+
+/// The response headers a page may read.
+const RESPONSE_HEADERS: &str = "WWW-Authenticate, Retry-After, RateLimit, RateLimit-Policy";
+
+/// Lets a request pass, with the origin of its page if it has one.
+///
+/// # Errors
+/// 403.
+pub(super) fn pass(config: &HttpConfig, parts: &Parts) -> Result<Option<HeaderValue>, Response> {
+    if !host_allowed(config, parts) {
+        let message = "Forbidden: this server does not answer to that Host; see its list of allowed hosts.";
+        return Err(problem(StatusCode::FORBIDDEN, message));
+    }
+    let mut origins = parts.headers.get_all(ORIGIN).iter();
+    match (origins.next(), origins.next()) {
+        (None, _) => Ok(None),
+        (Some(origin), None) if origin_allowed(config, origin) => Ok(Some(origin.clone())),
+        _ => {
+            let message =
+                "Forbidden: pages of that Origin may not call; see the server's list of allowed origins.";
+            Err(problem(StatusCode::FORBIDDEN, message))
+        }
+    }
+}
+
+/// Whether an OPTIONS request is a browser's question before the real one.
+pub(super) fn is_preflight(parts: &Parts) -> bool {
+    parts.headers.contains_key(ORIGIN) && parts.headers.contains_key(ACCESS_CONTROL_REQUEST_METHOD)
+}
+
+/// Answers a browser's question: yes for POST with our headers, or 403.
+pub(super) fn preflight(config: &HttpConfig, parts: &Parts) -> Response {
+    let origin = match pass(config, parts) {
+        Ok(Some(origin)) => origin,
+        Ok(None) => return problem(StatusCode::FORBIDDEN, "Forbidden: a preflight carries an Origin."),
+        Err(refusal) => return refusal,
+    };
+    let mut response = StatusCode::NO_CONTENT.into_response();
+    let headers = response.headers_mut();
+    share_with(origin, headers);
+    headers.insert(ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("POST"));
+    headers.insert(ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("600"));
+    if let Ok(names) = HeaderValue::from_str(&request_headers(&parts.headers)) {
+        headers.insert(ACCESS_CONTROL_ALLOW_HEADERS, names);
+    }
+    response
+}
+
+/// Lets a page of `origin` read the response.
+pub(super) fn share_with(origin: HeaderValue, headers: &mut HeaderMap) {
+    headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin);
+    headers.insert(ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static(RESPONSE_HEADERS));
+    headers.append(VARY, HeaderValue::from_static("Origin"));
+}
+
+/// The headers we know, and each `Mcp-Param-…` the page asks for: with credentials there is no wildcard.
+fn request_headers(headers: &HeaderMap) -> String {
+    let asked = headers.get_all(ACCESS_CONTROL_REQUEST_HEADERS);
+    let asked = asked.iter().filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(','));
+    let params = asked.map(|name| name.trim().to_ascii_lowercase()).filter(|name| {
+        name.starts_with("mcp-param-") && http::HeaderName::from_bytes(name.as_bytes()).is_ok()
+    });
+    REQUEST_HEADERS.iter().map(|name| (*name).to_owned()).chain(params).collect::<Vec<_>>().join(", ")
+}
+
+fn host_allowed(config: &HttpConfig, parts: &Parts) -> bool {
+    let mut hosts = parts.headers.get_all(HOST).iter();
+    let host = match (hosts.next(), hosts.next()) {
+        (Some(host), None) => host.to_str().ok().and_then(authority),
+        // HTTP/2 may leave `Host` to the URI.
+        (None, _) => parts.uri.authority().cloned(),
+        (Some(_), Some(_)) => None,
+    };
+    let Some(host) = host else { return false };
+    (is_loopback(&host) && loopback_allowed(config))
+        || config.allowed_hosts.iter().filter_map(|allowed| authority(allowed)).any(|allowed| {
+            allowed.host().eq_ignore_ascii_case(host.host())
+                && (allowed.port().is_none() || allowed.port_u16() == host.port_u16())
+        })
+}
+
+fn origin_allowed(config: &HttpConfig, origin: &HeaderValue) -> bool {
+    let Ok(origin) = origin.to_str() else { return false };
+    let host = origin.split_once("://").and_then(|(scheme, host)| match scheme {
+        "http" | "https" => authority(host),
+        _ => None,
+    });
+    host.is_some_and(|host| is_loopback(&host) && loopback_allowed(config))
+        || config.allowed_origins.iter().any(|allowed| allowed.eq_ignore_ascii_case(origin))
+}
+
+fn loopback_allowed(config: &HttpConfig) -> bool {
+    config.allowed_hosts.iter().filter_map(|allowed| authority(allowed)).any(|allowed| is_loopback(&allowed))
+}
+
+fn is_loopback(host: &Authority) -> bool {
+    ["localhost", "127.0.0.1", "[::1]"].iter().any(|name| host.host().eq_ignore_ascii_case(name))
+}
+
+/// A host with or without a port; nothing before an `@`.
+fn authority(text: &str) -> Option<Authority> {
+    text.parse().ok().filter(|authority: &Authority| !authority.as_str().contains('@'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parts(host: Option<&str>, origin: Option<&str>) -> Parts {
+        let mut request = http::Request::builder().uri("/mcp");
+        for (name, value) in [(HOST, host), (ORIGIN, origin)] {
+            if let Some(value) = value {
+                request = request.header(name, value);
+            }
+        }
+        request.body(()).unwrap().into_parts().0
+    }
+
+    #[test]
+    fn hosts_and_origins_are_judged_by_the_lists() {
+        let config = |hosts: &[&str], origins: &[&str]| HttpConfig {
+            allowed_hosts: hosts.iter().map(|host| (*host).to_owned()).collect(),
+            allowed_origins: origins.iter().map(|origin| (*origin).to_owned()).collect(),
+            ..HttpConfig::default()
+        };
+        let local = config(&["127.0.0.1"], &[]);
+        let public = config(&["mcp.example.com", "other.example.com:8443"], &["https://app.example.com"]);
+        let table = [
+            (&local, Some("localhost:8080"), None, true),
+            (&local, Some("LOCALHOST"), Some("http://127.0.0.1:3000"), true),
+            (&local, Some("[::1]:1"), Some("https://[::1]"), true),
+            (&local, Some("evil.example.com"), None, false),
+            (&local, Some("localhost.evil.example.com"), None, false),
+            (&local, Some("localhost@evil.example.com"), None, false),
+            (&local, Some("localhost:x"), None, false),
+            (&local, Some(""), None, false),
+            (&local, None, None, false),
+            (&local, Some("localhost"), Some("http://evil.example.com"), false),
+            (&local, Some("localhost"), Some("null"), false),
+            (&local, Some("localhost"), Some("ftp://localhost"), false),
+            (&public, Some("mcp.example.com"), None, true),
+            (&public, Some("mcp.example.com:443"), None, true),
+            (&public, Some("other.example.com:8443"), None, true),
+            (&public, Some("other.example.com"), None, false),
+            (&public, Some("localhost"), None, false),
+            (&public, Some("mcp.example.com"), Some("https://APP.example.com"), true),
+            (&public, Some("mcp.example.com"), Some("https://app.example.com:444"), false),
+            (&public, Some("mcp.example.com"), Some("http://app.example.com"), false),
+            (&public, Some("mcp.example.com"), Some("http://localhost"), false),
+        ];
+        for (config, host, origin, passes) in table {
+            assert_eq!(pass(config, &parts(host, origin)).is_ok(), passes, "{host:?} {origin:?}");
+        }
+    }
+}

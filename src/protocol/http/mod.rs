@@ -1,0 +1,145 @@
+//! MCP's Streamable HTTP, at `/mcp`.
+//!
+//! A request is judged in a fixed order, cheapest and least revealing first: method, `Host` and `Origin`, declared
+//! size, who is calling (the product's extractor, whose rejection is the answer), media types, and only then the body.
+
+mod body;
+mod gate;
+mod media;
+mod post;
+mod sse;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::{FromRequestParts, Request, State};
+use axum::response::{IntoResponse, Response};
+use axum::routing::any;
+use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE};
+use http::request::Parts;
+use http::{HeaderValue, Method, StatusCode};
+
+use super::inflight::Inflight;
+use super::jsonrpc::{self, RpcError};
+use super::server::Server;
+
+/// What the HTTP edge allows. The defaults suit a server on loopback.
+#[derive(Clone, Debug)]
+pub struct HttpConfig {
+    /// The hosts this server answers to (`Host`), with a port or for any port; IPv6 in brackets. Anything else is 403,
+    /// which keeps a page that rebinds its own name to our address out. While any of them is a loopback name, all
+    /// loopback names are allowed.
+    pub allowed_hosts: Vec<String>,
+    /// The origins whose pages may call (`Origin`, as `https://app.example.com`). A request without `Origin` comes
+    /// from no page and is fine. Loopback origins are allowed as loopback hosts are.
+    pub allowed_origins: Vec<String>,
+    /// The largest body, in bytes; 413 beyond.
+    pub max_body_bytes: usize,
+    /// How long a body may take to arrive whole; 408 beyond.
+    pub body_timeout: Duration,
+    /// How deep a body may nest; at most 100, since the parser's own limit is 128.
+    pub max_depth: usize,
+    /// How many messages a batch may hold (2025-03-26 only).
+    pub max_batch: usize,
+    /// How long the calls of one POST may take together, progress or not.
+    pub call_timeout: Duration,
+    /// How often a silent event stream carries a comment, so that nobody on the way closes it.
+    pub keep_alive: Duration,
+}
+
+impl Default for HttpConfig {
+    fn default() -> Self {
+        Self {
+            allowed_hosts: vec!["localhost".into()],
+            allowed_origins: Vec::new(),
+            max_body_bytes: 1024 * 1024,
+            body_timeout: Duration::from_secs(10),
+            max_depth: 64,
+            max_batch: 50,
+            call_timeout: Duration::from_secs(60),
+            keep_alive: Duration::from_secs(15),
+        }
+    }
+}
+
+/// The id of an HTTP request, put among its extensions by the product's middleware.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RequestId(pub String);
+
+/// Serves `server` at `/mcp`. How a caller is recognised is the caller type's own business; the extractor runs before
+/// the body is read, and its rejection goes out as it is.
+pub fn router<P, S>(server: Arc<P>, config: HttpConfig) -> Router<S>
+where
+    P: Server,
+    P::Caller: FromRequestParts<S>,
+    S: Clone + Send + Sync + 'static,
+{
+    let endpoint = Arc::new(Endpoint { server, config, inflight: Inflight::default() });
+    let handler = move |State(state): State<S>, request: Request| {
+        let endpoint = Arc::clone(&endpoint);
+        async move { handle(endpoint, state, request).await }
+    };
+    Router::new().route("/mcp", any(handler))
+}
+
+/// What every request to one router shares.
+struct Endpoint<P> {
+    server: Arc<P>,
+    config: HttpConfig,
+    inflight: Inflight,
+}
+
+async fn handle<P, S>(endpoint: Arc<Endpoint<P>>, state: S, request: Request) -> Response
+where
+    P: Server,
+    P::Caller: FromRequestParts<S>,
+    S: Send + Sync,
+{
+    let (mut parts, body) = request.into_parts();
+    if parts.method == Method::OPTIONS && gate::is_preflight(&parts) {
+        return gate::preflight(&endpoint.config, &parts);
+    }
+    if parts.method != Method::POST {
+        let mut response = problem(StatusCode::METHOD_NOT_ALLOWED, "Method not allowed: send POST.");
+        response.headers_mut().insert(ALLOW, HeaderValue::from_static("POST"));
+        return response;
+    }
+    let origin = match gate::pass(&endpoint.config, &parts) {
+        Ok(origin) => origin,
+        Err(refusal) => return refusal,
+    };
+    let mut response = match admitted::<P, S>(&endpoint.config, &mut parts, &state).await {
+        Err(refusal) => refusal,
+        Ok(caller) => {
+            let server = Arc::clone(&endpoint.server);
+            let mut response = post::post(endpoint, caller.clone(), &parts, body).await;
+            server.headers(&caller, response.headers_mut());
+            response
+        }
+    };
+    if let Some(origin) = origin {
+        gate::share_with(origin, response.headers_mut());
+    }
+    response
+}
+
+async fn admitted<P, S>(config: &HttpConfig, parts: &mut Parts, state: &S) -> Result<P::Caller, Response>
+where
+    P: Server,
+    P::Caller: FromRequestParts<S>,
+    S: Send + Sync,
+{
+    body::declared_size(&parts.headers, config.max_body_bytes)?;
+    P::Caller::from_request_parts(parts, state).await.map_err(IntoResponse::into_response)
+}
+
+/// A refusal by HTTP itself. Its JSON-RPC code is the status: outside the range JSON-RPC keeps for itself.
+fn problem(status: StatusCode, message: impl Into<String>) -> Response {
+    json(status, jsonrpc::failure(None, &RpcError::new(i64::from(status.as_u16()), message)))
+}
+
+fn json(status: StatusCode, body: bytes::Bytes) -> Response {
+    let headers = [(CONTENT_TYPE, "application/json"), (CACHE_CONTROL, "no-store")];
+    (status, headers, body).into_response()
+}

@@ -1,0 +1,252 @@
+//! One POST: its body is read and becomes one message or a batch; each message is answered by its era.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use futures_util::FutureExt;
+use http::request::Parts;
+use http::{HeaderMap, StatusCode};
+use serde_json::json;
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+use crate::protocol::classify::{Inbound, classify};
+use crate::protocol::dispatch::{Request, dispatch};
+use crate::protocol::exchange::Exchange;
+use crate::protocol::header::{self, Header};
+use crate::protocol::inflight::Underway;
+use crate::protocol::jsonrpc::{
+    self, INTERNAL_ERROR, INVALID_REQUEST, Id, Message, RpcError, TOO_MANY_REQUESTS, Unreadable, failure,
+};
+use crate::protocol::model::LogLevel;
+use crate::protocol::revision::{Era, Revision};
+use crate::protocol::server::Server;
+use crate::protocol::wire::{encode, legacy, modern};
+
+use super::sse::{Call, Outcome, respond};
+use super::{Endpoint, RequestId, body, json, media};
+
+/// How many notifications a slow client may leave unread before the call waits for it.
+const UNREAD: usize = 16;
+
+/// Answers a recognised caller.
+pub(super) async fn post<P: Server>(
+    endpoint: Arc<Endpoint<P>>,
+    caller: P::Caller,
+    parts: &Parts,
+    body: Body,
+) -> Response {
+    let config = &endpoint.config;
+    if let Err(refusal) = media::check(&parts.headers) {
+        return refusal;
+    }
+    let bytes = match body::whole(body, config.max_body_bytes, config.body_timeout).await {
+        Ok(bytes) => bytes,
+        Err(refusal) => return refusal,
+    };
+    let messages = jsonrpc::read(&bytes, config.max_depth, config.max_batch);
+    let request_id = parts.extensions.get::<RequestId>().map(|id| id.0.clone()).unwrap_or_default();
+    let deadline = Instant::now() + config.call_timeout;
+    let post = Arc::new(Post { endpoint, caller, request_id, deadline });
+    match messages {
+        Err(Unreadable { id, error }) => json(StatusCode::BAD_REQUEST, failure(id.as_ref(), &error)),
+        Ok(jsonrpc::Body::One(message)) => post.one(&parts.headers, message).await,
+        Ok(jsonrpc::Body::Batch(messages)) => post.batch(&parts.headers, messages).await,
+    }
+}
+
+/// One POST of a recognised caller.
+struct Post<P: Server> {
+    endpoint: Arc<Endpoint<P>>,
+    caller: P::Caller,
+    request_id: String,
+    /// When its calls end, done or not.
+    deadline: Instant,
+}
+
+impl<P: Server> Post<P> {
+    async fn one(self: Arc<Self>, headers: &HeaderMap, message: Message) -> Response {
+        let inbound = match classify(Header::of(headers, header::VERSION), &message) {
+            Ok(inbound) => inbound,
+            Err(error) => return json(StatusCode::BAD_REQUEST, failure(message.id.as_ref(), &error)),
+        };
+        let Some(id) = message.id.clone() else {
+            self.notified(inbound, &message);
+            return StatusCode::ACCEPTED.into_response();
+        };
+        match self.read(headers, inbound, message) {
+            Err(modern::Refusal { status, error }) => json(status, failure(Some(&id), &error)),
+            Ok((request @ Request::CallTool(_), mut exchange)) => {
+                let (sender, notifications) = mpsc::channel(UNREAD);
+                exchange.stream = Some(sender);
+                let keep_alive = self.endpoint.config.keep_alive;
+                let call: Call = Box::pin(self.serve(id, request, exchange));
+                respond(call, notifications, keep_alive).await
+            }
+            Ok((request, exchange)) => match self.serve(id, request, exchange).await {
+                Some((status, body)) => json(status, body),
+                None => StatusCode::ACCEPTED.into_response(),
+            },
+        }
+    }
+
+    /// Answers the messages of a batch one after the other (2025-03-26, basic/transports). Progress is not reported:
+    /// a batch is answered by one array.
+    async fn batch(
+        self: Arc<Self>,
+        headers: &HeaderMap,
+        messages: Vec<Result<Message, Unreadable>>,
+    ) -> Response {
+        let version = Header::of(headers, header::VERSION);
+        if !matches!(version, Header::Absent) && version != Header::Text(Revision::V2025_03_26.date()) {
+            let error = RpcError::new(
+                INVALID_REQUEST,
+                "Invalid request: only revision 2025-03-26 has batches; send one message in each POST.",
+            );
+            return json(StatusCode::BAD_REQUEST, failure(None, &error));
+        }
+        let mut answers = Vec::new();
+        for (position, message) in messages.into_iter().enumerate() {
+            let admitted = if position == 0 { Ok(()) } else { self.endpoint.server.admit(&self.caller) };
+            let (id, error) = match (message, admitted) {
+                (Ok(Message { id: None, .. }), Err(_)) => continue,
+                (Ok(message), Err(wait)) => {
+                    let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
+                    let text = format!("Too many requests: wait {seconds} s, then send this message again.");
+                    let error = RpcError::new(TOO_MANY_REQUESTS, text)
+                        .with(json!({ "retry_after_seconds": seconds }));
+                    (message.id, error)
+                }
+                (Err(Unreadable { id, error }), _) => (id, error),
+                (Ok(message), Ok(())) => {
+                    answers.extend(Arc::clone(&self).batched(message).await);
+                    continue;
+                }
+            };
+            answers.push(failure(id.as_ref(), &error));
+        }
+        if answers.is_empty() {
+            return StatusCode::ACCEPTED.into_response();
+        }
+        json(StatusCode::OK, [b"[", answers.join(&b","[..]).as_slice(), b"]"].concat().into())
+    }
+
+    async fn batched(self: Arc<Self>, message: Message) -> Option<Bytes> {
+        let inbound = Inbound::Legacy(Revision::V2025_03_26);
+        let Some(id) = message.id.clone() else {
+            self.notified(inbound, &message);
+            return None;
+        };
+        let why_not = match classify(Header::Absent, &message) {
+            Ok(Inbound::Legacy(_)) if message.method == "initialize" => Some("`initialize` must stand alone"),
+            Ok(Inbound::Modern) => Some("revision 2026-07-28 has no batches; send this message alone"),
+            _ => None,
+        };
+        if let Some(why_not) = why_not {
+            let error = RpcError::new(INVALID_REQUEST, format!("Invalid request: {why_not}."));
+            return Some(failure(Some(&id), &error));
+        }
+        match self.read(&HeaderMap::new(), inbound, message) {
+            Err(modern::Refusal { error, .. }) => Some(failure(Some(&id), &error)),
+            Ok((request, exchange)) => self.serve(id, request, exchange).await.map(|(_, body)| body),
+        }
+    }
+
+    fn notified(&self, inbound: Inbound, message: &Message) {
+        if let (Inbound::Legacy(_), Some(id)) = (inbound, legacy::cancelled(message)) {
+            self.endpoint.inflight.cancel(self.endpoint.server.caller_key(&self.caller), id);
+        }
+    }
+
+    /// What the message asks, in the words of its era, and what the product may know of the exchange.
+    fn read(
+        &self,
+        headers: &HeaderMap,
+        inbound: Inbound,
+        message: Message,
+    ) -> Result<(Request, Exchange), modern::Refusal> {
+        let server = &self.endpoint.server;
+        match inbound {
+            Inbound::Legacy(revision) => {
+                let mut exchange = Exchange::unheard(self.request_id.clone(), revision);
+                let legacy::Decoded { request, progress_token } = legacy::decode(message)
+                    .map_err(|error| modern::Refusal { status: StatusCode::OK, error })?;
+                exchange.progress_token = progress_token;
+                // Nobody remembers what `logging/setLevel` said; the server decides (2025-11-25, server/utilities/logging).
+                exchange.log_level = Some(LogLevel::Info);
+                Ok((request, exchange))
+            }
+            Inbound::Modern => {
+                let mut exchange = Exchange::unheard(self.request_id.clone(), Revision::MODERN);
+                let (meta, request) = modern::decode(headers, message)?;
+                if let Request::CallTool(call) = &request {
+                    modern::check_arguments(headers, call, &server.tools(&self.caller))?;
+                }
+                if let Some(client) = &meta.client {
+                    server.met(&self.caller, client);
+                }
+                exchange.client = meta.client;
+                exchange.capabilities = Some(meta.capabilities);
+                exchange.log_level = meta.log_level;
+                exchange.progress_token = meta.progress_token;
+                Ok((request, exchange))
+            }
+        }
+    }
+
+    /// Serves a request to its end: an answer, the deadline, a panic, or a cancellation.
+    async fn serve(self: Arc<Self>, id: Id, request: Request, exchange: Exchange) -> Outcome {
+        let server = self.endpoint.server.as_ref();
+        let revision = exchange.revision;
+        let underway = match (&request, revision.era()) {
+            (Request::CallTool(_), Era::Legacy) => {
+                Some(self.endpoint.inflight.begin(server.caller_key(&self.caller), id.clone()))
+            }
+            _ => None,
+        };
+        let work = AssertUnwindSafe(dispatch(server, &self.caller, request, &exchange)).catch_unwind();
+        let ended = tokio::select! {
+            biased;
+            () = cancelled(underway.as_ref()) => return None,
+            ended = tokio::time::timeout_at(self.deadline, work) => ended,
+        };
+        let answer = match ended {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(_)) => {
+                tracing::error!(request_id = self.request_id, "a request panicked");
+                Err(RpcError::internal(&self.request_id))
+            }
+            Err(_) => Err(self.timed_out()),
+        };
+        Some(match answer {
+            Ok(answer) => (
+                StatusCode::OK,
+                encode(revision, &id, &answer, server.implementation(), server.instructions()),
+            ),
+            Err(error) => {
+                let status = match revision.era() {
+                    Era::Legacy => StatusCode::OK,
+                    Era::Modern => modern::status(&error),
+                };
+                (status, failure(Some(&id), &error))
+            }
+        })
+    }
+
+    fn timed_out(&self) -> RpcError {
+        let seconds = self.endpoint.config.call_timeout.as_secs_f32();
+        let message = format!("The call took longer than {seconds} s and was ended; ask for less at a time.");
+        RpcError::new(INTERNAL_ERROR, message).with(json!({ "request_id": self.request_id }))
+    }
+}
+
+/// Ends when a call that can be cancelled is.
+async fn cancelled(underway: Option<&Underway>) {
+    match underway {
+        Some(underway) => underway.cancelled().await,
+        None => std::future::pending().await,
+    }
+}
