@@ -61,6 +61,7 @@ pub mod clock;
 pub mod connector;
 pub mod definition;
 pub mod error_class;
+pub mod failure;
 pub mod fingerprint;
 pub mod flow;
 pub mod health;

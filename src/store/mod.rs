@@ -8,12 +8,13 @@ mod error;
 mod migrate;
 #[macro_use]
 mod statements;
-pub mod customers;
-pub mod definitions;
 mod flow_state;
 mod tenancy;
 
+pub mod cluster;
 pub mod connectors;
+pub mod customers;
+pub mod definitions;
 pub mod error_lists;
 pub mod flows;
 pub mod queue_view;

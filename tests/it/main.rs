@@ -1,1 +1,6 @@
+//! Tests against a real PostgreSQL, which they start themselves.
 
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on panics")]
+
+mod embedded;
+mod support;

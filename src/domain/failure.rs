@@ -1,0 +1,86 @@
+//! What goes wrong with one record, and with a whole run.
+
+use std::borrow::Cow;
+
+use super::error_class::{ErrorClass, Stage};
+use super::fingerprint::MAX_MESSAGE_CHARS;
+use super::redact;
+use super::run::ReasonCode;
+
+/// Why a record, or a run, did not go through. The message is one sentence without secrets.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// What sort of thing went wrong.
+    pub class: ErrorClass,
+    /// Stable code, ours or the other system's.
+    pub code: Cow<'static, str>,
+    /// At which step.
+    pub stage: Stage,
+    /// The destination field (or source column) concerned.
+    pub field: Option<String>,
+    /// One redacted sentence.
+    pub message: String,
+}
+
+impl Failure {
+    /// A failure; what looks like a secret or an address in `message` is masked, its end cut.
+    pub fn new(class: ErrorClass, code: impl Into<Cow<'static, str>>, stage: Stage, message: &str) -> Self {
+        let masked = redact::text(message);
+        let message = match masked.char_indices().nth(MAX_MESSAGE_CHARS) {
+            Some((end, _)) => format!("{}…", &masked[..end]),
+            None => masked,
+        };
+        Self { class, code: code.into(), stage, field: None, message }
+    }
+
+    /// The same, about one field.
+    #[must_use]
+    pub fn at_field(mut self, field: &str) -> Self {
+        self.field = Some(field.to_owned());
+        self
+    }
+
+    /// A flow or connector that is configured wrongly.
+    pub fn config(message: &str) -> Self {
+        Self::new(ErrorClass::Config, "CONFIG_INVALID", Stage::Platform, message)
+    }
+
+    /// A fault of this server; its cause goes to the log.
+    pub fn internal() -> Self {
+        Self::new(ErrorClass::Internal, "INTERNAL", Stage::Platform, "this server had a fault; its log says more")
+    }
+
+    /// Why a run that failed so ended.
+    pub fn reason(&self) -> ReasonCode {
+        match self.class {
+            ErrorClass::Auth | ErrorClass::Permission => ReasonCode::AuthExpired,
+            ErrorClass::Connectivity => ReasonCode::ConnectorDown,
+            ErrorClass::Config | ErrorClass::Schema => ReasonCode::ConfigInvalid,
+            ErrorClass::Quota => ReasonCode::QuotaExhausted,
+            ErrorClass::Internal => ReasonCode::Internal,
+            _ if self.stage == Stage::Load => ReasonCode::DestinationError,
+            _ => ReasonCode::SourceError,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_is_masked_and_bounded() {
+        let failure = Failure::new(ErrorClass::Type, "INVALID_DATE", Stage::Transform, &format!("ana@example.com {}", "x".repeat(900)));
+        assert!(failure.message.starts_with("a***@example.com x"));
+        assert_eq!(failure.message.chars().count(), MAX_MESSAGE_CHARS + 1);
+    }
+
+    #[test]
+    fn the_class_says_why_a_run_ended() {
+        let reason = |class, stage| Failure::new(class, "X", stage, "").reason();
+        assert_eq!(reason(ErrorClass::Auth, Stage::Extract), ReasonCode::AuthExpired);
+        assert_eq!(reason(ErrorClass::Unavailable, Stage::Load), ReasonCode::DestinationError);
+        assert_eq!(reason(ErrorClass::Unavailable, Stage::Extract), ReasonCode::SourceError);
+        assert_eq!(reason(ErrorClass::Schema, Stage::Load), ReasonCode::ConfigInvalid);
+    }
+}

@@ -1,0 +1,333 @@
+//! The private PostgreSQL: starts, crashes, strangers.
+
+use std::fs::{self, Permissions};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use apixx_mcp::embedded::{DATABASE, Embedded, EmbeddedConfig, EmbeddedError, OWNER};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::{Pid, geteuid};
+use sqlx::postgres::PgConnectOptions;
+use sqlx::{ConnectOptions, PgConnection};
+use tempfile::TempDir;
+
+/// A directory that PostgreSQL's user may enter.
+fn place() -> TempDir {
+    let place = tempfile::tempdir().unwrap();
+    fs::set_permissions(place.path(), Permissions::from_mode(0o755)).unwrap();
+    place
+}
+
+fn config(data_dir: impl Into<PathBuf>) -> EmbeddedConfig {
+    EmbeddedConfig { data_dir: data_dir.into(), bin_dir: None }
+}
+
+async fn start(data_dir: &Path) -> Embedded {
+    Embedded::start(config(data_dir)).await.unwrap()
+}
+
+async fn refusal(data_dir: &Path) -> EmbeddedError {
+    Embedded::start(config(data_dir)).await.unwrap_err()
+}
+
+async fn remember(server: &Embedded) {
+    let mut owner = server.owner_options(DATABASE).connect().await.unwrap();
+    sqlx::raw_sql("create table kept (n int); insert into kept values (42)")
+        .execute(&mut owner)
+        .await
+        .unwrap();
+}
+
+async fn recall(connection: &mut PgConnection) -> i32 {
+    sqlx::query_scalar("select n from kept").fetch_one(connection).await.unwrap()
+}
+
+async fn show(connection: &mut PgConnection, setting: &str) -> String {
+    sqlx::query_scalar("select current_setting($1)").bind(setting).fetch_one(connection).await.unwrap()
+}
+
+/// Connects as soon as the server is there.
+async fn connect_when_up(options: &PgConnectOptions) -> PgConnection {
+    loop {
+        match options.connect().await {
+            Ok(connection) => return connection,
+            Err(_) => tokio::task::yield_now().await,
+        }
+    }
+}
+
+fn postmaster(data_dir: &Path) -> Option<Pid> {
+    let text = fs::read_to_string(data_dir.join("cluster/postmaster.pid")).ok()?;
+    text.lines().next()?.trim().parse().ok().map(Pid::from_raw)
+}
+
+async fn until_gone(pid: Pid) {
+    while kill(pid, None).is_ok() {
+        tokio::task::yield_now().await;
+    }
+}
+
+/// A command that runs as the user the cluster belongs to.
+fn as_cluster_user(program: impl AsRef<Path>, data_dir: &Path) -> Command {
+    let mut command = Command::new(program.as_ref());
+    let owner = fs::metadata(data_dir.join("cluster")).unwrap();
+    if geteuid().is_root() {
+        command.uid(owner.uid()).gid(owner.gid());
+    }
+    command.current_dir("/").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    command
+}
+
+#[tokio::test]
+async fn a_fresh_start_is_durable_and_reached_through_its_socket_only() {
+    let place = place();
+    let server = start(&place.path().join("data")).await;
+    let mut owner = server.owner_options(DATABASE).connect().await.unwrap();
+    for (setting, value) in [
+        ("fsync", "on"),
+        ("full_page_writes", "on"),
+        ("synchronous_commit", "on"),
+        ("data_checksums", "on"),
+        ("listen_addresses", ""),
+        ("server_encoding", "UTF8"),
+        ("jit", "off"),
+    ] {
+        assert_eq!(show(&mut owner, setting).await, value, "{setting}");
+    }
+    sqlx::query("create table mine (n int)").execute(&mut owner).await.unwrap();
+    let mut serving = server.server_options(DATABASE).connect().await.unwrap();
+    let rights: (bool, bool, bool, bool) = sqlx::query_as(
+        "select rolsuper, rolbypassrls, rolcreaterole, rolcreatedb \
+         from pg_roles \
+         where rolname = current_user",
+    )
+    .fetch_one(&mut serving)
+    .await
+    .unwrap();
+    assert_eq!(rights, (false, false, false, false));
+    let denied = sqlx::query("select n from mine").fetch_all(&mut serving).await.unwrap_err();
+    assert_eq!(denied.as_database_error().unwrap().code().unwrap(), "42501");
+    let by_url: PgConnectOptions = server.url(OWNER, DATABASE).parse().unwrap();
+    assert_eq!(show(&mut by_url.connect().await.unwrap(), "is_superuser").await, "off");
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_restart_keeps_the_data_and_sweeps_what_a_killed_start_left() {
+    let place = place();
+    let data = place.path().join("data");
+    let server = start(&data).await;
+    remember(&server).await;
+    server.stop().await;
+    assert_eq!(postmaster(&data), None);
+    fs::create_dir_all(data.join("cluster.new-1/base")).unwrap();
+
+    let server = start(&data).await;
+    assert!(!data.join("cluster.new-1").exists());
+    let mut owner = server.owner_options(DATABASE).connect().await.unwrap();
+    assert_eq!(recall(&mut owner).await, 42);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn the_second_of_two_starts_is_told_who_has_the_directory() {
+    let place = place();
+    let data = place.path().join("data");
+    let server = start(&data).await;
+    let error = refusal(&data).await;
+    assert!(matches!(&error, EmbeddedError::InUse { pid, .. } if *pid == std::process::id().to_string()));
+    assert!(error.to_string().contains(&format!("in use by process {}", std::process::id())), "{error}");
+    server.owner_options(DATABASE).connect().await.unwrap();
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_killed_postmaster_is_started_again_with_what_was_committed() {
+    let place = place();
+    let data = place.path().join("data");
+    let server = start(&data).await;
+    remember(&server).await;
+    let killed = postmaster(&data).unwrap();
+    kill(killed, Signal::SIGKILL).unwrap();
+    until_gone(killed).await;
+    let mut owner = connect_when_up(&server.owner_options(DATABASE)).await;
+    assert_eq!(recall(&mut owner).await, 42);
+    assert_ne!(postmaster(&data), Some(killed));
+    server.stop().await;
+}
+
+#[test]
+fn without_us_the_server_ends_by_itself() {
+    let place = place();
+    let data = place.path().join("data");
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let server = runtime.block_on(async {
+        let server = start(&data).await;
+        remember(&server).await;
+        server
+    });
+    let orphan = postmaster(&data).unwrap();
+    // As at our death: the supervisor is gone without a word.
+    runtime.shutdown_background();
+    std::mem::forget(server);
+
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(async {
+        while postmaster(&data).is_some() {
+            tokio::task::yield_now().await;
+        }
+        let server = start(&data).await;
+        assert_ne!(postmaster(&data), Some(orphan));
+        assert_eq!(recall(&mut server.owner_options(DATABASE).connect().await.unwrap()).await, 42);
+        server.stop().await;
+    });
+}
+
+#[tokio::test]
+async fn a_survivor_is_ended_before_the_next_start() {
+    let place = place();
+    let data = place.path().join("data");
+    let server = start(&data).await;
+    remember(&server).await;
+    let program = fs::read_link(format!("/proc/{}/exe", postmaster(&data).unwrap())).unwrap();
+    let options = server.owner_options(DATABASE);
+    server.stop().await;
+
+    let mut survivor = as_cluster_user(program, &data)
+        .arg("-D")
+        .arg(fs::canonicalize(data.join("cluster")).unwrap())
+        .args(["-p", "5432", "-c", "listen_addresses=", "-k"])
+        .arg(options.get_socket().unwrap())
+        .spawn()
+        .unwrap();
+    connect_when_up(&options).await;
+    let old = postmaster(&data).unwrap();
+    let reaped = std::thread::spawn(move || survivor.wait().unwrap());
+
+    let server = start(&data).await;
+    assert!(reaped.join().unwrap().success());
+    assert_ne!(postmaster(&data), Some(old));
+    assert_eq!(recall(&mut options.connect().await.unwrap()).await, 42);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_stale_pid_file_that_names_somebody_else_is_no_obstacle() {
+    let place = place();
+    let data = place.path().join("data");
+    start(&data).await.stop().await;
+    let mut other = as_cluster_user("/bin/sleep", &data).arg("600").spawn().unwrap();
+    let cluster = fs::canonicalize(data.join("cluster")).unwrap();
+    let text = format!("{}\n{}\n1\n5432\n\n\n  0 0\nready   \n", other.id(), cluster.display());
+    fs::write(cluster.join("postmaster.pid"), text).unwrap();
+    let owner = fs::metadata(&cluster).unwrap();
+    std::os::unix::fs::chown(cluster.join("postmaster.pid"), Some(owner.uid()), Some(owner.gid())).unwrap();
+
+    let server = start(&data).await;
+    assert!(other.try_wait().unwrap().is_none(), "the other process was left alone");
+    server.stop().await;
+    other.kill().unwrap();
+    other.wait().unwrap();
+}
+
+#[tokio::test]
+async fn directories_that_cannot_be_used_are_refused_in_one_line() {
+    let place = place();
+    let foreign = place.path().join("foreign");
+    fs::create_dir(&foreign).unwrap();
+    fs::write(foreign.join("letter.txt"), "dear").unwrap();
+    let error = refusal(&foreign).await;
+    assert!(matches!(error, EmbeddedError::Foreign { .. }), "{error}");
+    assert_eq!(fs::read_dir(&foreign).unwrap().count(), 1);
+
+    let below_a_file = foreign.join("letter.txt/data");
+    let error = refusal(&below_a_file).await;
+    assert!(matches!(error, EmbeddedError::Directory { .. }), "{error}");
+    assert!(error.to_string().contains("letter.txt/data: Not a directory"), "{error}");
+
+    let missing = EmbeddedConfig { data_dir: place.path().join("data"), bin_dir: Some(foreign) };
+    let error = Embedded::start(missing).await.unwrap_err();
+    assert!(matches!(error, EmbeddedError::NotBinaries { .. }), "{error}");
+    assert!(!error.to_string().contains('\n'));
+}
+
+#[tokio::test]
+async fn data_of_another_major_version_is_refused_and_left_alone() {
+    let place = place();
+    let data = place.path().join("data");
+    start(&data).await.stop().await;
+    fs::write(data.join("cluster/PG_VERSION"), "13\n").unwrap();
+    let error = refusal(&data).await;
+    assert!(matches!(error, EmbeddedError::WrongVersion { cluster: 13, .. }), "{error}");
+    assert!(error.to_string().contains("was made by PostgreSQL 13"), "{error}");
+    assert_eq!(fs::read_to_string(data.join("cluster/PG_VERSION")).unwrap(), "13\n");
+}
+
+#[tokio::test]
+async fn a_path_too_long_for_a_socket_is_no_obstacle() {
+    let place = place();
+    let data = place.path().join("d".repeat(120));
+    let server = start(&data).await;
+    let options = server.owner_options(DATABASE);
+    options.connect().await.unwrap();
+    let socket_dir = options.get_socket().unwrap();
+    assert_eq!(fs::metadata(socket_dir).unwrap().mode() & 0o777, 0o700);
+    server.stop().await;
+    fs::remove_dir(socket_dir).unwrap();
+}
+
+#[tokio::test]
+async fn a_role_of_its_own_has_a_database_of_its_own() {
+    let place = place();
+    let server = start(&place.path().join("data")).await;
+    for _ in 0..2 {
+        server.ensure_role("apixx_lab").await.unwrap();
+        server.ensure_database("lab", "apixx_lab").await.unwrap();
+    }
+    let mut lab = server.role_options("apixx_lab", "lab").connect().await.unwrap();
+    sqlx::query("create table mine (n int)").execute(&mut lab).await.unwrap();
+    let error = server.role_options("apixx_lab", DATABASE).connect().await.unwrap_err();
+    assert_eq!(error.as_database_error().unwrap().code().unwrap(), "42501");
+    let error = server.server_options("lab").connect().await.unwrap_err();
+    assert_eq!(error.as_database_error().unwrap().code().unwrap(), "42501");
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn strangers_are_refused() {
+    let place = place();
+    let data = place.path().join("data");
+    let server = start(&data).await;
+    // A role that nobody is mapped to, even though it exists.
+    let mut owner = server.owner_options(DATABASE).connect().await.unwrap();
+    sqlx::query("create role passer_by login").execute(&mut owner).await.unwrap();
+    let error = server.role_options("passer_by", DATABASE).connect().await.unwrap_err();
+    assert_eq!(error.as_database_error().unwrap().code().unwrap(), "28000");
+
+    if geteuid().is_root() {
+        // A system user that is not mapped: kept out by the directory, and behind an open one by the server.
+        let daemon = nix::unistd::User::from_name("daemon").unwrap().unwrap();
+        let attempt = || {
+            let output = Command::new("psql")
+                .args([&server.url(OWNER, DATABASE), "-c", "select 1"])
+                .env("LC_ALL", "C")
+                .current_dir("/")
+                .uid(daemon.uid.as_raw())
+                .gid(daemon.gid.as_raw())
+                .output()
+                .unwrap();
+            assert!(!output.status.success());
+            String::from_utf8(output.stderr).unwrap()
+        };
+        assert!(attempt().contains("Permission denied"));
+        let run = data.join("run");
+        for path in [&data, &run] {
+            fs::set_permissions(path, Permissions::from_mode(0o755)).unwrap();
+        }
+        fs::set_permissions(run.join(".s.PGSQL.5432"), Permissions::from_mode(0o777)).unwrap();
+        assert!(attempt().contains("Peer authentication failed"));
+    }
+    server.stop().await;
+}
