@@ -1,1 +1,3 @@
 //! Decisions that two faces share.
+
+pub mod apply;
