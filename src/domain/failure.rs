@@ -47,7 +47,12 @@ impl Failure {
 
     /// A fault of this server; its cause goes to the log.
     pub fn internal() -> Self {
-        Self::new(ErrorClass::Internal, "INTERNAL", Stage::Platform, "this server had a fault; its log says more")
+        Self::new(
+            ErrorClass::Internal,
+            "INTERNAL",
+            Stage::Platform,
+            "this server had a fault; its log says more",
+        )
     }
 
     /// Why a run that failed so ended.
@@ -70,7 +75,12 @@ mod tests {
 
     #[test]
     fn a_message_is_masked_and_bounded() {
-        let failure = Failure::new(ErrorClass::Type, "INVALID_DATE", Stage::Transform, &format!("ana@example.com {}", "x".repeat(900)));
+        let failure = Failure::new(
+            ErrorClass::Type,
+            "INVALID_DATE",
+            Stage::Transform,
+            &format!("ana@example.com {}", "x".repeat(900)),
+        );
         assert!(failure.message.starts_with("a***@example.com x"));
         assert_eq!(failure.message.chars().count(), MAX_MESSAGE_CHARS + 1);
     }

@@ -73,4 +73,5 @@ pub mod run;
 pub mod schedule;
 pub mod scope;
 pub mod token;
+pub mod untrusted;
 pub mod window;

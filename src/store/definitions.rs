@@ -12,6 +12,7 @@ use sqlx::FromRow;
 use sqlx::types::Json;
 
 use super::customers::Actor;
+use super::flow_health::ScheduleColumns;
 use super::{StoreError, TenantTx};
 use crate::domain::connector::{AuthStatus, AuthType, ConnectorKind, ConnectorType};
 use crate::domain::definition::FlowDefinition;
@@ -258,32 +259,6 @@ impl ConnectorRow {
     }
 }
 
-/// The columns of a schedule.
-#[derive(FromRow)]
-pub(super) struct ScheduleRow {
-    schedule_kind: String,
-    schedule_cron: Option<String>,
-    schedule_interval_s: Option<i32>,
-    schedule_timezone: String,
-}
-
-impl ScheduleRow {
-    /// The schedule that they hold.
-    pub(super) fn schedule(self) -> Result<Schedule, StoreError> {
-        let wrong = || StoreError::inconsistent("flows", "schedule_kind");
-        match (self.schedule_kind.as_str(), self.schedule_cron, self.schedule_interval_s) {
-            ("manual", ..) => Ok(Schedule::Manual),
-            ("cron", Some(expression), _) => {
-                let zone = self.schedule_timezone.parse();
-                let zone = zone.map_err(|_| StoreError::inconsistent("flows", "schedule_timezone"))?;
-                Ok(Schedule::Cron { expression, zone })
-            }
-            ("interval", _, Some(seconds)) => Ok(Schedule::Interval { seconds }),
-            _ => Err(wrong()),
-        }
-    }
-}
-
 #[derive(FromRow)]
 struct FlowRow {
     flow_id: String,
@@ -292,7 +267,7 @@ struct FlowRow {
     state: String,
     tags: Vec<String>,
     #[sqlx(flatten)]
-    schedule: ScheduleRow,
+    schedule: ScheduleColumns,
     next_run_at: Option<DateTime<Utc>>,
     current_version: i32,
     max_attempts: i32,

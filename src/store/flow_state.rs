@@ -1,7 +1,7 @@
 //! Pausing and resuming flows.
 
 use super::customers::{Actor, Target};
-use super::definitions::ScheduleRow;
+use super::flow_health::ScheduleColumns;
 use super::{StoreError, TenantTx};
 use crate::domain::ids::FlowId;
 
@@ -50,7 +50,7 @@ impl TenantTx {
     /// # Errors
     /// When the database fails.
     pub async fn resume_flow(&mut self, flow: &FlowId, by: &Actor, reason: Option<&str>) -> Result<bool, StoreError> {
-        let row: Option<ScheduleRow> =
+        let row: Option<ScheduleColumns> =
             self.query_as(SCHEDULE).bind(flow.as_str().to_owned()).fetch_optional(self.conn()).await?;
         let Some(row) = row else { return Ok(false) };
         let now = self.now();

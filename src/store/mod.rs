@@ -4,24 +4,32 @@
 //! database returned. Row-level security is the second lock: every statement on a customer's tables sets
 //! `app.customer_id` for itself, and checks in the same breath that the caller's token is still live.
 
-mod error;
-mod migrate;
 #[macro_use]
 mod statements;
-mod flow_state;
-mod tenancy;
 
+pub mod checks;
 pub mod cluster;
 pub mod connectors;
 pub mod customers;
 pub mod definitions;
+mod error;
 pub mod error_lists;
+mod flow_health;
+mod flow_state;
 pub mod flows;
+mod migrate;
+pub mod queue;
 pub mod queue_view;
+pub mod retention;
+mod run_end;
+mod run_errors;
 pub mod run_lists;
 pub mod runs;
+pub mod scheduling;
+mod tenancy;
 pub mod tokens;
 pub mod usage;
+mod wake;
 
 use std::time::Duration;
 
@@ -30,8 +38,11 @@ use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
 
 pub use error::StoreError;
 pub use migrate::{MigrateError, check_version, migrate};
+pub use run_end::Ending;
+pub use run_errors::{FoundErrors, MAX_SAMPLES, Sample};
 pub use statements::all_statements;
 pub use tenancy::{Reader, Tenancy, TenantTx};
+pub use wake::Wakes;
 
 use crate::domain::clock::Clock;
 use crate::domain::ids::IdSource;
@@ -69,10 +80,11 @@ impl Store {
         clock: Clock,
         ids: IdSource,
     ) -> Result<Self, StoreError> {
-        let options = options
-            .clone()
-            .application_name("apixx-mcp")
-            .options([("plan_cache_mode", "force_generic_plan"), ("jit", "off"), ("timezone", "UTC")]);
+        let options = options.clone().application_name("apixx-mcp").options([
+            ("plan_cache_mode", "force_generic_plan"),
+            ("jit", "off"),
+            ("timezone", "UTC"),
+        ]);
         let pool = PgPoolOptions::new()
             .min_connections(size)
             .max_connections(size)

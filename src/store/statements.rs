@@ -32,17 +32,25 @@ macro_rules! statement_text {
 pub fn all_statements() -> Vec<&'static str> {
     let fixed = [
         super::ALL,
+        super::checks::ALL,
         super::connectors::ALL,
         super::customers::ALL,
         super::definitions::ALL,
         super::error_lists::ALL,
+        super::flow_health::ALL,
         super::flow_state::ALL,
         super::flows::ALL,
+        super::queue::ALL,
         super::queue_view::ALL,
+        super::retention::ALL,
+        super::run_end::ALL,
+        super::run_errors::ALL,
         super::runs::ALL,
+        super::scheduling::ALL,
         super::tenancy::ALL,
         super::tokens::ALL,
         super::usage::ALL,
+        super::wake::ALL,
     ];
     [fixed.concat(), super::run_lists::all()].concat()
 }

@@ -9,6 +9,7 @@ mod media;
 mod post;
 mod sse;
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,7 +19,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::any;
 use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE};
 use http::request::Parts;
-use http::{HeaderValue, Method, StatusCode};
+use http::{Method, StatusCode};
 
 use super::inflight::Inflight;
 use super::jsonrpc::{self, RpcError};
@@ -98,16 +99,15 @@ where
 {
     let (mut parts, body) = request.into_parts();
     if parts.method == Method::OPTIONS && gate::is_preflight(&parts) {
-        return gate::preflight(&endpoint.config, &parts);
+        return gate::preflight(&endpoint.config, &parts).into_response();
     }
     if parts.method != Method::POST {
-        let mut response = problem(StatusCode::METHOD_NOT_ALLOWED, "Method not allowed: send POST.");
-        response.headers_mut().insert(ALLOW, HeaderValue::from_static("POST"));
-        return response;
+        let problem = Problem::new(StatusCode::METHOD_NOT_ALLOWED, "Method not allowed: send POST.");
+        return ([(ALLOW, "POST")], problem).into_response();
     }
     let origin = match gate::pass(&endpoint.config, &parts) {
         Ok(origin) => origin,
-        Err(refusal) => return refusal,
+        Err(problem) => return problem.into_response(),
     };
     let mut response = match admitted::<P, S>(&endpoint.config, &mut parts, &state).await {
         Err(refusal) => refusal,
@@ -130,13 +130,27 @@ where
     P::Caller: FromRequestParts<S>,
     S: Send + Sync,
 {
-    body::declared_size(&parts.headers, config.max_body_bytes)?;
+    body::declared_size(&parts.headers, config.max_body_bytes).map_err(IntoResponse::into_response)?;
     P::Caller::from_request_parts(parts, state).await.map_err(IntoResponse::into_response)
 }
 
 /// A refusal by HTTP itself. Its JSON-RPC code is the status: outside the range JSON-RPC keeps for itself.
-fn problem(status: StatusCode, message: impl Into<String>) -> Response {
-    json(status, jsonrpc::failure(None, &RpcError::new(i64::from(status.as_u16()), message)))
+struct Problem {
+    status: StatusCode,
+    message: Cow<'static, str>,
+}
+
+impl Problem {
+    fn new(status: StatusCode, message: impl Into<Cow<'static, str>>) -> Self {
+        Self { status, message: message.into() }
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let Self { status, message } = self;
+        json(status, jsonrpc::failure(None, &RpcError::new(i64::from(status.as_u16()), message)))
+    }
 }
 
 fn json(status: StatusCode, body: bytes::Bytes) -> Response {

@@ -41,11 +41,11 @@ pub(super) async fn post<P: Server>(
 ) -> Response {
     let config = &endpoint.config;
     if let Err(refusal) = media::check(&parts.headers) {
-        return refusal;
+        return refusal.into_response();
     }
     let bytes = match body::whole(body, config.max_body_bytes, config.body_timeout).await {
         Ok(bytes) => bytes,
-        Err(refusal) => return refusal,
+        Err(refusal) => return refusal.into_response(),
     };
     let messages = jsonrpc::read(&bytes, config.max_depth, config.max_batch);
     let request_id = parts.extensions.get::<RequestId>().map(|id| id.0.clone()).unwrap_or_default();

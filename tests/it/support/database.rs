@@ -10,7 +10,7 @@ use std::sync::{OnceLock, mpsc};
 use std::thread;
 
 use anyhow::Context;
-use apixx_mcp::embedded::{self, Embedded, EmbeddedConfig};
+use apixx_mcp::embedded::{self, Embedded, EmbeddedConfig, EmbeddedError};
 use apixx_mcp::store::cluster;
 use sha2::{Digest, Sha256};
 use sqlx::ConnectOptions;
@@ -93,7 +93,15 @@ async fn start() -> anyhow::Result<(File, Embedded, String)> {
     let data_dir = data_dir()?;
     let lock = File::create(data_dir.with_extension("lock"))?;
     lock.lock()?;
-    let server = Embedded::start(EmbeddedConfig { data_dir, bin_dir: None }).await?;
+    let config = EmbeddedConfig { data_dir, bin_dir: None };
+    let server = match Embedded::start(config.clone()).await {
+        // Nothing here is worth keeping when PostgreSQL was upgraded.
+        Err(EmbeddedError::WrongVersion { .. }) => {
+            fs::remove_dir_all(&config.data_dir)?;
+            Embedded::start(config).await?
+        }
+        started => started?,
+    };
     let owner = server.owner_options(embedded::DATABASE);
     let mut connection = owner.connect().await?;
     for leftover in cluster::databases(&mut connection, "test_").await? {

@@ -1,0 +1,39 @@
+//! What has outlived its time goes, in batches small enough not to be felt.
+
+use super::{Store, StoreError};
+
+statements! {
+    PURGE = plain "select * from purge($1, $2, $3, $4, $5)";
+}
+
+/// How long things are kept that no plan speaks of, in days. (Runs and payloads: each customer's plan.)
+#[derive(Clone, Copy, Debug)]
+pub struct Retention {
+    /// The audit log.
+    pub audit_days: i32,
+    /// Usage by token, tool and hour.
+    pub usage_days: i32,
+    /// Rollups of runs and errors.
+    pub stats_days: i32,
+}
+
+impl Store {
+    /// Deletes up to `most` rows of each kind that have outlived their time; says whether there may be more.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn purge(&self, keep: &Retention, most: i32) -> Result<bool, StoreError> {
+        let gone: Vec<(String, i64)> = sqlx::query_as(PURGE)
+            .bind(self.now())
+            .bind(most)
+            .bind(keep.audit_days)
+            .bind(keep.usage_days)
+            .bind(keep.stats_days)
+            .fetch_all(self.pool())
+            .await?;
+        for (kind, rows) in gone.iter().filter(|(_, rows)| *rows > 0) {
+            tracing::debug!(kind, rows, "outlived their time");
+        }
+        Ok(gone.iter().any(|(_, rows)| *rows >= i64::from(most)))
+    }
+}

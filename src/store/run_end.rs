@@ -1,0 +1,179 @@
+//! The end of a run and all that it entails, in the transaction that ends it.
+
+use chrono::{DateTime, Utc};
+use sqlx::FromRow;
+
+use super::{StoreError, TenantTx};
+use crate::domain::failure::Failure;
+use crate::domain::ids::{FlowId, RunId};
+use crate::domain::run::{ReasonCode, RunStatus};
+
+statements! {
+    END = plain "
+        update runs r
+           set status = case when $3 <> 'completed' then $3
+                             when r.records_failed > 0 then 'partial'
+                             else 'succeeded' end,
+               reason_code = $4,
+               reason_message = case when $3 = 'cancelled' then 'cancelled by ' || coalesce(r.cancel_requested_by, 'someone')
+                                     else $5 end,
+               finished_at = $6, window_at = $6, lease_until = null, phase = null,
+               error_groups = coalesce(e.groups, 0), top_error_class = e.top
+          from (select (select count(*)::integer from run_error_counts c
+                         where c.customer_id = $1 and c.run_id = $2) as groups,
+                       (select g.error_class from run_error_counts c
+                          join error_groups g on g.customer_id = $1 and g.group_id = c.group_id
+                         where c.customer_id = $1 and c.run_id = $2
+                         group by g.error_class
+                         order by sum(c.count) desc, g.error_class
+                         limit 1) as top) e
+         where r.customer_id = $1 and r.run_id = $2
+           and r.status in ('queued', 'running', 'retrying', 'cancelling')
+        returning r.flow_id, r.status, r.reason_code, r.reason_message, r.started_at,
+                  r.records_read, r.records_written, r.records_failed, r.records_skipped";
+    COUNT = plain "
+        insert into run_stats as s (customer_id, hour, flow_id, source_connector_id, destination_connector_id, trigger,
+               status, runs, records_read, records_written, records_failed, records_skipped, bytes_written)
+        select r.customer_id, date_trunc('hour', r.finished_at, 'UTC'), r.flow_id, r.source_connector_id,
+               r.destination_connector_id, r.trigger, r.status, 1, r.records_read, r.records_written,
+               r.records_failed, r.records_skipped, r.bytes_written
+          from runs r
+         where r.customer_id = $1 and r.run_id = $2
+            on conflict (customer_id, hour, flow_id, source_connector_id, destination_connector_id, trigger, status)
+            do update
+           set runs = s.runs + 1,
+               records_read = s.records_read + excluded.records_read,
+               records_written = s.records_written + excluded.records_written,
+               records_failed = s.records_failed + excluded.records_failed,
+               records_skipped = s.records_skipped + excluded.records_skipped,
+               bytes_written = s.bytes_written + excluded.bytes_written";
+    COUNT_ERRORS = plain "
+        insert into error_stats as s (customer_id, flow_id, grain, level, at, key, errors, runs)
+        select $1, r.flow_id, grain.grain, l.level, date_trunc(grain.grain, r.finished_at, 'UTC'), l.key,
+               sum(c.count)::bigint, 1
+          from runs r
+          join run_error_counts c on c.customer_id = $1 and c.run_id = r.run_id
+          join error_groups e on e.customer_id = $1 and e.group_id = c.group_id
+         cross join (values ('hour'), ('day')) grain (grain)
+         cross join lateral (values ('all', ''), ('class', e.error_class), ('code', e.error_class || '/' || e.code),
+                                    ('field', coalesce(e.field, '')), ('group', e.group_id)) l (level, key)
+         where r.customer_id = $1 and r.run_id = $2
+         group by r.flow_id, grain.grain, l.level, r.finished_at, l.key
+            on conflict (customer_id, flow_id, grain, level, at, key) do update
+           set errors = s.errors + excluded.errors, runs = s.runs + 1";
+    LAST_RUN = plain "
+        update flows
+           set last_run_id = $3,
+               last_success_run_id = case when $4 in ('succeeded', 'partial') then $3 else last_success_run_id end
+         where customer_id = $1 and flow_id = $2";
+    USED = plain "
+        update connectors c
+           set last_activity_at = $3
+          from runs r
+         where r.customer_id = $1 and r.run_id = $2 and c.customer_id = $1
+           and c.connector_id in (r.source_connector_id, r.destination_connector_id)";
+}
+
+/// How a run ends.
+#[derive(Clone, Debug)]
+pub enum Ending {
+    /// It read everything: succeeded, or partial where records were rejected. The sentence says what changed.
+    Completed {
+        /// One sentence for the timeline.
+        message: String,
+    },
+    /// It failed for good.
+    Failed {
+        /// Why, in a word.
+        reason: ReasonCode,
+        /// Why, in a sentence, and whose side it was.
+        failure: Failure,
+    },
+    /// It failed without a record of ours to blame: too many rejected, too late, lost.
+    Lost {
+        /// Why, in a word.
+        reason: ReasonCode,
+        /// Why, in a sentence.
+        message: String,
+    },
+    /// A person stopped it.
+    Cancelled,
+}
+
+#[derive(FromRow)]
+struct EndedRow {
+    flow_id: String,
+    status: String,
+    reason_code: Option<String>,
+    reason_message: Option<String>,
+    started_at: Option<DateTime<Utc>>,
+    records_read: i64,
+    records_written: i64,
+    records_failed: i64,
+    records_skipped: i64,
+}
+
+impl TenantTx {
+    /// Ends an open run: its row and attempt, its timeline, both rollups, its flow's last run and health.
+    /// The caller holds the run's row.
+    pub(super) async fn close_run(&mut self, run: &RunId, ending: &Ending) -> Result<RunStatus, StoreError> {
+        let now = self.now();
+        let (status, reason, message) = match ending {
+            Ending::Completed { .. } => ("completed", None, None),
+            Ending::Failed { reason, failure } => ("failed", Some(*reason), Some(failure.message.clone())),
+            Ending::Lost { reason, message } => ("failed", Some(*reason), Some(message.clone())),
+            Ending::Cancelled => ("cancelled", Some(ReasonCode::CancelledByUser), None),
+        };
+        let ended: Option<EndedRow> = self
+            .query_as(END)
+            .bind(run.as_str().to_owned())
+            .bind(status)
+            .bind(reason.map(ReasonCode::as_str))
+            .bind(message)
+            .bind(now)
+            .fetch_optional(self.conn())
+            .await?;
+        let ended = ended.ok_or(StoreError::LeaseLost)?;
+        let status = RunStatus::parse(&ended.status).ok_or(StoreError::inconsistent("runs", "status"))?;
+        let flow = FlowId::parse(&ended.flow_id).map_err(|_| StoreError::inconsistent("runs", "flow_id"))?;
+        let failure = match ending {
+            Ending::Failed { failure, .. } => Some(failure),
+            _ => None,
+        };
+        self.end_attempt(run, status.as_str(), failure).await?;
+        self.add_event(run, "finished", &sentence(&ended, ending)).await?;
+        self.count_run(run).await?;
+        self.query(LAST_RUN)
+            .bind(flow.as_str().to_owned())
+            .bind(run.as_str().to_owned())
+            .bind(status.as_str())
+            .execute(self.conn())
+            .await?;
+        if ended.started_at.is_some() {
+            self.query(USED).bind(run.as_str().to_owned()).bind(now).execute(self.conn()).await?;
+        }
+        self.refresh_flow_health(&flow).await?;
+        Ok(status)
+    }
+
+    /// Adds a run that has ended to the rollups.
+    pub(super) async fn count_run(&mut self, run: &RunId) -> Result<(), StoreError> {
+        self.query(COUNT).bind(run.as_str().to_owned()).execute(self.conn()).await?;
+        self.query(COUNT_ERRORS).bind(run.as_str().to_owned()).execute(self.conn()).await?;
+        Ok(())
+    }
+}
+
+/// The last line of a run's timeline.
+fn sentence(ended: &EndedRow, ending: &Ending) -> String {
+    let counts = format!(
+        "{} read, {} written, {} rejected, {} skipped",
+        ended.records_read, ended.records_written, ended.records_failed, ended.records_skipped
+    );
+    let why = match (&ended.reason_code, &ended.reason_message, ending) {
+        (_, _, Ending::Completed { message }) => format!(": {message}"),
+        (Some(code), Some(message), _) => format!(" ({code}: {message})"),
+        _ => String::new(),
+    };
+    format!("{}{why}; {counts}", ended.status)
+}
