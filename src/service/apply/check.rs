@@ -8,6 +8,7 @@ use super::file::{Placed, Wanted, WantedFlow};
 use super::section::Problems;
 use crate::domain::connector::ConnectorKind;
 use crate::domain::definition::{Stream, WriteMode};
+use crate::domain::ids::{ConnectorId, FlowId};
 use crate::domain::names::{exact_key, nearest_word};
 use crate::store::definitions::{ConnectorRecord, Definitions};
 
@@ -15,15 +16,20 @@ use crate::store::definitions::{ConnectorRecord, Definitions};
 pub(super) fn check(wanted: &Wanted, stored: &Definitions, rules: &Rules<'_>, problems: &Problems) {
     let mut named = BTreeMap::new();
     for Placed { path, item } in &wanted.connectors {
-        if let Some(earlier) = named.insert(exact_key(&item.name), path) {
-            problems.add(format!("{path}.name"), format!("`{}` is the name of {earlier} already", item.name));
+        let name = &item.record.name;
+        if let Some(earlier) = named.insert(exact_key(name), path) {
+            problems.add(format!("{path}.name"), format!("`{name}` is the name of {earlier} already"));
         }
-        permitted(path, item, rules, problems);
+        let stored = stored.connectors.iter().map(|one| (one.id.as_str(), one.record.name.as_str()));
+        own_id(path, item.id.as_ref().map(ConnectorId::as_str), name, stored, problems);
+        permitted(path, &item.record, rules, problems);
     }
     flow_names(wanted, stored, problems);
     let kinds = kinds(wanted, stored);
     for flow in &wanted.flows {
         let record = &flow.item.record;
+        let stored_ids = stored.flows.iter().map(|one| (one.id.as_str(), one.record.name.as_str()));
+        own_id(&flow.path, flow.item.id.as_ref().map(FlowId::as_str), &record.name, stored_ids, problems);
         let kind = |key: &str, name: &str| {
             let kind = kinds.get(&exact_key(name)).copied();
             if kind.is_none() {
@@ -40,6 +46,22 @@ pub(super) fn check(wanted: &Wanted, stored: &Definitions, rules: &Rules<'_>, pr
             problems.add(format!("{}.owner", flow.path), format!("nobody in this workspace has the address {owner}"));
         }
         streams(flow, source, rules, problems);
+    }
+}
+
+/// Whether the id that the file chooses for what is called `name` is its own.
+fn own_id<'a>(
+    path: &str,
+    chosen: Option<&str>,
+    name: &str,
+    stored: impl Iterator<Item = (&'a str, &'a str)>,
+    problems: &Problems,
+) {
+    let Some(chosen) = chosen else { return };
+    for (id, of) in stored {
+        if (exact_key(of) == exact_key(name)) != (id == chosen) {
+            problems.add(format!("{path}.id"), format!("`{of}` has the id {id}, and ids do not change"));
+        }
     }
 }
 
@@ -88,13 +110,13 @@ fn flow_names(wanted: &Wanted, stored: &Definitions, problems: &Problems) {
 /// The kind of each connector that a flow may name, by the key of its name.
 fn kinds(wanted: &Wanted, stored: &Definitions) -> BTreeMap<String, ConnectorKind> {
     let stored = stored.connectors.iter().map(|connector| &connector.record);
-    let all = stored.chain(wanted.connectors.iter().map(|connector| &connector.item));
+    let all = stored.chain(wanted.connectors.iter().map(|connector| &connector.item.record));
     all.map(|record| (exact_key(&record.name), record.kind)).collect()
 }
 
 fn kinds_known<'a>(wanted: &'a Wanted, stored: &'a Definitions) -> Vec<&'a str> {
     let stored = stored.connectors.iter().map(|connector| connector.record.name.as_str());
-    stored.chain(wanted.connectors.iter().map(|connector| connector.item.name.as_str())).collect()
+    stored.chain(wanted.connectors.iter().map(|connector| connector.item.record.name.as_str())).collect()
 }
 
 fn streams(flow: &Placed<WantedFlow>, source: Option<ConnectorKind>, rules: &Rules<'_>, problems: &Problems) {

@@ -8,6 +8,7 @@ use crate::domain::connector::{AuthType, ConnectorKind, ConnectorType};
 use crate::domain::definition::{FieldMapping, FieldType, FileFormat, FlowDefinition, OnFail, Stream, SyncMode, WriteMode};
 use crate::domain::flow::FlowState;
 use crate::domain::health::DEGRADED_ERROR_RATE;
+use crate::domain::ids::{ConnectorId, FlowId};
 use crate::domain::schedule::Schedule;
 use crate::store::definitions::{ConnectorRecord, FlowRecord};
 
@@ -23,9 +24,20 @@ pub(super) struct Placed<T> {
     pub item: T,
 }
 
+/// A connector as the file defines it.
+#[derive(Clone, Debug)]
+pub(super) struct WantedConnector {
+    /// The id it gets when it is made, where the file chooses one.
+    pub id: Option<ConnectorId>,
+    /// What it is to be.
+    pub record: ConnectorRecord,
+}
+
 /// A flow as the file defines it.
 #[derive(Clone, Debug)]
 pub(super) struct WantedFlow {
+    /// The id it gets when it is made, where the file chooses one.
+    pub id: Option<FlowId>,
     /// What it is to be. Its state counts only where the file names one.
     pub record: FlowRecord,
     /// The state, where the file names one.
@@ -36,7 +48,7 @@ pub(super) struct WantedFlow {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Wanted {
     /// Its connectors.
-    pub connectors: Vec<Placed<ConnectorRecord>>,
+    pub connectors: Vec<Placed<WantedConnector>>,
     /// Its flows.
     pub flows: Vec<Placed<WantedFlow>>,
 }
@@ -89,7 +101,8 @@ pub(super) fn wanted(table: &toml::Table, zone: Tz, problems: &Problems) -> Want
     wanted
 }
 
-fn connector(section: Section<'_>) -> Option<ConnectorRecord> {
+fn connector(section: Section<'_>) -> Option<WantedConnector> {
+    let id = id(&section, ConnectorId::parse, "con_…");
     let name = section.name("name");
     let description = section.text("description");
     let service = section.text("service");
@@ -114,14 +127,15 @@ fn connector(section: Section<'_>) -> Option<ConnectorRecord> {
         Some(ConnectorKind::Sim) => {
             let word = section.word("type", ConnectorType::ALL, ConnectorType::as_str);
             auth_type = section.word("auth_type", AuthType::ALL, AuthType::as_str).unwrap_or(auth_type);
-            let sim = section.object("sim").unwrap_or_default();
-            (word.unwrap_or(ConnectorType::Custom), "sim", Some(json!({ "sim": sim })))
+            let mut config = Map::from_iter([("sim".to_owned(), section.object("sim").unwrap_or_default().into())]);
+            config.extend(section.json("tools").map(|tools| ("tools".to_owned(), tools)));
+            (word.unwrap_or(ConnectorType::Custom), "sim", Some(Value::Object(config)))
         }
         // The keys of a kind cannot be judged without the kind.
         None => return None,
     };
     section.finish();
-    Some(ConnectorRecord {
+    let record = ConnectorRecord {
         name: name?,
         connector_type,
         service: service.unwrap_or_else(|| usual_service.to_owned()),
@@ -131,10 +145,22 @@ fn connector(section: Section<'_>) -> Option<ConnectorRecord> {
         auth_type,
         enabled,
         check_interval_s,
-    })
+    };
+    Some(WantedConnector { id, record })
+}
+
+/// The id that the file chooses, if it does.
+fn id<I, E>(section: &Section<'_>, parse: impl Fn(&str) -> Result<I, E>, form: &str) -> Option<I> {
+    let text = section.text("id")?;
+    let id = parse(&text).ok();
+    if id.is_none() {
+        section.problem("id", format!("`{text}` is not of the form {form}, of letters, digits, `_` and `-`"));
+    }
+    id
 }
 
 fn flow(section: Section<'_>, zone: Tz) -> Option<WantedFlow> {
+    let id = id(&section, FlowId::parse, "flow_…");
     let name = section.name("name");
     let source = section.name("source");
     let destination = section.name("destination");
@@ -172,7 +198,7 @@ fn flow(section: Section<'_>, zone: Tz) -> Option<WantedFlow> {
         degraded_error_rate,
         definition: FlowDefinition { streams },
     };
-    (expected > 0 && record.definition.streams.len() == expected).then_some(WantedFlow { record, state })
+    (expected > 0 && record.definition.streams.len() == expected).then_some(WantedFlow { id, record, state })
 }
 
 fn schedule(section: &Section<'_>, zone: Tz) -> Option<Schedule> {

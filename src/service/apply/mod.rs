@@ -20,7 +20,7 @@ use crate::store::definitions::{Definitions, PutFlow, StoredFlow, Version};
 use crate::store::{StoreError, TenantTx};
 
 pub use diff::Change;
-use file::{Placed, WantedFlow};
+use file::{Placed, WantedConnector, WantedFlow};
 use section::Problems;
 
 /// What a file may refer to, and who understands its expressions.
@@ -150,21 +150,22 @@ pub async fn apply(
     }
     let mut report = Report::default();
     for Placed { item, .. } in wanted.connectors {
-        let old = stored.connectors.iter_mut().find(|old| exact_key(&old.record.name) == exact_key(&item.name));
+        let WantedConnector { id, record } = item;
+        let old = stored.connectors.iter().find(|old| exact_key(&old.record.name) == exact_key(&record.name));
         let (id, outcome) = match old {
             Some(old) => {
-                let changes = diff::connector(&old.record, &item);
+                let changes = diff::connector(&old.record, &record);
                 let outcome = if changes.is_empty() { Outcome::Unchanged } else { Outcome::Changed(changes) };
                 (old.id.clone(), outcome)
             }
-            None => (ConnectorId::new(tx.ids()), Outcome::Created),
+            None => (id.unwrap_or_else(|| ConnectorId::new(tx.ids())), Outcome::Created),
         };
         if outcome != Outcome::Unchanged {
-            tx.put_connector(&id, &item).await?;
+            tx.put_connector(&id, &record).await?;
             let (action, message) = recorded(&outcome, ["connector.created", "connector.changed"]);
             tx.audit(by, action, Target::Connector(&id), message.as_deref()).await?;
         }
-        report.applied.push(Applied { kind: "connector", name: item.name, outcome, version: None });
+        report.applied.push(Applied { kind: "connector", name: record.name, outcome, version: None });
     }
     // Flows name connectors, new ones included.
     stored = Definitions { flows: stored.flows, ..tx.definitions().await? };
@@ -203,7 +204,7 @@ async fn flow(
     };
     let mut version = old.map(|old| old.version);
     if outcome != Outcome::Unchanged {
-        let id = old.map_or_else(|| FlowId::new(tx.ids()), |old| old.id.clone());
+        let id = old.map(|old| old.id.clone()).or(wanted.id).unwrap_or_else(|| FlowId::new(tx.ids()));
         let summary = definition.as_deref().map_or_else(|| "created".to_owned(), diff::summary);
         let same = version.filter(|_| definition.is_some_and(|changes| changes.is_empty()));
         let connector = |name: &str| {
