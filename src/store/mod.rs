@@ -28,6 +28,7 @@ pub mod runs;
 pub mod scheduling;
 mod tenancy;
 pub mod tokens;
+pub mod triggers;
 pub mod usage;
 mod wake;
 
