@@ -59,9 +59,10 @@ language sql stable security definer set search_path = pg_catalog, pg_temp as $$
 $$;
 
 -- Takes up to `wanted` permits from a customer's bucket, refilled at the plan's rate up to its burst; of the
--- day's allowance too. Returns how many were granted and, when none, the seconds until one is.
+-- day's allowance too. Returns how many were granted, how many are left and, when none was granted, the seconds
+-- until one is.
 create function lease_permits(customer text, wanted integer, at timestamptz)
-returns table (granted integer, retry_after_s double precision, used_today bigint)
+returns table (granted integer, retry_after_s double precision, left_over double precision)
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp as $$
 declare
     plan public.plans;
@@ -94,7 +95,7 @@ begin
            requests = bucket.requests + take
      where a.customer_id = customer;
     granted := take;
-    used_today := bucket.requests + take;
+    left_over := available - take;
     retry_after_s := case
         when take > 0 then 0
         when plan.daily_requests is not null and bucket.requests >= plan.daily_requests

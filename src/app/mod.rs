@@ -1,1 +1,4 @@
 //! Puts the floors together: state, router, lifecycle.
+
+pub mod lifecycle;
+pub mod listen;

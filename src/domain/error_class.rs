@@ -137,3 +137,17 @@ impl Stage {
         }
     }
 }
+
+words! {
+    /// What errors are grouped by.
+    ErrorGrouping {
+        /// The class.
+        Class = "class",
+        /// The message pattern.
+        Group = "group",
+        /// The system's own code.
+        Code = "code",
+        /// The field.
+        Field = "field",
+    }
+}

@@ -6,6 +6,7 @@ use super::connector::{AuthStatus, ConnectorStatus};
 use super::flow::{Health, StatusReason};
 use super::run::{ReasonCode, RunStatus};
 use super::schedule::Schedule;
+use super::untrusted::{fenced, line};
 
 /// Record error rate from which a flow is degraded unless it says otherwise.
 pub const DEGRADED_ERROR_RATE: f64 = 0.01;
@@ -85,9 +86,9 @@ fn failing(facts: &FlowFacts, now: DateTime<Utc>) -> Vec<StatusReason> {
         let in_a_row = facts.decided.iter().take_while(|run| run.status == RunStatus::Failed).count();
         let since = facts.decided[in_a_row - 1].finished_at;
         let why = match (&last.reason, &last.message) {
-            (Some(code), Some(message)) => format!("{code}: {message}"),
+            (Some(code), Some(message)) => format!("{code}: {}", line(message)),
             (Some(code), None) => code.to_string(),
-            (None, Some(message)) => message.clone(),
+            (None, Some(message)) => line(message),
             (None, None) => "no reason recorded".to_owned(),
         };
         let times = if in_a_row > 1 { format!("the last {in_a_row} runs failed") } else { "the last run failed".into() };
@@ -95,11 +96,10 @@ fn failing(facts: &FlowFacts, now: DateTime<Utc>) -> Vec<StatusReason> {
     }
     for connector in facts.connectors.iter().filter(|c| c.status == ConnectorStatus::Down) {
         let why = connector.reason.as_deref().unwrap_or("it cannot be used");
-        let message = format!("{} is down: {why}", connector.name);
+        let message = format!("{} is down: {why}", line(&connector.name));
         reasons.push(StatusReason::new("CONNECTOR_DOWN", message, Some(connector.since)));
     }
-    if let Some((due, period)) = overdue(facts, now).filter(|(due, period)| now > *due + *period * 2) {
-        let _ = period;
+    if let Some((due, _)) = overdue(facts, now).filter(|(due, period)| now > *due + *period * 2) {
         let message = "no run for more than twice its period";
         reasons.push(StatusReason::new("STALLED", message, Some(due)));
     }
@@ -152,7 +152,7 @@ fn degraded(facts: &FlowFacts, now: DateTime<Utc>) -> Vec<StatusReason> {
     }
     for connector in facts.connectors.iter().filter(|c| c.status == ConnectorStatus::Degraded) {
         let why = connector.reason.as_deref().unwrap_or("it has trouble");
-        let message = format!("{} is degraded: {why}", connector.name);
+        let message = format!("{} is degraded: {why}", line(&connector.name));
         reasons.push(StatusReason::new("CONNECTOR_DEGRADED", message, Some(connector.since)));
     }
     reasons
@@ -206,11 +206,11 @@ pub fn connector_status(check: &ConnectorCheck, now: DateTime<Utc>) -> (Connecto
         return (ConnectorStatus::Disabled, Vec::new());
     }
     if check.auth_status.is_broken() {
-        let detail = check.auth_error.as_deref().map(|error| format!(" ({error})")).unwrap_or_default();
+        let detail = check.auth_error.as_deref().map(|error| format!(" ({})", fenced(error))).unwrap_or_default();
         let code = format!("AUTH_{}", check.auth_status.as_str().to_uppercase());
         return (ConnectorStatus::Down, vec![reason(&code, format!("authorization {}{detail}", check.auth_status))]);
     }
-    let error = check.last_error.as_deref().unwrap_or("no answer");
+    let error = check.last_error.as_deref().map_or_else(|| "no answer".to_owned(), fenced);
     if check.consecutive_failures >= 3 {
         let message = format!("{} checks in a row failed: {error}", check.consecutive_failures);
         return (ConnectorStatus::Down, vec![reason("UNREACHABLE", message)]);
@@ -232,7 +232,7 @@ pub fn connector_status(check: &ConnectorCheck, now: DateTime<Utc>) -> (Connecto
     for (name, used, limit) in &check.quotas {
         let percent = *used as f64 * 100.0 / (*limit).max(1) as f64;
         if percent >= QUOTA_DEGRADED_PERCENT {
-            reasons.push(reason("QUOTA_HIGH", format!("{name} at {percent:.1} %")));
+            reasons.push(reason("QUOTA_HIGH", format!("{} at {percent:.1} %", line(name))));
         }
     }
     if check.throttled_1h >= 5 {

@@ -92,6 +92,30 @@ words! {
     }
 }
 
+words! {
+    /// What runs are grouped by.
+    RunGrouping {
+        /// Not at all.
+        None = "none",
+        /// The flow.
+        Flow = "flow",
+        /// The connector read from.
+        Source = "source",
+        /// The connector written to.
+        Destination = "destination",
+        /// Either connector.
+        Connector = "connector",
+        /// How the run ended.
+        Status = "status",
+        /// What caused it.
+        Trigger = "trigger",
+        /// The hour of its end.
+        Hour = "hour",
+        /// The day of its end.
+        Day = "day",
+    }
+}
+
 /// `window_at` of a run that has not ended: later than every window, and still a time that
 /// every type here can hold (PostgreSQL's `infinity` is not).
 pub fn open_window() -> DateTime<Utc> {

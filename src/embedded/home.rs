@@ -103,6 +103,14 @@ impl Home {
         OpenOptions::new().append(true).create(true).open(self.log())
     }
 
+    /// Empties the directory of the socket.
+    pub(super) fn clear_run(&self) -> io::Result<()> {
+        for entry in fs::read_dir(&self.run)? {
+            fs::remove_file(entry?.path())?;
+        }
+        Ok(())
+    }
+
     /// Removes what killed starts left unfinished.
     fn sweep(&self) -> io::Result<()> {
         for entry in fs::read_dir(&self.root)? {

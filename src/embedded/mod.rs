@@ -9,6 +9,7 @@ mod account;
 mod binaries;
 mod error;
 mod home;
+mod process;
 mod server;
 
 use std::collections::BTreeSet;

@@ -9,9 +9,7 @@ use std::io::{self, Read, Seek, SeekFrom};
 use std::process::{Command, ExitStatus, Stdio};
 use std::time::Duration;
 
-use nix::errno::Errno;
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::sys::signal::Signal;
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{ConnectOptions, PgConnection};
 use tokio::io::AsyncWriteExt;
@@ -24,6 +22,7 @@ use super::account::Account;
 use super::binaries::Binaries;
 use super::error::EmbeddedError;
 use super::home::{Home, PORT, write};
+use super::process;
 
 /// How the server runs. Given on its command line, so that no file in the cluster can say otherwise.
 const SETTINGS: &[&str] = &[
@@ -46,6 +45,10 @@ const SETTINGS: &[&str] = &[
     "timezone=UTC",
     "log_timezone=UTC",
     "lc_messages=C",
+    // Statements that fail are reported to us, who sent them; their values are nothing for a file. What
+    // happens to the server itself is logged.
+    "log_min_messages=log",
+    "log_checkpoints=off",
 ];
 
 /// Reads process ids until our end of the pipe closes, then ends the last one.
@@ -161,6 +164,8 @@ impl Setup {
     }
 
     fn spawn(&self) -> io::Result<Child> {
+        // A left-over lock of the socket names a process as well, and nobody else can be using it.
+        self.home.clear_run()?;
         let log = self.home.fresh_log()?;
         let mut command = self.command(&self.binaries.postgres());
         command.arg("-D").arg(self.home.cluster()).arg("-p").arg(PORT.to_string());
@@ -192,7 +197,7 @@ impl Setup {
         let Ok(text) = fs::read_to_string(&path) else { return Ok(()) };
         let (first, rest) = text.split_once('\n').unwrap_or((&text, ""));
         let Some(pid) = first.trim().parse().ok().filter(|pid| *pid > 1) else { return Ok(()) };
-        if !is_alive(pid) {
+        if !process::is_alive(pid) {
             return Ok(());
         }
         if !self.is_ours(pid) {
@@ -202,14 +207,14 @@ impl Setup {
             return write(&path, &format!("{}\n{rest}", std::process::id()), &self.account);
         }
         warn!(pid, "ending a PostgreSQL that outlived its parent");
-        signal(pid, Signal::SIGINT);
+        process::send(pid, Signal::SIGINT);
         let gone = async {
             while self.is_ours(pid) {
                 sleep(POLL).await;
             }
         };
         if timeout(SURVIVOR_PATIENCE, gone).await.is_err() {
-            signal(pid, Signal::SIGQUIT);
+            process::send(pid, Signal::SIGQUIT);
             while self.is_ours(pid) {
                 sleep(POLL).await;
             }
@@ -219,7 +224,8 @@ impl Setup {
 
     /// Whether the process is a postmaster that was started on our cluster.
     fn is_ours(&self, pid: i32) -> bool {
-        command_line(pid).is_some_and(|line| line.contains(&format!("-D {} ", self.home.cluster().display())))
+        process::command_line(pid)
+            .is_some_and(|line| line.contains(&format!("-D {} ", self.home.cluster().display())))
     }
 
     /// Hands PostgreSQL's last words to our log and says in general what happened.
@@ -311,31 +317,10 @@ async fn end(postmaster: &mut Child, patience: Duration) {
 }
 
 /// Signals a child that was not reaped yet.
-fn signal_child(child: &Child, signal_: Signal) {
+fn signal_child(child: &Child, signal: Signal) {
     if let Some(pid) = child.id().and_then(|pid| i32::try_from(pid).ok()) {
-        signal(pid, signal_);
+        process::send(pid, signal);
     }
-}
-
-fn signal(pid: i32, signal: Signal) {
-    match kill(Pid::from_raw(pid), signal) {
-        Ok(()) | Err(Errno::ESRCH) => {}
-        Err(error) => warn!(pid, "cannot send {signal}: {error}"),
-    }
-}
-
-fn is_alive(pid: i32) -> bool {
-    kill(Pid::from_raw(pid), None) != Err(Errno::ESRCH)
-}
-
-/// The command line of a process, its arguments parted by blanks; `None` if there is no such process.
-fn command_line(pid: i32) -> Option<String> {
-    let bytes = match fs::read(format!("/proc/{pid}/cmdline")) {
-        Ok(bytes) => bytes,
-        Err(_) if fs::exists("/proc/self").unwrap_or(false) => return None,
-        Err(_) => Command::new("ps").args(["-o", "command=", "-p", &pid.to_string()]).output().ok()?.stdout,
-    };
-    Some(String::from_utf8_lossy(&bytes).replace('\0', " "))
 }
 
 /// Whether a failed connection means only that the server is not there yet.

@@ -1,1 +1,107 @@
-//! Logging.
+//! What the operator sees: the log.
+
+use std::io;
+
+use tracing::{Span, Subscriber};
+use tracing_subscriber::filter::ParseError;
+use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, fmt};
+
+use crate::config::{LogConfig, LogFormat};
+
+/// Why there is no log.
+#[derive(Debug, thiserror::Error)]
+pub enum LogError {
+    /// The filter is not one.
+    #[error("log.filter is wrong: {0}")]
+    Filter(#[from] ParseError),
+    /// Somebody else logs already.
+    #[error("the log is set up already")]
+    Twice,
+}
+
+/// Starts logging to standard error; standard output is for answers. Once per process.
+///
+/// # Errors
+/// A filter that cannot be read, or a second call.
+pub fn init(config: &LogConfig) -> Result<(), LogError> {
+    subscriber(config, io::stderr)?.try_init().map_err(|_| LogError::Twice)
+}
+
+/// The span of one request: every line logged on its behalf carries its id, and nothing else of it, because
+/// headers and arguments hold secrets.
+pub fn request_span(request_id: &str) -> Span {
+    tracing::error_span!("request", id = request_id)
+}
+
+fn subscriber<W>(config: &LogConfig, writer: W) -> Result<Box<dyn Subscriber + Send + Sync>, ParseError>
+where
+    W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
+{
+    let filter = EnvFilter::builder().parse(&config.filter)?;
+    let builder = fmt().with_env_filter(filter).with_writer(writer);
+    Ok(match config.format {
+        LogFormat::Text => Box::new(builder.finish()),
+        LogFormat::Json => Box::new(builder.json().with_span_list(false).finish()),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::sync::{Arc, Mutex};
+
+    use serde_json::Value;
+
+    use super::*;
+
+    #[derive(Clone, Default)]
+    struct Page(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Page {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().write(bytes)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn logged(filter: &str, format: LogFormat) -> String {
+        let page = Page::default();
+        let writer = page.clone();
+        let config = LogConfig { filter: filter.into(), format };
+        let subscriber = subscriber(&config, move || writer.clone()).unwrap();
+        tracing::subscriber::with_default(subscriber, || {
+            let _within = request_span("req_1").entered();
+            tracing::info!(rows = 3, "read");
+            tracing::debug!("detail");
+        });
+        let bytes = page.0.lock().unwrap().clone();
+        String::from_utf8(bytes).unwrap()
+    }
+
+    #[test]
+    fn for_machines_a_line_is_an_object_with_its_request() {
+        let text = logged("info", LogFormat::Json);
+        let line: Value = serde_json::from_str(&text).unwrap();
+        assert_eq!((&line["fields"]["message"], &line["fields"]["rows"]), (&"read".into(), &3.into()));
+        assert_eq!(line["span"]["id"], "req_1");
+    }
+
+    #[test]
+    fn the_filter_decides_what_is_logged() {
+        assert_eq!(logged("info", LogFormat::Text).lines().count(), 1);
+        assert_eq!(logged("warn,apixx_mcp::observe=debug", LogFormat::Text).lines().count(), 2);
+        assert_eq!(logged("warn", LogFormat::Text), "");
+    }
+
+    #[test]
+    fn a_wrong_filter_is_named() {
+        let config = LogConfig { filter: "apixx_mcp=loud".into(), format: LogFormat::Text };
+        let error = init(&config).unwrap_err().to_string();
+        assert!(error.starts_with("log.filter is wrong: "), "{error}");
+    }
+}

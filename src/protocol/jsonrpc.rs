@@ -70,7 +70,7 @@ pub struct RpcError {
     pub message: String,
     /// The same for programs.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub data: Option<Value>,
+    pub data: Option<Box<Value>>,
 }
 
 impl RpcError {
@@ -81,7 +81,7 @@ impl RpcError {
 
     /// The same with `data`.
     pub fn with(self, data: Value) -> Self {
-        Self { data: Some(data), ..self }
+        Self { data: Some(Box::new(data)), ..self }
     }
 
     /// Our fault; the cause is in the log under `request_id`.

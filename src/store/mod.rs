@@ -4,20 +4,32 @@
 //! database returned. Row-level security is the second lock: every statement on a customer's tables sets
 //! `app.customer_id` for itself, and checks in the same breath that the caller's token is still live.
 
-mod error;
-mod migrate;
 #[macro_use]
 mod statements;
+
 pub mod checks;
 pub mod cluster;
+pub mod connectors;
+pub mod customers;
+pub mod definitions;
+mod error;
+pub mod error_lists;
 mod flow_health;
+mod flow_state;
+pub mod flows;
+mod migrate;
 pub mod queue;
+pub mod queue_view;
 pub mod retention;
 mod run_end;
 mod run_errors;
+pub mod run_lists;
+pub mod runs;
 pub mod scheduling;
 mod tenancy;
 pub mod tokens;
+pub mod triggers;
+pub mod usage;
 mod wake;
 
 use std::time::Duration;

@@ -8,7 +8,7 @@
 /// `where … customer_id = $1 and caller.id = $1`: the second half is what makes PostgreSQL run the head
 /// first. It ends in `offset 0` or a `limit`, so that the planner cannot pull it apart.
 macro_rules! statements {
-    ($($(#[$doc:meta])* $name:ident = $kind:ident $($text:literal),+;)+) => {
+    ($($(#[$doc:meta])* $name:ident = $kind:ident $($text:expr),+;)+) => {
         $($(#[$doc])* const $name: &str = statement_text!($kind $($text),+);)+
         /// Every statement of this file.
         pub(super) const ALL: &[&str] = &[$($name),+];
@@ -16,8 +16,8 @@ macro_rules! statements {
 }
 
 macro_rules! statement_text {
-    (plain $($text:literal),+) => { concat!($($text),+) };
-    (tenant $($text:literal),+) => {
+    (plain $($text:expr),+) => { concat!($($text),+) };
+    (tenant $($text:expr),+) => {
         concat!(
             "with caller as materialized (
                 select set_config('app.customer_id', live_caller($1, $2, $3), true) as id)
@@ -30,18 +30,28 @@ macro_rules! statement_text {
 
 /// Every statement of this floor, for the test that prepares each of them as the server's role.
 pub fn all_statements() -> Vec<&'static str> {
-    [
+    let fixed = [
         super::ALL,
         super::checks::ALL,
+        super::connectors::ALL,
+        super::customers::ALL,
+        super::definitions::ALL,
+        super::error_lists::ALL,
         super::flow_health::ALL,
+        super::flow_state::ALL,
+        super::flows::ALL,
         super::queue::ALL,
+        super::queue_view::ALL,
         super::retention::ALL,
         super::run_end::ALL,
         super::run_errors::ALL,
+        super::runs::ALL,
         super::scheduling::ALL,
         super::tenancy::ALL,
         super::tokens::ALL,
+        super::triggers::ALL,
+        super::usage::ALL,
         super::wake::ALL,
-    ]
-    .concat()
+    ];
+    [fixed.concat(), super::run_lists::all()].concat()
 }

@@ -1,1 +1,8 @@
-//! Outside shapes, shared by all faces.
+//! Outside shapes, shared by all faces, and the text that people and models read.
+
+pub mod connector;
+pub mod error;
+pub mod flow;
+pub mod run;
+pub mod text;
+pub mod window;

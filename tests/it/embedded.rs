@@ -224,6 +224,7 @@ async fn a_stale_pid_file_that_names_somebody_else_is_no_obstacle() {
     fs::write(cluster.join("postmaster.pid"), text).unwrap();
     let owner = fs::metadata(&cluster).unwrap();
     std::os::unix::fs::chown(cluster.join("postmaster.pid"), Some(owner.uid()), Some(owner.gid())).unwrap();
+    fs::write(data.join("run/.s.PGSQL.5432.lock"), format!("{}\n", other.id())).unwrap();
 
     let server = start(&data).await;
     assert!(other.try_wait().unwrap().is_none(), "the other process was left alone");

@@ -1,6 +1,8 @@
 //! Serves the fixture for the official conformance suite: `cargo run --example conformance -- --listen ADDRESS`.
 //! With `--token TOKEN` it takes only requests with that bearer token. Prints the address once it listens.
 
+#![expect(clippy::expect_used, reason = "the fixture's own constants decode")]
+
 use std::sync::Arc;
 
 use apixx_mcp::protocol::http::{HttpConfig, router};
@@ -23,7 +25,7 @@ async fn main() -> anyhow::Result<()> {
     }
     let listener = TcpListener::bind(&listen).await?;
     println!("{}", listener.local_addr()?);
-    let router = router(Arc::new(Fixture::new()), HttpConfig::default()).with_state(gate);
+    let router = router(Arc::new(Fixture::with(Vec::new())), HttpConfig::default()).with_state(gate);
     axum::serve(listener, router).await?;
     Ok(())
 }

@@ -44,11 +44,7 @@ pub struct Fixture {
 }
 
 impl Fixture {
-    pub fn new() -> Self {
-        Self::with(Vec::new())
-    }
-
-    /// The same, and these tools after them.
+    /// These, and more after them.
     pub fn with(more: Vec<ToolDefinition>) -> Self {
         let mut tools = definitions();
         tools.extend(more);

@@ -1,5 +1,6 @@
 //! Says things to the router and reads what it answers.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use apixx_mcp::protocol::http::{HttpConfig, RequestId, router};
@@ -9,6 +10,8 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode};
 use http_body_util::BodyExt;
 use serde_json::{Value, json};
+use tokio::io::AsyncReadExt;
+use tokio::net::{TcpListener, TcpStream};
 use tower::ServiceExt;
 
 use crate::fixture::Gate;
@@ -119,10 +122,15 @@ impl Post {
         request
     }
 
+    /// The request itself.
+    pub fn whole(self) -> Request<Body> {
+        let body = Body::from(self.body.clone());
+        self.request(body)
+    }
+
     /// Sends it in process and reads the whole answer.
     pub async fn send(self, app: &Router) -> Reply {
-        let body = Body::from(self.body.clone());
-        sent(app, self.request(body)).await
+        sent(app, self.whole()).await
     }
 
     /// What goes over a socket, closing the connection after the answer.
@@ -181,4 +189,26 @@ pub fn events(stream: &[u8]) -> Vec<Value> {
         }
     }
     events
+}
+
+/// A server of this router on a socket of its own; it ends with the test's runtime.
+pub async fn serving(app: Router) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("loopback has a free port");
+    let address = listener.local_addr().expect("a bound socket has an address");
+    tokio::spawn(async move { axum::serve(listener, app).await });
+    address
+}
+
+/// Reads from a connection until its bytes fit, and returns them.
+pub async fn read_until(connection: &mut TcpStream, fits: impl Fn(&str) -> bool) -> String {
+    let mut read = Vec::new();
+    loop {
+        if let Ok(text) = std::str::from_utf8(&read)
+            && fits(text)
+        {
+            return text.to_owned();
+        }
+        let count = connection.read_buf(&mut read).await.expect("the connection is whole");
+        assert!(count > 0, "the server hung up after {:?}", String::from_utf8_lossy(&read));
+    }
 }

@@ -1,7 +1,6 @@
 //! Which hosts and which pages may talk to this server (basic/transports, "Security Warning"), and CORS for the
 //! pages that may.
 
-use axum::response::{IntoResponse, Response};
 use http::header::{
     ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
     ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE, ACCESS_CONTROL_REQUEST_HEADERS,
@@ -11,7 +10,7 @@ use http::request::Parts;
 use http::uri::Authority;
 use http::{HeaderMap, HeaderValue, StatusCode};
 
-use super::{HttpConfig, problem};
+use super::{HttpConfig, Problem};
 
 /// The request headers a page may send, besides `Mcp-Param-…`.
 const REQUEST_HEADERS: &[&str] = &[
@@ -32,10 +31,10 @@ const RESPONSE_HEADERS: &str = "WWW-Authenticate, Retry-After, RateLimit, RateLi
 ///
 /// # Errors
 /// 403.
-pub(super) fn pass(config: &HttpConfig, parts: &Parts) -> Result<Option<HeaderValue>, Response> {
+pub(super) fn pass(config: &HttpConfig, parts: &Parts) -> Result<Option<HeaderValue>, Problem> {
     if !host_allowed(config, parts) {
         let message = "Forbidden: this server does not answer to that Host; see its list of allowed hosts.";
-        return Err(problem(StatusCode::FORBIDDEN, message));
+        return Err(Problem::new(StatusCode::FORBIDDEN, message));
     }
     let mut origins = parts.headers.get_all(ORIGIN).iter();
     match (origins.next(), origins.next()) {
@@ -44,7 +43,7 @@ pub(super) fn pass(config: &HttpConfig, parts: &Parts) -> Result<Option<HeaderVa
         _ => {
             let message =
                 "Forbidden: pages of that Origin may not call; see the server's list of allowed origins.";
-            Err(problem(StatusCode::FORBIDDEN, message))
+            Err(Problem::new(StatusCode::FORBIDDEN, message))
         }
     }
 }
@@ -54,22 +53,21 @@ pub(super) fn is_preflight(parts: &Parts) -> bool {
     parts.headers.contains_key(ORIGIN) && parts.headers.contains_key(ACCESS_CONTROL_REQUEST_METHOD)
 }
 
-/// Answers a browser's question: yes for POST with our headers, or 403.
-pub(super) fn preflight(config: &HttpConfig, parts: &Parts) -> Response {
-    let origin = match pass(config, parts) {
-        Ok(Some(origin)) => origin,
-        Ok(None) => return problem(StatusCode::FORBIDDEN, "Forbidden: a preflight carries an Origin."),
-        Err(refusal) => return refusal,
-    };
-    let mut response = StatusCode::NO_CONTENT.into_response();
-    let headers = response.headers_mut();
-    share_with(origin, headers);
+/// Answers a browser's question: yes, for POST with our headers.
+///
+/// # Errors
+/// 403.
+pub(super) fn preflight(config: &HttpConfig, parts: &Parts) -> Result<(StatusCode, HeaderMap), Problem> {
+    let mut headers = HeaderMap::new();
+    if let Some(origin) = pass(config, parts)? {
+        share_with(origin, &mut headers);
+    }
     headers.insert(ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("POST"));
     headers.insert(ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("600"));
     if let Ok(names) = HeaderValue::from_str(&request_headers(&parts.headers)) {
         headers.insert(ACCESS_CONTROL_ALLOW_HEADERS, names);
     }
-    response
+    Ok((StatusCode::NO_CONTENT, headers))
 }
 
 /// Lets a page of `origin` read the response.
@@ -123,9 +121,11 @@ fn is_loopback(host: &Authority) -> bool {
     ["localhost", "127.0.0.1", "[::1]"].iter().any(|name| host.host().eq_ignore_ascii_case(name))
 }
 
-/// A host with or without a port; nothing before an `@`.
+/// A host with or without a port, which is a number; nothing before an `@`.
 fn authority(text: &str) -> Option<Authority> {
-    text.parse().ok().filter(|authority: &Authority| !authority.as_str().contains('@'))
+    text.parse().ok().filter(|authority: &Authority| {
+        !text.contains('@') && (authority.port_u16().is_some() || text == authority.host())
+    })
 }
 
 #[cfg(test)]

@@ -1,24 +1,23 @@
 //! Media types: what the body is, and what the client takes.
 
-use axum::response::Response;
 use http::header::{ACCEPT, CONTENT_ENCODING, CONTENT_TYPE};
 use http::{HeaderMap, StatusCode};
 
-use super::problem;
+use super::Problem;
 
 /// Checks `Content-Type` and `Accept`.
 ///
 /// # Errors
 /// 415 for a body that is not plain JSON in UTF-8; 406 for a client that does not take both JSON and an event stream,
 /// as every client must (basic/transports, "Sending Messages to the Server").
-pub(super) fn check(headers: &HeaderMap) -> Result<(), Response> {
+pub(super) fn check(headers: &HeaderMap) -> Result<(), Problem> {
     if !is_json(headers) {
         let message = "Unsupported media type: send `Content-Type: application/json`, not encoded further.";
-        return Err(problem(StatusCode::UNSUPPORTED_MEDIA_TYPE, message));
+        return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, message));
     }
     if !(admits(headers, "application", "json") && admits(headers, "text", "event-stream")) {
         let message = "Not acceptable: send `Accept: application/json, text/event-stream`.";
-        return Err(problem(StatusCode::NOT_ACCEPTABLE, message));
+        return Err(Problem::new(StatusCode::NOT_ACCEPTABLE, message));
     }
     Ok(())
 }
@@ -90,7 +89,7 @@ mod tests {
             for value in values {
                 headers.append(ACCEPT, HeaderValue::from_static(value));
             }
-            let status = check(&headers).map_err(|response| response.status());
+            let status = check(&headers).map_err(|problem| problem.status);
             assert_eq!(status, if expected { Ok(()) } else { Err(StatusCode::NOT_ACCEPTABLE) }, "{values:?}");
         }
     }
@@ -117,7 +116,7 @@ mod tests {
             if let Some(encoding) = encoding {
                 headers.insert(CONTENT_ENCODING, HeaderValue::from_static(encoding));
             }
-            let status = check(&headers).map_err(|response| response.status());
+            let status = check(&headers).map_err(|problem| problem.status);
             let wanted = if expected { Ok(()) } else { Err(StatusCode::UNSUPPORTED_MEDIA_TYPE) };
             assert_eq!(status, wanted, "{types:?} {encoding:?}");
         }

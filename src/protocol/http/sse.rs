@@ -12,14 +12,15 @@ use http::StatusCode;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at};
+use tokio_util::task::AbortOnDropHandle;
 
 use super::json;
 
 /// What a call ends in: its response and the status that goes with it, or nothing if it was cancelled.
 pub(super) type Outcome = Option<(StatusCode, Bytes)>;
 
-/// A call under way. It lives in the response: when the client goes away, the server drops the response and with it the
-/// call, wherever it stands.
+/// A call under way. It lives and ends with the response: when the client goes away, the server drops the response and
+/// with it the call, wherever it stands.
 pub(super) type Call = Pin<Box<dyn Future<Output = Outcome> + Send>>;
 
 /// Runs a call and answers with what comes first: its end, as plain JSON with its own status; or a notification, which
@@ -31,13 +32,7 @@ pub(super) async fn respond(
 ) -> Response {
     tokio::select! {
         biased;
-        Some(first) = notifications.recv() => {
-            let mut ticks = interval_at(Instant::now() + keep_alive, keep_alive);
-            ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-            let live = Live { call, notifications, ticks };
-            let rest = stream::unfold(Some(live), |live| async { next(live?).await });
-            events(Body::from_stream(stream::once(async move { Bytes::from(frame(&first)) }).chain(rest).map(Ok::<_, Infallible>)))
-        }
+        Some(first) = notifications.recv() => live(first, call, notifications, keep_alive),
         outcome = &mut call => {
             let told = frames_left(&mut notifications);
             match outcome {
@@ -49,8 +44,19 @@ pub(super) async fn respond(
     }
 }
 
+fn live(first: Bytes, call: Call, notifications: mpsc::Receiver<Bytes>, keep_alive: Duration) -> Response {
+    let mut ticks = interval_at(Instant::now() + keep_alive, keep_alive);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    // From here on the response moves only as fast as the client reads; the call, and its deadline, must not.
+    let call = AbortOnDropHandle::new(tokio::spawn(call));
+    let live = Live { call, notifications, ticks };
+    let first = stream::once(async move { Bytes::from(frame(&first)) });
+    let rest = stream::unfold(Some(live), |live| async { next(live?).await });
+    events(Body::from_stream(first.chain(rest).map(Ok::<_, Infallible>)))
+}
+
 struct Live {
-    call: Call,
+    call: AbortOnDropHandle<Outcome>,
     notifications: mpsc::Receiver<Bytes>,
     ticks: Interval,
 }
@@ -58,13 +64,10 @@ struct Live {
 async fn next(mut live: Live) -> Option<(Bytes, Option<Live>)> {
     tokio::select! {
         biased;
-        Some(event) = live.notifications.recv() => {
-            live.ticks.reset();
-            Some((frame(&event).into(), Some(live)))
-        }
+        Some(event) = live.notifications.recv() => Some((frame(&event).into(), Some(live))),
         outcome = &mut live.call => {
             let told = frames_left(&mut live.notifications);
-            let answer = outcome.map(|(_, body)| frame(&body)).unwrap_or_default();
+            let answer = outcome.ok().flatten().map(|(_, body)| frame(&body)).unwrap_or_default();
             Some(([told, answer].concat().into(), None))
         }
         _ = live.ticks.tick() => Some((Bytes::from_static(b":\n\n"), Some(live))),

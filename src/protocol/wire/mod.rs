@@ -67,7 +67,7 @@ fn progress_token(params: &Params) -> Result<Option<Id>, RpcError> {
 }
 
 fn client_info(value: Option<&Value>, name: &str) -> Result<Option<ClientInfo>, RpcError> {
-    value.map(|value| serde::Deserialize::deserialize(value)).transpose().map_err(|_| {
+    value.map(serde::Deserialize::deserialize).transpose().map_err(|_| {
         invalid(format!("Invalid params: `{name}` must be an object with `name` and `version`."))
     })
 }

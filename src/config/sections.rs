@@ -1,0 +1,188 @@
+//! One struct per section. What a key means, its unit and its reason stand in `config/default.toml`, which is
+//! also where the defaults are: no key has one here.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::num::{NonZeroU32, NonZeroUsize};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use chrono::TimeDelta;
+use http::Uri;
+use ipnet::IpNet;
+use secrecy::SecretString;
+use serde::{Deserialize, Serialize};
+
+use super::values;
+
+/// Section `[server]`: what is listened on, and what one caller may take.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct ServerConfig {
+    /// Address and port to listen on.
+    pub listen: SocketAddr,
+    /// The address clients use, when it differs.
+    #[serde(with = "values::site")]
+    pub public_url: Option<Uri>,
+    /// Further host names under which requests may arrive.
+    pub allowed_hosts: Vec<String>,
+    /// Web origins whose pages may call.
+    pub allowed_origins: Vec<String>,
+    /// Proxies whose `X-Forwarded-For` is believed.
+    #[serde(with = "values::networks")]
+    pub trusted_proxies: Vec<IpNet>,
+    /// Connections open at the same time.
+    pub max_connections: NonZeroUsize,
+    /// How long a connection may stay open without a request being answered.
+    #[serde(rename = "header_timeout_s", with = "values::seconds")]
+    pub header_timeout: Duration,
+    /// In which a request's body must have arrived.
+    #[serde(rename = "body_timeout_s", with = "values::seconds")]
+    pub body_timeout: Duration,
+    /// How long a call may take.
+    #[serde(rename = "call_timeout_s", with = "values::seconds")]
+    pub call_timeout: Duration,
+    /// Calls worked on at the same time.
+    pub max_concurrent_calls: NonZeroUsize,
+    /// Bytes of a request's body.
+    pub max_body_bytes: NonZeroUsize,
+    /// Levels of nesting in a request's JSON.
+    pub max_depth: NonZeroUsize,
+    /// Messages in one batch.
+    pub max_batch: NonZeroUsize,
+    /// How long calls under way may take to end at shutdown.
+    #[serde(rename = "shutdown_s", with = "values::seconds")]
+    pub shutdown: Duration,
+}
+
+/// Section `[database]`: which PostgreSQL, and how much of it.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct DatabaseConfig {
+    /// Where server and worker connect; without it a private PostgreSQL is started.
+    #[serde(with = "values::secret")]
+    pub url: Option<SecretString>,
+    /// A file that holds `url`; read by the time this value exists.
+    #[serde(with = "values::path")]
+    pub(super) url_file: Option<PathBuf>,
+    /// Where `migrate` connects.
+    #[serde(with = "values::secret")]
+    pub owner_url: Option<SecretString>,
+    /// A file that holds `owner_url`.
+    #[serde(with = "values::path")]
+    pub(super) owner_url_file: Option<PathBuf>,
+    /// Where the private PostgreSQL keeps everything; never empty once loaded.
+    pub data_dir: PathBuf,
+    /// Where PostgreSQL's programs are.
+    #[serde(with = "values::path")]
+    pub pg_bin_dir: Option<PathBuf>,
+    /// Connections per process.
+    pub pool_size: NonZeroU32,
+    /// How long to wait for one of them.
+    #[serde(rename = "acquire_timeout_ms", with = "values::millis")]
+    pub acquire_timeout: Duration,
+}
+
+/// Section `[auth]`: how callers are recognised.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct AuthConfig {
+    /// Failures per minute and address, after which failures answer 429.
+    pub failed_attempts_per_minute: NonZeroU32,
+    /// Seconds that what is known about a token is kept in memory: 0 or 1.
+    pub cache_s: u8,
+    /// Seals cursors; without it the database keeps one.
+    #[serde(with = "values::secret")]
+    pub sealing_key: Option<SecretString>,
+    /// A file that holds `sealing_key`.
+    #[serde(with = "values::path")]
+    pub(super) sealing_key_file: Option<PathBuf>,
+}
+
+/// Section `[engine]`: how runs are run, and what they can reach.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct EngineConfig {
+    /// Runs worked on at the same time by one process.
+    pub workers: NonZeroUsize,
+    /// How long a worker may keep a run without a heartbeat.
+    #[serde(rename = "lease_s", with = "values::seconds")]
+    pub lease: Duration,
+    /// Between two heartbeats.
+    #[serde(rename = "heartbeat_s", with = "values::seconds")]
+    pub heartbeat: Duration,
+    /// Between two looks for queued runs.
+    #[serde(rename = "poll_ms", with = "values::millis")]
+    pub poll: Duration,
+    /// Records written and accounted for in one transaction.
+    pub batch_records: NonZeroUsize,
+    /// How long a run may go without progress.
+    #[serde(rename = "no_progress_s", with = "values::seconds")]
+    pub no_progress: Duration,
+    /// How long a run may take in all.
+    #[serde(rename = "run_timeout_s", with = "values::seconds")]
+    pub run_timeout: Duration,
+    /// Directories that file connectors may use, by name.
+    pub files_roots: BTreeMap<String, PathBuf>,
+    /// Databases that PostgreSQL connectors may use, by name.
+    pub postgres_dsns: BTreeMap<String, DsnConfig>,
+}
+
+/// A database that connectors may use; one of the two is given.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct DsnConfig {
+    /// Where it is and who connects; set once loaded.
+    #[serde(default, with = "values::secret")]
+    pub url: Option<SecretString>,
+    /// A file that holds `url`.
+    #[serde(default, with = "values::path")]
+    pub(super) url_file: Option<PathBuf>,
+}
+
+/// Section `[retention]`: how long things are kept.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct RetentionConfig {
+    /// Runs with their attempts, counts and error groups.
+    #[serde(rename = "runs_days", with = "values::days")]
+    pub runs: TimeDelta,
+    /// Excerpts of rejected records.
+    #[serde(rename = "payloads_days", with = "values::days")]
+    pub payloads: TimeDelta,
+    /// What happened during a run.
+    #[serde(rename = "events_days", with = "values::days")]
+    pub events: TimeDelta,
+    /// Who changed what.
+    #[serde(rename = "audit_days", with = "values::days")]
+    pub audit: TimeDelta,
+    /// Calls and records per hour.
+    #[serde(rename = "usage_days", with = "values::days")]
+    pub usage: TimeDelta,
+    /// Totals per hour.
+    #[serde(rename = "rollups_days", with = "values::days")]
+    pub rollups: TimeDelta,
+    /// Answers to triggers with an idempotency key.
+    #[serde(rename = "idempotency_days", with = "values::days")]
+    pub idempotency: TimeDelta,
+}
+
+/// Section `[log]`.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct LogConfig {
+    /// What is logged, as `tracing-subscriber` writes filters.
+    pub filter: String,
+    /// For whom.
+    pub format: LogFormat,
+}
+
+/// For whom the log is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// For machines: one object a line.
+    Json,
+}

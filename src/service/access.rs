@@ -1,0 +1,207 @@
+//! Who is calling: bearer text to [`Principal`].
+
+use std::net::IpAddr;
+use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::time::Duration;
+
+use chrono::{DateTime, TimeDelta, Utc};
+use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
+use moka::sync::Cache;
+use tokio::sync::Semaphore;
+
+use super::rate_limit::{Drawn, Limiter};
+use super::usage::Usage;
+use crate::domain::scope::Scope;
+use crate::domain::token::{PlainToken, TokenDigest};
+use crate::store::tokens::{Plan, TokenOwner, Workspace};
+use crate::store::{Store, StoreError, Tenancy};
+
+/// Tokens remembered at most.
+const MAX_REMEMBERED: u64 = 20_000;
+
+/// Who is calling, once recognised.
+#[derive(Clone, Debug)]
+pub struct Principal {
+    owner: Arc<TokenOwner>,
+    address: Option<IpAddr>,
+    drawn: Option<Drawn>,
+}
+
+impl Principal {
+    /// The right to touch the caller's rows.
+    pub fn tenancy(&self) -> &Tenancy {
+        &self.owner.tenancy
+    }
+
+    /// Everything known of the token's owner.
+    pub fn owner(&self) -> &TokenOwner {
+        &self.owner
+    }
+
+    /// The caller's workspace.
+    pub fn workspace(&self) -> &Workspace {
+        &self.owner.workspace
+    }
+
+    /// What the caller's plan allows.
+    pub fn plan(&self) -> &Plan {
+        &self.owner.plan
+    }
+
+    /// Whether the caller's token carries `scope`.
+    pub fn may(&self, scope: Scope) -> bool {
+        self.owner.scopes.has(scope)
+    }
+
+    /// The address the call came from.
+    pub fn address(&self) -> Option<IpAddr> {
+        self.address
+    }
+
+    /// What was drawn for this request, for the rate limit headers.
+    pub fn drawn(&self) -> Option<Drawn> {
+        self.drawn
+    }
+}
+
+/// Why a caller is not served.
+#[derive(Debug)]
+pub enum Refused {
+    /// No token came.
+    NoToken,
+    /// The token is malformed, unknown, expired or revoked; nobody is told which.
+    BadToken,
+    /// Too many requests; the wait until the next.
+    Limited(Duration, Option<Drawn>),
+    /// Too many failed attempts from this address; the wait until the next. Never said to a live token.
+    TooManyFailures(Duration),
+    /// The database failed.
+    Failed(StoreError),
+}
+
+/// What the request wants, for the bucket it draws from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wants {
+    /// Anything; draws from the plan's bucket.
+    Service,
+    /// `server/discover`, which clients use to tell the protocol era and must not be refused lightly.
+    Discovery,
+}
+
+/// Recognises callers. Cheap to clone; clones share what is remembered.
+#[derive(Clone)]
+pub struct Access {
+    store: Store,
+    limiter: Limiter,
+    usage: Usage,
+    remembered: Cache<TokenDigest, (Arc<TokenOwner>, DateTime<Utc>)>,
+    memory: TimeDelta,
+    failures: Arc<DefaultKeyedRateLimiter<IpAddr>>,
+    /// Addresses that failed too often: their look-ups pass one at a time, but they pass.
+    slowed: Cache<IpAddr, ()>,
+    slow_lane: Arc<Semaphore>,
+}
+
+impl Access {
+    /// Recognition over `store`. An owner is remembered for `memory` (at most a second is promised, so that
+    /// what needs no database lags a revocation by no more); `failures_per_minute` attempts of one address
+    /// may fail before the rest is refused.
+    pub fn new(store: Store, memory: TimeDelta, failures_per_minute: NonZeroU32) -> Self {
+        Self {
+            limiter: Limiter::new(store.clone()),
+            usage: Usage::default(),
+            store,
+            remembered: Cache::new(MAX_REMEMBERED),
+            memory,
+            failures: Arc::new(RateLimiter::keyed(Quota::per_minute(failures_per_minute))),
+            slowed: Cache::builder().max_capacity(MAX_REMEMBERED).time_to_live(Duration::from_secs(60)).build(),
+            slow_lane: Arc::new(Semaphore::new(1)),
+        }
+    }
+
+    /// What callers have used since the last flush.
+    pub fn usage(&self) -> &Usage {
+        &self.usage
+    }
+
+    /// The principal behind `bearer` (the text after `Bearer `), having drawn one request from its plan.
+    ///
+    /// # Errors
+    /// See [`Refused`].
+    pub async fn recognise(
+        &self,
+        bearer: Option<&str>,
+        address: Option<IpAddr>,
+        wants: Wants,
+    ) -> Result<Principal, Refused> {
+        let Some(bearer) = bearer else { return Err(Refused::NoToken) };
+        let Some(token) = PlainToken::parse(bearer) else { return Err(self.failed(address)) };
+        let Some(owner) = self.owner(token.digest(), address).await? else { return Err(self.failed(address)) };
+        let drawn = match wants {
+            Wants::Discovery => {
+                self.limiter.draw_discovery(&owner.tenancy).map_err(|wait| Refused::Limited(wait, None))?;
+                None
+            }
+            Wants::Service => Some(self.limiter.draw(&owner.tenancy, &owner.plan).await?),
+        };
+        self.usage.heard(&owner.tenancy, &owner.token, address, self.store.now());
+        Ok(Principal { owner, address, drawn })
+    }
+
+    /// Draws one more request for a caller recognised already (the further messages of a batch).
+    ///
+    /// # Errors
+    /// The wait until the next request.
+    pub async fn draw_again(&self, principal: &Principal) -> Result<(), Duration> {
+        match self.limiter.draw(principal.tenancy(), principal.plan()).await {
+            Ok(_) => Ok(()),
+            Err(Refused::Limited(wait, _)) => Err(wait),
+            Err(_) => Err(Duration::from_secs(1)),
+        }
+    }
+
+    async fn owner(
+        &self,
+        digest: TokenDigest,
+        address: Option<IpAddr>,
+    ) -> Result<Option<Arc<TokenOwner>>, Refused> {
+        let now = self.store.now();
+        if let Some((owner, since)) = self.remembered.get(&digest) {
+            let live = owner.expires_at.is_none_or(|end| end > now);
+            if live && now - since < self.memory {
+                return Ok(Some(owner));
+            }
+        }
+        let slowed = address.is_some_and(|address| self.slowed.contains_key(&address));
+        let _turn = if slowed { self.slow_lane.acquire().await.ok() } else { None };
+        match self.store.token_owner(digest).await {
+            Ok(Some(owner)) => {
+                let owner = Arc::new(owner);
+                self.remembered.insert(digest, (owner.clone(), now));
+                Ok(Some(owner))
+            }
+            Ok(None) => {
+                self.remembered.invalidate(&digest);
+                Ok(None)
+            }
+            Err(error) => Err(Refused::Failed(error)),
+        }
+    }
+
+    fn failed(&self, address: Option<IpAddr>) -> Refused {
+        let wait = address.and_then(|address| {
+            let not_until = self.failures.check_key(&address).err()?;
+            self.slowed.insert(address, ());
+            Some(not_until.wait_time_from(governor::clock::Clock::now(self.failures.clock())))
+        });
+        self.failures.retain_recent();
+        wait.map_or(Refused::BadToken, Refused::TooManyFailures)
+    }
+}
+
+impl std::fmt::Debug for Access {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Access")
+    }
+}

@@ -1,0 +1,184 @@
+//! Whether what a file defines fits: with itself, with the workspace, with what the operator allows and with
+//! what the engine understands.
+
+use std::collections::BTreeMap;
+
+use super::Rules;
+use super::file::{Placed, Wanted, WantedFlow};
+use super::section::Problems;
+use crate::domain::connector::ConnectorKind;
+use crate::domain::definition::{Stream, WriteMode};
+use crate::domain::ids::{ConnectorId, FlowId};
+use crate::domain::names::{exact_key, nearest_word};
+use crate::store::definitions::{ConnectorRecord, Definitions};
+
+/// Notes everything in `wanted` that cannot be.
+pub(super) fn check(wanted: &Wanted, stored: &Definitions, rules: &Rules<'_>, problems: &Problems) {
+    let mut named = BTreeMap::new();
+    for Placed { path, item } in &wanted.connectors {
+        let name = &item.record.name;
+        if let Some(earlier) = named.insert(exact_key(name), path) {
+            problems.add(format!("{path}.name"), format!("`{name}` is the name of {earlier} already"));
+        }
+        let stored = stored.connectors.iter().map(|one| (one.id.as_str(), one.record.name.as_str()));
+        own_id(path, item.id.as_ref().map(ConnectorId::as_str), name, stored, problems);
+        permitted(path, &item.record, rules, problems);
+    }
+    flow_names(wanted, stored, problems);
+    let kinds = kinds(wanted, stored);
+    for flow in &wanted.flows {
+        let record = &flow.item.record;
+        let stored_ids = stored.flows.iter().map(|one| (one.id.as_str(), one.record.name.as_str()));
+        own_id(&flow.path, flow.item.id.as_ref().map(FlowId::as_str), &record.name, stored_ids, problems);
+        let kind = |key: &str, name: &str| {
+            let kind = kinds.get(&exact_key(name)).copied();
+            if kind.is_none() {
+                let known = kinds_known(wanted, stored);
+                let near = nearest_word(name, known.iter().copied()).map(|near| format!("; did you mean `{near}`?"));
+                let reason = format!("there is no connector called `{name}`{}", near.unwrap_or_default());
+                problems.add(format!("{}.{key}", flow.path), reason);
+            }
+            kind
+        };
+        let source = kind("source", &record.source);
+        kind("destination", &record.destination);
+        if let Some(owner) = record.owner_email.as_ref().filter(|owner| !stored.users.contains_key(*owner)) {
+            problems.add(format!("{}.owner", flow.path), format!("nobody in this workspace has the address {owner}"));
+        }
+        streams(flow, source, rules, problems);
+    }
+}
+
+/// Whether the id that the file chooses for what is called `name` is its own.
+fn own_id<'a>(
+    path: &str,
+    chosen: Option<&str>,
+    name: &str,
+    stored: impl Iterator<Item = (&'a str, &'a str)>,
+    problems: &Problems,
+) {
+    let Some(chosen) = chosen else { return };
+    for (id, of) in stored {
+        if (exact_key(of) == exact_key(name)) != (id == chosen) {
+            problems.add(format!("{path}.id"), format!("`{of}` has the id {id}, and ids do not change"));
+        }
+    }
+}
+
+/// Whether the operator named what a connector leads to.
+fn permitted(path: &str, record: &ConnectorRecord, rules: &Rules<'_>, problems: &Problems) {
+    let (key, allowed, what) = match record.kind {
+        ConnectorKind::Files => ("root", rules.files_roots, "directory"),
+        ConnectorKind::Postgres => ("dsn", rules.postgres_dsns, "database"),
+        ConnectorKind::Sim => return,
+    };
+    let name = record.config[key].as_str().unwrap_or_default();
+    if !allowed.iter().any(|allowed| allowed == name) {
+        let known = if allowed.is_empty() { "none".to_owned() } else { allowed.join(", ") };
+        problems.add(
+            format!("{path}.{key}"),
+            format!("the operator of this server named no {what} `{name}` (there is: {known})"),
+        );
+    }
+}
+
+/// Names and aliases stand for one flow each, in the file and in the workspace.
+fn flow_names(wanted: &Wanted, stored: &Definitions, problems: &Problems) {
+    let ours: Vec<String> = wanted.flows.iter().map(|flow| exact_key(&flow.item.record.name)).collect();
+    let mut taken: BTreeMap<String, String> = BTreeMap::new();
+    for flow in stored.flows.iter().filter(|flow| !ours.contains(&exact_key(&flow.record.name))) {
+        for label in [&flow.record.name].into_iter().chain(&flow.record.aliases) {
+            taken.insert(exact_key(label), format!("the flow `{}`", flow.record.name));
+        }
+    }
+    for Placed { path, item: WantedFlow { record, .. } } in &wanted.flows {
+        let alias = |n: usize| format!("{path}.aliases[{n}]");
+        let labels = record.aliases.iter().enumerate().map(|(n, label)| (alias(n), label));
+        for (place, label) in [(format!("{path}.name"), &record.name)].into_iter().chain(labels) {
+            let key = exact_key(label);
+            if key.is_empty() {
+                problems.add(place, "needs a letter or a digit");
+            } else if let Some(other) = taken.get(&key) {
+                problems.add(place, format!("`{label}` already stands for {other}"));
+            } else {
+                taken.insert(key, path.clone());
+            }
+        }
+    }
+}
+
+/// The kind of each connector that a flow may name, by the key of its name.
+fn kinds(wanted: &Wanted, stored: &Definitions) -> BTreeMap<String, ConnectorKind> {
+    let stored = stored.connectors.iter().map(|connector| &connector.record);
+    let all = stored.chain(wanted.connectors.iter().map(|connector| &connector.item.record));
+    all.map(|record| (exact_key(&record.name), record.kind)).collect()
+}
+
+fn kinds_known<'a>(wanted: &'a Wanted, stored: &'a Definitions) -> Vec<&'a str> {
+    let stored = stored.connectors.iter().map(|connector| connector.record.name.as_str());
+    stored.chain(wanted.connectors.iter().map(|connector| connector.item.record.name.as_str())).collect()
+}
+
+fn streams(flow: &Placed<WantedFlow>, source: Option<ConnectorKind>, rules: &Rules<'_>, problems: &Problems) {
+    let streams = &flow.item.record.definition.streams;
+    for (n, stream) in streams.iter().enumerate() {
+        let path = format!("{}.stream[{n}]", flow.path);
+        if streams[..n].iter().any(|earlier| earlier.name() == stream.name()) {
+            problems.add(&path, format!("{} stands here twice", stream.name()));
+        }
+        if stream.source_query.is_some() && source.is_some_and(|kind| kind != ConnectorKind::Postgres) {
+            problems.add(format!("{path}.query"), "only a postgres source can be asked a query");
+        }
+        if stream.source_format.is_some() && source.is_some_and(|kind| kind != ConnectorKind::Files) {
+            problems.add(format!("{path}.format"), "only files have a format");
+        }
+        key(&path, stream, problems);
+        understood(&path, stream, rules, problems);
+    }
+}
+
+fn key(path: &str, stream: &Stream, problems: &Problems) {
+    let fields = stream.key_fields();
+    if fields.is_empty() && stream.write_mode == WriteMode::Upsert {
+        let reason = "is missing: name the fields that identify a record, or say write = \"append\"";
+        problems.add(format!("{path}.key"), reason);
+    }
+    let mapped: Vec<&str> = stream.mappings.iter().map(|mapping| mapping.destination_field.as_str()).collect();
+    for (n, field) in mapped.iter().enumerate().filter(|(n, field)| mapped[..*n].contains(field)) {
+        problems.add(format!("{path}.field[{n}].to"), format!("`{field}` is written by an earlier field already"));
+    }
+    for field in fields.iter().filter(|field| !mapped.is_empty() && !mapped.contains(field)) {
+        let near = nearest_word(field, mapped.iter().copied()).map(|near| format!("; did you mean `{near}`?"));
+        let reason = format!("no field writes `{field}`{}", near.unwrap_or_default());
+        problems.add(format!("{path}.key"), reason);
+    }
+}
+
+/// Asks the engine about the stream, field by field, so that one bad field does not hide another.
+fn understood(path: &str, stream: &Stream, rules: &Rules<'_>, problems: &Problems) {
+    let report = |part: Stream, n: usize| {
+        if let Err(problem) = (rules.check_stream)(&part) {
+            problems.add(format!("{path}.{}", in_words_of_the_file(&problem.path, n)), problem.reason);
+        }
+    };
+    report(Stream { mappings: Vec::new(), ..stream.clone() }, 0);
+    for (n, mapping) in stream.mappings.iter().enumerate() {
+        let alone = vec![mapping.clone()];
+        report(Stream { mappings: alone, key: Vec::new(), record_filter: None, ..stream.clone() }, n);
+    }
+}
+
+/// A path inside a stored stream as the file calls it; its only mapping is the `n`th of the file.
+fn in_words_of_the_file(path: &str, n: usize) -> String {
+    [
+        ("mappings[0]", format!("field[{n}]").as_str()),
+        ("record_filter", "filter"),
+        ("source_path", "from"),
+        ("destination_type", "type"),
+        ("destination_field", "to"),
+        ("source_query", "query"),
+        ("cursor_field", "cursor"),
+    ]
+    .into_iter()
+    .fold(path.to_owned(), |path, (stored, written)| path.replace(stored, written))
+}

@@ -1,0 +1,245 @@
+//! `apply`: connectors and flows from one TOML file, judged whole before anything is written.
+//!
+//! Applying a file twice changes nothing the second time. What the file does not mention stays as it is, and
+//! a flow that a person paused stays paused unless the file says otherwise. A dry run is an apply whose
+//! transaction is never committed.
+
+mod check;
+mod diff;
+mod file;
+mod section;
+
+use std::fmt;
+
+use crate::domain::definition::Stream;
+use crate::domain::flow::FlowState;
+use crate::domain::ids::{ConnectorId, FlowId};
+use crate::domain::names::exact_key;
+use crate::store::customers::{Actor, Target};
+use crate::store::definitions::{Definitions, PutFlow, StoredFlow, Version};
+use crate::store::{StoreError, TenantTx};
+
+pub use diff::Change;
+use file::{Placed, WantedConnector, WantedFlow};
+use section::Problems;
+
+/// What a file may refer to, and who understands its expressions.
+#[derive(Clone, Copy)]
+pub struct Rules<'a> {
+    /// The directories that the operator named.
+    pub files_roots: &'a [String],
+    /// The databases that the operator named.
+    pub postgres_dsns: &'a [String],
+    /// Compiles a stream as a run would; the path of a problem is one inside the stream as it is stored,
+    /// e.g. `mappings[0].transform`.
+    pub check_stream: &'a (dyn Fn(&Stream) -> Result<(), Problem> + Sync),
+}
+
+/// One thing that is wrong with a file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// Where, e.g. `flow[2].stream[0].field[3].transform`; empty for the file as a whole.
+    pub path: String,
+    /// Why it cannot be used, and what can.
+    pub reason: String,
+}
+
+/// Why a file was not applied. Nothing was written then.
+#[derive(Debug, thiserror::Error)]
+pub enum ApplyError {
+    /// The file is wrong, in every way listed.
+    #[error("{}", listed(.file, .problems))]
+    Invalid {
+        /// The name of the file.
+        file: String,
+        /// What is wrong with it.
+        problems: Vec<Problem>,
+    },
+    /// The database failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+fn listed(file: &str, problems: &[Problem]) -> String {
+    let line = |problem: &Problem| match problem.path.as_str() {
+        "" => format!("{file}: {}", problem.reason),
+        path => format!("{file}: {path}: {}", problem.reason),
+    };
+    problems.iter().map(line).collect::<Vec<_>>().join("\n")
+}
+
+/// What became of a connector or flow of the file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// It was not there.
+    Created,
+    /// It was different, so.
+    Changed(Vec<Change>),
+    /// It was just so.
+    Unchanged,
+}
+
+/// One line of a report.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Applied {
+    /// `connector` or `flow`.
+    pub kind: &'static str,
+    /// Its name.
+    pub name: String,
+    /// What became of it.
+    pub outcome: Outcome,
+    /// The version a flow has now.
+    pub version: Option<i32>,
+}
+
+/// What applying a file did, or would do.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Report {
+    /// In the order of the file, connectors first.
+    pub applied: Vec<Applied>,
+}
+
+impl Report {
+    /// Whether everything was as the file says already.
+    pub fn is_unchanged(&self) -> bool {
+        self.applied.iter().all(|applied| applied.outcome == Outcome::Unchanged)
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for applied in &self.applied {
+            let version = applied.version.map(|version| format!(" (version {version})")).unwrap_or_default();
+            let word = match &applied.outcome {
+                Outcome::Created => "created",
+                Outcome::Changed(_) => "changed",
+                Outcome::Unchanged => "unchanged",
+            };
+            writeln!(f, "{} {}: {word}{version}", applied.kind, applied.name)?;
+            if let Outcome::Changed(changes) = &applied.outcome {
+                for change in changes {
+                    writeln!(f, "  {change}")?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Brings the customer's connectors and flows to what `bytes`, read from the file called `file`, says, in a
+/// transaction that the caller commits (or, for a dry run, does not).
+///
+/// # Errors
+/// [`ApplyError::Invalid`] with everything that is wrong with the file; when the database fails.
+pub async fn apply(
+    tx: &mut TenantTx,
+    file: &str,
+    bytes: &[u8],
+    rules: &Rules<'_>,
+    by: &Actor,
+) -> Result<Report, ApplyError> {
+    let zone = tx.lock_customer().await?;
+    let mut stored = tx.definitions().await?;
+    let problems = Problems::default();
+    let table = file::table(bytes, &problems);
+    let wanted = table.map(|table| file::wanted(&table, zone, &problems)).unwrap_or_default();
+    check::check(&wanted, &stored, rules, &problems);
+    let problems = problems.into_vec();
+    if !problems.is_empty() {
+        return Err(ApplyError::Invalid { file: file.to_owned(), problems });
+    }
+    let mut report = Report::default();
+    for Placed { item, .. } in wanted.connectors {
+        let WantedConnector { id, record } = item;
+        let old = stored.connectors.iter().find(|old| exact_key(&old.record.name) == exact_key(&record.name));
+        let (id, outcome) = match old {
+            Some(old) => {
+                let changes = diff::connector(&old.record, &record);
+                let outcome = if changes.is_empty() { Outcome::Unchanged } else { Outcome::Changed(changes) };
+                (old.id.clone(), outcome)
+            }
+            None => (id.unwrap_or_else(|| ConnectorId::new(tx.ids())), Outcome::Created),
+        };
+        if outcome != Outcome::Unchanged {
+            tx.put_connector(&id, &record).await?;
+            let (action, message) = recorded(&outcome, ["connector.created", "connector.changed"]);
+            tx.audit(by, action, Target::Connector(&id), message.as_deref()).await?;
+        }
+        report.applied.push(Applied { kind: "connector", name: record.name, outcome, version: None });
+    }
+    // Flows name connectors, new ones included.
+    stored = Definitions { flows: stored.flows, ..tx.definitions().await? };
+    for Placed { item, .. } in wanted.flows {
+        report.applied.push(flow(tx, &stored, item, by).await?);
+    }
+    Ok(report)
+}
+
+/// What the audit log keeps of an outcome.
+fn recorded(outcome: &Outcome, [created, changed]: [&'static str; 2]) -> (&'static str, Option<String>) {
+    match outcome {
+        Outcome::Changed(changes) => (changed, Some(diff::summary(changes))),
+        Outcome::Created | Outcome::Unchanged => (created, None),
+    }
+}
+
+async fn flow(
+    tx: &mut TenantTx,
+    stored: &Definitions,
+    wanted: WantedFlow,
+    by: &Actor,
+) -> Result<Applied, ApplyError> {
+    let mut record = wanted.record;
+    let old = stored.flows.iter().find(|old| exact_key(&old.record.name) == exact_key(&record.name));
+    if let (Some(old), None) = (old, wanted.state) {
+        record.state = old.record.state;
+    }
+    let definition = old.map(|old| diff::definition(&old.record.definition, &record.definition));
+    let outcome = match (old, &definition) {
+        (Some(old), Some(definition)) => {
+            let changes = [diff::settings(&old.record, &record), definition.clone()].concat();
+            if changes.is_empty() { Outcome::Unchanged } else { Outcome::Changed(changes) }
+        }
+        _ => Outcome::Created,
+    };
+    let mut version = old.map(|old| old.version);
+    if outcome != Outcome::Unchanged {
+        let id = old.map(|old| old.id.clone()).or(wanted.id).unwrap_or_else(|| FlowId::new(tx.ids()));
+        let summary = definition.as_deref().map_or_else(|| "created".to_owned(), diff::summary);
+        let same = version.filter(|_| definition.is_some_and(|changes| changes.is_empty()));
+        let connector = |name: &str| {
+            let found = stored.connectors.iter().find(|one| exact_key(&one.record.name) == exact_key(name));
+            found.map(|one| &one.id).ok_or(StoreError::Conflict("a connector of the flow is gone"))
+        };
+        let put = PutFlow {
+            id: &id,
+            record: &record,
+            source: connector(&record.source)?,
+            destination: connector(&record.destination)?,
+            owner: record.owner_email.as_ref().and_then(|owner| stored.users.get(owner)),
+            next_run_at: next_run(tx, old, &record.schedule, record.state),
+            version: same.map_or(Version::New(&summary), Version::Same),
+            by,
+        };
+        version = Some(tx.put_flow(&put).await?);
+        let (action, message) = recorded(&outcome, ["flow.created", "flow.changed"]);
+        tx.audit(by, action, Target::Flow(&id), message.as_deref()).await?;
+    }
+    Ok(Applied { kind: "flow", name: record.name, outcome, version })
+}
+
+/// When a flow runs next: as it was, unless its schedule or state changes.
+fn next_run(
+    tx: &TenantTx,
+    old: Option<&StoredFlow>,
+    schedule: &crate::domain::schedule::Schedule,
+    state: FlowState,
+) -> Option<chrono::DateTime<chrono::Utc>> {
+    if state != FlowState::Active {
+        return None;
+    }
+    match old {
+        Some(old) if old.record.schedule == *schedule && old.record.state == FlowState::Active => old.next_run_at,
+        _ => schedule.next_after(tx.now()),
+    }
+}

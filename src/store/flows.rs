@@ -1,0 +1,564 @@
+//! Flows, read: found by name, listed, and one in full.
+
+use chrono::{DateTime, Utc};
+use serde::Deserialize;
+use sqlx::FromRow;
+use sqlx::types::Json;
+
+use super::runs::{Side, VersionChange, side};
+use super::{Reader, StoreError};
+use crate::domain::definition::FlowDefinition;
+use crate::domain::flow::{FlowState, FlowStatus, Health, StatusReason};
+use crate::domain::ids::{ConnectorId, FlowId};
+use crate::domain::names::Named;
+use crate::domain::run::{Records, RunStatus};
+use crate::domain::schedule::{Schedule, ScheduleKind};
+
+/// The columns of [`FlowRow`], over `f` (flows), `sc`, `dc` (its connectors), `u` (its owner), `l` and `ls` (its last
+/// run and last success), `o` (its open run).
+macro_rules! flow_columns {
+    () => {
+        "f.flow_id, f.name, f.sort_key, f.description, f.state, f.state_reason, f.state_by, f.state_changed_at, f.health,
+         f.health_reasons, f.health_since, f.source_connector_id, sc.name as source_name, sc.service as source_service,
+         sc.status as source_status, f.source_objects, f.destination_connector_id, dc.name as destination_name,
+         dc.service as destination_service, dc.status as destination_status, f.destination_objects,
+         f.schedule_kind, f.schedule_cron, f.schedule_interval_s, f.schedule_timezone, f.next_run_at, f.tags,
+         u.name as owner, f.current_version, to_jsonb(l) as last_run, to_jsonb(ls) as last_success"
+    };
+}
+
+/// What [`flow_columns`] stands on, after the `from flows f`.
+macro_rules! flow_joins {
+    () => {
+        "join connectors sc on sc.customer_id = $1 and sc.connector_id = f.source_connector_id
+         join connectors dc on dc.customer_id = $1 and dc.connector_id = f.destination_connector_id
+         left join users u on u.customer_id = $1 and u.user_id = f.owner_user_id
+         left join lateral (
+              select r.run_id, r.status, r.started_at, r.finished_at, r.reason_code, r.records_read, r.records_written,
+                     r.records_failed, r.records_skipped
+                from runs r where r.customer_id = $1 and r.run_id = f.last_run_id) l on true
+         left join lateral (
+              select r.run_id, r.status, r.started_at, r.finished_at, r.reason_code, r.records_read, r.records_written,
+                     r.records_failed, r.records_skipped
+                from runs r where r.customer_id = $1 and r.run_id = f.last_success_run_id) ls on true"
+    };
+}
+
+/// What a list of flows may be narrowed by: `$4` states, `$5` healths (of active flows), `$6` words, `$7` connector,
+/// `$8` object read, `$9` object written.
+macro_rules! flow_filter {
+    () => {
+        "(case when $4::text[] is null and $5::text[] is null then f.state in ('active', 'paused')
+               else f.state = any (coalesce($4, '{}')) or (f.state = 'active' and f.health = any (coalesce($5, '{}'))) end)
+         and ($6::text is null or position($6 in f.sort_key) > 0 or position($6 in lower(coalesce(u.name, ''))) > 0
+              or exists (select 1 from unnest(f.tags) t where position($6 in lower(t)) > 0)
+              or exists (select 1 from flow_names n where n.customer_id = $1 and n.flow_id = f.flow_id
+                            and position($6 in lower(n.label)) > 0))
+         and ($7::text[] is null or f.source_connector_id = any ($7) or f.destination_connector_id = any ($7))
+         and ($8::text is null or $8 = any (f.object_keys_read))
+         and ($9::text is null or $9 = any (f.object_keys_written))"
+    };
+}
+
+statements! {
+    FLOW_BY_NAME = tenant "
+        select f.flow_id, f.name as label, f.name
+          from flows f
+         where f.customer_id = $1 and caller.id = $1
+           and f.flow_id = coalesce($4, (select n.flow_id from flow_names n where n.customer_id = $1 and n.name_key = $5))
+         limit 1";
+    FLOW_NAMES = tenant "
+        select n.flow_id, n.label, f.name
+          from flow_names n
+          join flows f on f.customer_id = $1 and f.flow_id = n.flow_id
+         where n.customer_id = $1 and caller.id = $1 and f.state <> 'archived'
+         order by f.sort_key, n.kind desc, n.label
+         limit 5000";
+    FLOWS = tenant "
+        select * from (
+            select ", flow_columns!(), ",
+                   case when f.state = 'active' then array_position(array['failing', 'degraded', 'pending', 'healthy'], f.health)
+                        else 4 + array_position(array['paused', 'draft', 'archived'], f.state) end as rank
+              from flows f ", flow_joins!(), "
+             where f.customer_id = $1 and caller.id = $1 and ", flow_filter!(), "
+            offset 0) f
+         where ($10::integer is null or (f.rank, f.sort_key, f.flow_id) > ($10, $11::text, $12::text))
+         order by f.rank, f.sort_key, f.flow_id
+         limit $13";
+    FLOW_COUNTS = tenant "
+        select count(*) filter (where f.state = 'active' and f.health = 'failing') as failing,
+               count(*) filter (where f.state = 'active' and f.health = 'degraded') as degraded,
+               count(*) filter (where f.state = 'active' and f.health = 'pending') as pending,
+               count(*) filter (where f.state = 'active' and f.health = 'healthy') as healthy,
+               count(*) filter (where f.state = 'paused') as paused,
+               count(*) filter (where f.state = 'draft') as draft,
+               count(*) filter (where f.state = 'archived') as archived,
+               count(*) filter (where ", flow_filter!(), ") as matching
+          from flows f
+          left join users u on u.customer_id = $1 and u.user_id = f.owner_user_id
+         where f.customer_id = $1 and caller.id = $1
+        offset 0";
+    FLOW = tenant "
+        select ", flow_columns!(), ",
+               f.max_attempts, f.timeout_s, f.max_error_rate, f.degraded_error_rate, f.created_at,
+               v.definition, v.created_at as version_at, v.created_by as version_by, v.summary as version_summary,
+               to_jsonb(o) as open_run,
+               coalesce((select jsonb_agg(n.label order by n.label) from flow_names n
+                          where n.customer_id = $1 and n.flow_id = f.flow_id and n.kind = 'alias'), '[]') as aliases,
+               coalesce((select jsonb_agg(s) from (
+                    select w.hours,
+                           sum(x.runs)::bigint as runs,
+                           coalesce(sum(x.runs) filter (where x.status = 'failed'), 0)::bigint as failed,
+                           sum(x.records_read)::bigint as read, sum(x.records_written)::bigint as written,
+                           sum(x.records_failed)::bigint as rejected, sum(x.records_skipped)::bigint as skipped
+                      from (values (24), (168)) w (hours)
+                      join lateral (
+                           select 1 as runs, r.status, r.records_read, r.records_written, r.records_failed, r.records_skipped
+                             from runs r
+                            where r.customer_id = $1 and r.flow_id = f.flow_id
+                              and r.window_at >= $3 - w.hours * interval '1 hour' and r.window_at <= $3) x on true
+                     group by w.hours) s), '[]') as stats,
+               (select percentile_cont(0.5) within group (order by extract(epoch from d.finished_at - d.started_at) * 1000)
+                  from (select d.finished_at, d.started_at from runs d
+                         where d.customer_id = $1 and d.flow_id = f.flow_id and d.status = 'succeeded'
+                           and d.started_at is not null
+                         order by d.window_at desc, d.run_id desc limit 20) d)::bigint as median_ms
+          from flows f ", flow_joins!(), "
+          join flow_versions v on v.customer_id = $1 and v.flow_id = f.flow_id and v.version = f.current_version
+          left join lateral (
+               select r.run_id, r.status, r.started_at, r.finished_at, r.reason_code, r.records_read, r.records_written,
+                      r.records_failed, r.records_skipped
+                 from runs r
+                where r.customer_id = $1 and r.flow_id = f.flow_id
+                  and r.status in ('queued', 'running', 'retrying', 'cancelling')
+                order by (r.status = 'queued'), r.queued_at limit 1) o on true
+         where f.customer_id = $1 and caller.id = $1 and f.flow_id = $4
+         limit 1";
+    DEFINITION = tenant "
+        select f.current_version, v.definition
+          from flows f
+          join flow_versions v on v.customer_id = $1 and v.flow_id = f.flow_id and v.version = f.current_version
+         where f.customer_id = $1 and caller.id = $1 and f.flow_id = $4
+         limit 1";
+}
+
+/// A flow as lists show it.
+#[derive(Clone, Debug)]
+pub struct Flow {
+    /// Its id.
+    pub id: FlowId,
+    /// Its name.
+    pub name: String,
+    /// Its lower-cased name, by which lists are sorted.
+    pub sort_key: String,
+    /// What it is for.
+    pub description: Option<String>,
+    /// What people decided about it.
+    pub state: FlowState,
+    /// Why, in their words.
+    pub state_reason: Option<String>,
+    /// Who.
+    pub state_by: Option<String>,
+    /// When.
+    pub state_changed_at: DateTime<Utc>,
+    /// The one word shown for it.
+    pub status: FlowStatus,
+    /// Why it is not healthy.
+    pub reasons: Vec<StatusReason>,
+    /// Where its records come from.
+    pub source: Side,
+    /// Where they go.
+    pub destination: Side,
+    /// When it runs.
+    pub schedule: Schedule,
+    /// When it runs next.
+    pub next_run_at: Option<DateTime<Utc>>,
+    /// Its tags.
+    pub tags: Vec<String>,
+    /// Its owner's name.
+    pub owner: Option<String>,
+    /// Its current version.
+    pub version: i32,
+    /// Its last run that ended.
+    pub last_run: Option<RunBrief>,
+    /// Its last run that succeeded.
+    pub last_success: Option<RunBrief>,
+}
+
+/// A run in a few words.
+#[derive(Clone, Debug, Deserialize)]
+pub struct RunBrief {
+    /// Its id.
+    pub run_id: String,
+    /// Where it is.
+    pub status: RunStatus,
+    /// When it started.
+    pub started_at: Option<DateTime<Utc>>,
+    /// When it ended.
+    pub finished_at: Option<DateTime<Utc>>,
+    /// Why it ended so.
+    pub reason_code: Option<String>,
+    records_read: i64,
+    records_written: i64,
+    records_failed: i64,
+    records_skipped: i64,
+}
+
+impl RunBrief {
+    /// What happened to its records.
+    pub fn records(&self) -> Records {
+        Records::new(self.records_read, self.records_written, self.records_failed, self.records_skipped)
+    }
+}
+
+#[derive(FromRow)]
+struct FlowRow {
+    flow_id: String,
+    name: String,
+    sort_key: String,
+    description: Option<String>,
+    state: String,
+    state_reason: Option<String>,
+    state_by: Option<String>,
+    state_changed_at: DateTime<Utc>,
+    health: String,
+    health_reasons: Json<Vec<StatusReason>>,
+    source_connector_id: String,
+    source_name: String,
+    source_service: String,
+    source_status: String,
+    source_objects: Vec<String>,
+    destination_connector_id: String,
+    destination_name: String,
+    destination_service: String,
+    destination_status: String,
+    destination_objects: Vec<String>,
+    schedule_kind: String,
+    schedule_cron: Option<String>,
+    schedule_interval_s: Option<i32>,
+    schedule_timezone: String,
+    next_run_at: Option<DateTime<Utc>>,
+    tags: Vec<String>,
+    owner: Option<String>,
+    current_version: i32,
+    last_run: Option<Json<RunBrief>>,
+    last_success: Option<Json<RunBrief>>,
+}
+
+impl TryFrom<FlowRow> for Flow {
+    type Error = StoreError;
+
+    fn try_from(row: FlowRow) -> Result<Self, StoreError> {
+        let wrong = |column| StoreError::inconsistent("flows", column);
+        let state = FlowState::parse(&row.state).ok_or(wrong("state"))?;
+        let health = Health::parse(&row.health).ok_or(wrong("health"))?;
+        Ok(Self {
+            id: FlowId::parse(&row.flow_id).map_err(|_| wrong("flow_id"))?,
+            name: row.name,
+            sort_key: row.sort_key,
+            description: row.description,
+            state,
+            state_reason: row.state_reason,
+            state_by: row.state_by,
+            state_changed_at: row.state_changed_at,
+            status: FlowStatus::of(state, health),
+            reasons: if state == FlowState::Active { row.health_reasons.0 } else { Vec::new() },
+            source: side(
+                &row.source_connector_id,
+                row.source_name,
+                row.source_service,
+                &row.source_status,
+                row.source_objects,
+            )?,
+            destination: side(
+                &row.destination_connector_id,
+                row.destination_name,
+                row.destination_service,
+                &row.destination_status,
+                row.destination_objects,
+            )?,
+            schedule: schedule(&row.schedule_kind, row.schedule_cron, row.schedule_interval_s, &row.schedule_timezone)?,
+            next_run_at: row.next_run_at.filter(|_| state == FlowState::Active),
+            tags: row.tags,
+            owner: row.owner,
+            version: row.current_version,
+            last_run: row.last_run.map(|json| json.0),
+            last_success: row.last_success.map(|json| json.0),
+        })
+    }
+}
+
+/// A schedule from its columns.
+pub(super) fn schedule(
+    kind: &str,
+    cron: Option<String>,
+    interval_s: Option<i32>,
+    zone: &str,
+) -> Result<Schedule, StoreError> {
+    let wrong = || StoreError::inconsistent("flows", "schedule_kind");
+    let zone = zone.parse().map_err(|_| StoreError::inconsistent("flows", "schedule_timezone"))?;
+    Ok(match ScheduleKind::parse(kind).ok_or_else(wrong)? {
+        ScheduleKind::Manual => Schedule::Manual,
+        ScheduleKind::Cron => Schedule::Cron { expression: cron.ok_or_else(wrong)?, zone },
+        ScheduleKind::Interval => Schedule::Interval { seconds: interval_s.ok_or_else(wrong)? },
+    })
+}
+
+/// A flow in full.
+#[derive(Clone, Debug)]
+pub struct FlowDetail {
+    /// The flow.
+    pub flow: Flow,
+    /// Its other names.
+    pub aliases: Vec<String>,
+    /// What its current version does.
+    pub definition: FlowDefinition,
+    /// Its current version, as a change.
+    pub version: VersionChange,
+    /// Attempts per run.
+    pub max_attempts: i32,
+    /// Longest run, in seconds.
+    pub timeout_s: i32,
+    /// Share of rejected records from which a run fails, 0 to 1.
+    pub max_error_rate: f64,
+    /// Share of rejected records from which the flow is degraded, 0 to 1.
+    pub degraded_error_rate: f64,
+    /// The run that is queued or going.
+    pub open_run: Option<RunBrief>,
+    /// Figures of the last 24 hours and 7 days.
+    pub stats: Vec<FlowStats>,
+    /// Median duration of its last twenty successful runs.
+    pub median_ms: Option<i64>,
+}
+
+/// What the runs of a flow came to in the last hours.
+#[derive(Clone, Debug, Deserialize)]
+pub struct FlowStats {
+    /// How many hours.
+    pub hours: i32,
+    /// Runs that ended.
+    pub runs: i64,
+    /// Of these, failed.
+    pub failed: i64,
+    read: i64,
+    written: i64,
+    rejected: i64,
+    skipped: i64,
+}
+
+impl FlowStats {
+    /// What happened to their records.
+    pub fn records(&self) -> Records {
+        Records::new(self.read, self.written, self.rejected, self.skipped)
+    }
+}
+
+#[derive(FromRow)]
+struct DetailRow {
+    #[sqlx(flatten)]
+    flow: FlowRow,
+    aliases: Json<Vec<String>>,
+    definition: Json<FlowDefinition>,
+    version_at: DateTime<Utc>,
+    version_by: Option<String>,
+    version_summary: Option<String>,
+    max_attempts: i32,
+    timeout_s: i32,
+    max_error_rate: f64,
+    degraded_error_rate: f64,
+    open_run: Option<Json<RunBrief>>,
+    stats: Json<Vec<FlowStats>>,
+    median_ms: Option<i64>,
+}
+
+/// Which flows.
+#[derive(Clone, Debug, Default)]
+pub struct FlowFilter {
+    /// In one of these states, or (active and) of one of these healths; both empty: active and paused ones.
+    pub states: Vec<FlowState>,
+    /// See `states`.
+    pub healths: Vec<Health>,
+    /// With these words in name, alias, tag or owner.
+    pub words: Option<String>,
+    /// Reading from or writing to one of these connectors.
+    pub connectors: Option<Vec<ConnectorId>>,
+    /// Reading this object.
+    pub reads: Option<String>,
+    /// Writing this object.
+    pub writes: Option<String>,
+}
+
+/// How many flows there are, whatever the filter, and how many match.
+#[derive(Clone, Debug, Default, FromRow)]
+pub struct FlowCounts {
+    /// Failing ones.
+    pub failing: i64,
+    /// Degraded ones.
+    pub degraded: i64,
+    /// Those that never ran.
+    pub pending: i64,
+    /// Healthy ones.
+    pub healthy: i64,
+    /// Paused ones.
+    pub paused: i64,
+    /// Drafts.
+    pub draft: i64,
+    /// Archived ones.
+    pub archived: i64,
+    /// Those that match the filter.
+    pub matching: i64,
+}
+
+/// Where a page of flows begins: after this one.
+#[derive(Clone, Debug)]
+pub struct FlowAfter {
+    /// Its rank: failing, degraded, pending, healthy, paused, draft, archived from 1.
+    pub rank: i32,
+    /// Its lower-cased name.
+    pub sort_key: String,
+    /// Its id.
+    pub flow: String,
+}
+
+impl FlowAfter {
+    /// The place after `flow`.
+    pub fn of(flow: &Flow) -> Self {
+        Self { rank: flow.status as i32 + 1, sort_key: flow.sort_key.clone(), flow: flow.id.to_string() }
+    }
+}
+
+#[derive(FromRow)]
+struct NameRow {
+    flow_id: String,
+    label: String,
+    name: String,
+}
+
+impl TryFrom<NameRow> for Named<FlowId> {
+    type Error = StoreError;
+
+    fn try_from(row: NameRow) -> Result<Self, StoreError> {
+        let id = FlowId::parse(&row.flow_id).map_err(|_| StoreError::inconsistent("flow_names", "flow_id"))?;
+        Ok(Named { id, label: row.label, name: row.name })
+    }
+}
+
+/// How a name for objects is looked up: lower-cased, whole.
+pub fn object_key(object: &str) -> String {
+    object.trim().to_lowercase()
+}
+
+/// Binds `$4` to `$9`, see [`flow_filter`].
+macro_rules! bind_filter {
+    ($query:expr, $filter:expr) => {{
+        let filter: &FlowFilter = $filter;
+        let states: Vec<&'static str> = filter.states.iter().map(|state| state.as_str()).collect();
+        let healths: Vec<&'static str> = filter.healths.iter().map(|health| health.as_str()).collect();
+        let connectors = filter
+            .connectors
+            .as_ref()
+            .map(|ids| ids.iter().map(|id| id.as_str().to_owned()).collect::<Vec<String>>());
+        $query
+            .bind((!states.is_empty()).then_some(states))
+            .bind((!healths.is_empty()).then_some(healths))
+            .bind(filter.words.as_ref().map(|words| words.to_lowercase()))
+            .bind(connectors)
+            .bind(filter.reads.as_deref().map(object_key))
+            .bind(filter.writes.as_deref().map(object_key))
+    }};
+}
+
+impl Reader<'_> {
+    /// The flow with this id or, without one, with this exact key of a name or alias.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn flow_named(&self, id: Option<&FlowId>, name_key: &str) -> Result<Option<Named<FlowId>>, StoreError> {
+        let row: Option<NameRow> = self
+            .query_as(FLOW_BY_NAME)
+            .bind(id.map(|id| id.as_str().to_owned()))
+            .bind(name_key.to_owned())
+            .fetch_optional(self.store().pool())
+            .await?;
+        row.map(Named::try_from).transpose()
+    }
+
+    /// Names and aliases of all flows that are not archived.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn flow_names(&self) -> Result<Vec<Named<FlowId>>, StoreError> {
+        let rows: Vec<NameRow> = self.query_as(FLOW_NAMES).fetch_all(self.store().pool()).await?;
+        rows.into_iter().map(Named::try_from).collect()
+    }
+
+    /// At most `limit` flows after `after`: failing ones first, then degraded, pending, healthy, paused, by name.
+    ///
+    /// # Errors
+    /// When the database fails, or a row holds something this build does not know.
+    pub async fn flows(
+        &self,
+        filter: &FlowFilter,
+        after: Option<&FlowAfter>,
+        limit: i64,
+    ) -> Result<Vec<Flow>, StoreError> {
+        let rows: Vec<FlowRow> = bind_filter!(self.query_as(FLOWS), filter)
+            .bind(after.map(|after| after.rank))
+            .bind(after.map(|after| after.sort_key.clone()))
+            .bind(after.map(|after| after.flow.clone()))
+            .bind(limit)
+            .fetch_all(self.store().pool())
+            .await?;
+        rows.into_iter().map(Flow::try_from).collect()
+    }
+
+    /// How many flows there are, and how many match.
+    ///
+    /// # Errors
+    /// [`StoreError::NotLive`] when the token was revoked meanwhile; when the database fails.
+    pub async fn flow_counts(&self, filter: &FlowFilter) -> Result<FlowCounts, StoreError> {
+        bind_filter!(self.query_as(FLOW_COUNTS), filter)
+            .fetch_optional(self.store().pool())
+            .await?
+            .ok_or(StoreError::NotLive)
+    }
+
+    /// A flow in full, or `None` when the customer has no flow with that id.
+    ///
+    /// # Errors
+    /// When the database fails, or the row holds something this build does not know.
+    pub async fn flow(&self, id: &FlowId) -> Result<Option<FlowDetail>, StoreError> {
+        let row: Option<DetailRow> =
+            self.query_as(FLOW).bind(id.as_str().to_owned()).fetch_optional(self.store().pool()).await?;
+        let Some(row) = row else { return Ok(None) };
+        let flow: Flow = row.flow.try_into()?;
+        Ok(Some(FlowDetail {
+            version: VersionChange {
+                version: flow.version,
+                at: row.version_at,
+                by: row.version_by,
+                summary: row.version_summary,
+            },
+            flow,
+            aliases: row.aliases.0,
+            definition: row.definition.0,
+            max_attempts: row.max_attempts,
+            timeout_s: row.timeout_s,
+            max_error_rate: row.max_error_rate,
+            degraded_error_rate: row.degraded_error_rate,
+            open_run: row.open_run.map(|json| json.0),
+            stats: row.stats.0,
+            median_ms: row.median_ms,
+        }))
+    }
+
+    /// What the current version of a flow does, with its number.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn definition(&self, id: &FlowId) -> Result<Option<(i32, FlowDefinition)>, StoreError> {
+        let row: Option<(i32, Json<FlowDefinition>)> =
+            self.query_as(DEFINITION).bind(id.as_str().to_owned()).fetch_optional(self.store().pool()).await?;
+        Ok(row.map(|(version, definition)| (version, definition.0)))
+    }
+}

@@ -1,0 +1,64 @@
+//! The customer's own queue, and how the platform behind it does.
+
+use sqlx::FromRow;
+
+use super::{Reader, StoreError};
+
+statements! {
+    QUEUE = tenant "
+        select count(*) filter (where r.status = 'queued') as queued,
+               count(*) filter (where r.status = 'queued' and r.available_at <= $3) as ready,
+               count(*) filter (where r.status = 'retrying') as delayed,
+               count(*) filter (where r.status in ('running', 'cancelling')) as running,
+               extract(epoch from $3 - min(r.available_at) filter (where r.status = 'queued' and r.available_at <= $3))::bigint
+                   as oldest_wait_s,
+               (select p.max_concurrent_runs from customers c join plans p on p.plan_code = c.plan_code
+                 where c.customer_id = $1) as max_concurrent_runs,
+               (select count(*) from workers w where w.seen_at > $3 - interval '2 minutes') as workers_alive,
+               (select extract(epoch from $3 - min(f.next_run_at))::bigint from flows f
+                 where f.customer_id = $1 and f.state = 'active' and f.next_run_at <= $3) as scheduler_lag_s,
+               (select extract(epoch from $3 - min(c.next_check_at))::bigint from connectors c
+                 where c.customer_id = $1 and c.enabled and c.next_check_at <= $3) as checker_lag_s,
+               coalesce((select a.requests from allowances a
+                          where a.customer_id = $1 and a.day = ($3 at time zone 'UTC')::date), 0) as requests_today
+          from runs r
+         where r.customer_id = $1 and caller.id = $1
+           and r.status in ('queued', 'running', 'retrying', 'cancelling')
+        offset 0";
+}
+
+/// The customer's own queue, and how the platform behind it does.
+#[derive(Clone, Debug, FromRow)]
+pub struct Queue {
+    /// Runs waiting for a worker.
+    pub queued: i64,
+    /// Of these, those that may start now: the queue's depth.
+    pub ready: i64,
+    /// Runs waiting for their next attempt.
+    pub delayed: i64,
+    /// Runs going.
+    pub running: i64,
+    /// How long the oldest ready one has waited, in seconds.
+    pub oldest_wait_s: Option<i64>,
+    /// How many may go at once.
+    pub max_concurrent_runs: Option<i32>,
+    /// Worker processes heard of in the last two minutes.
+    pub workers_alive: i64,
+    /// How long the oldest due schedule has waited, in seconds.
+    pub scheduler_lag_s: Option<i64>,
+    /// How long the oldest due check has waited, in seconds.
+    pub checker_lag_s: Option<i64>,
+    /// Requests drawn today (UTC).
+    pub requests_today: i64,
+}
+
+impl Reader<'_> {
+    /// The customer's queue now.
+    ///
+    /// # Errors
+    /// [`StoreError::NotLive`] when the token was revoked meanwhile; when the database fails.
+    pub async fn queue(&self) -> Result<Queue, StoreError> {
+        let row: Option<Queue> = self.query_as(QUEUE).fetch_optional(self.store().pool()).await?;
+        row.ok_or(StoreError::NotLive)
+    }
+}

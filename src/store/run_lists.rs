@@ -1,0 +1,494 @@
+//! Lists of runs: one page, the totals and groups of the whole window, and the connectors that all
+//! matching runs share, in one round trip.
+//!
+//! Totals and groups come from the hourly roll-up, plus the two hours at most that the window cuts, which
+//! are read from the runs themselves, together with the runs that are still open.
+
+use std::collections::BTreeMap;
+use std::sync::{LazyLock, Mutex};
+
+use chrono::{DateTime, DurationRound, TimeDelta, Utc};
+use serde::Deserialize;
+use sqlx::postgres::PgRow;
+use sqlx::types::Json;
+use sqlx::{FromRow, Row};
+
+use super::runs::{Run, RunRow, run_columns, run_joins};
+use super::{Reader, StoreError};
+use crate::domain::ids::{ConnectorId, FlowId, RunId};
+use crate::domain::run::{Records, RunGrouping, RunStatus, Trigger, open_window};
+use crate::domain::window::Window;
+
+/// Which runs.
+#[derive(Clone, Debug)]
+pub struct RunFilter {
+    /// Ended in this window, or still open when it reaches now.
+    pub window: Window,
+    /// Of this flow.
+    pub flow: Option<FlowId>,
+    /// Reading from or writing to one of these connectors.
+    pub connectors: Option<Vec<ConnectorId>>,
+    /// In one of these states; empty: any.
+    pub status: Vec<RunStatus>,
+    /// Caused by one of these; empty: any.
+    pub trigger: Vec<Trigger>,
+    /// The zone that days are cut in.
+    pub zone: chrono_tz::Tz,
+}
+
+/// What is known of every run that matches.
+#[derive(Clone, Debug, Default, FromRow)]
+pub struct RunTotals {
+    /// How many.
+    pub runs: i64,
+    /// How many succeeded.
+    pub succeeded: i64,
+    /// How many rejected some records.
+    pub partial: i64,
+    /// How many failed.
+    pub failed: i64,
+    /// How many were cancelled.
+    pub cancelled: i64,
+    /// How many never started.
+    pub skipped: i64,
+    /// How many are still open.
+    pub active: i64,
+    /// Records read.
+    pub total_read: i64,
+    /// Records written.
+    pub total_written: i64,
+    /// Records rejected.
+    pub total_failed: i64,
+    /// Records skipped.
+    pub total_skipped: i64,
+    /// Bytes written.
+    pub total_bytes: i64,
+}
+
+impl RunTotals {
+    /// What happened to their records.
+    pub fn records(&self) -> Records {
+        Records::new(self.total_read, self.total_written, self.total_failed, self.total_skipped)
+    }
+
+    /// Failed runs as a share of those that decide something, 0 to 1; `None` when there is none.
+    pub fn failure_rate(&self) -> Option<f64> {
+        let decided = self.succeeded + self.partial + self.failed;
+        (decided > 0).then(|| self.failed as f64 / decided as f64)
+    }
+}
+
+/// Runs that have something in common.
+#[derive(Clone, Debug, Deserialize)]
+pub struct RunGroup {
+    /// What: an id, a state, an hour.
+    pub key: String,
+    /// What people call it.
+    pub label: String,
+    /// How many.
+    pub runs: i64,
+    /// How many succeeded.
+    pub succeeded: i64,
+    /// How many rejected some records.
+    pub partial: i64,
+    /// How many failed.
+    pub failed: i64,
+    /// How many are still open.
+    pub active: i64,
+    /// Records read.
+    pub read: i64,
+    /// Records written.
+    pub written: i64,
+    /// Records rejected.
+    pub rejected: i64,
+    /// Records skipped.
+    pub skipped: i64,
+    /// Bytes written.
+    pub bytes: i64,
+    /// The newest run of the flow (groups by flow only), whether it matches or not.
+    pub latest_run_id: Option<String>,
+    /// Its state.
+    pub latest_status: Option<String>,
+}
+
+/// A connector that every matching run read from or wrote to.
+#[derive(Clone, Debug, Deserialize)]
+pub struct SharedConnector {
+    /// Its id.
+    pub connector_id: String,
+    /// Its name.
+    pub name: String,
+    /// Its status now.
+    pub status: String,
+    /// Its authorization now.
+    pub auth_status: String,
+    /// Why it is not healthy.
+    pub reason: Option<String>,
+}
+
+/// Where a page of runs begins: after this run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct After {
+    /// Its time in the list.
+    pub window_at: DateTime<Utc>,
+    /// Its id.
+    pub run: RunId,
+}
+
+/// A page of runs with what is known of all that match.
+#[derive(Clone, Debug)]
+pub struct RunList {
+    /// The page, newest first; open runs come first of all.
+    pub runs: Vec<Run>,
+    /// Of all that match.
+    pub totals: RunTotals,
+    /// The fifty largest groups, and one `other` for the rest.
+    pub groups: Vec<RunGroup>,
+    /// Connectors that all of at least two matching runs share.
+    pub shared: Vec<SharedConnector>,
+}
+
+/// Groups shown at most; the rest is one group `other`.
+const MAX_GROUPS: usize = 50;
+
+/// The shape of a statement: which filters it has and what it groups by.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Shape {
+    flow: bool,
+    connector: bool,
+    status: bool,
+    trigger: bool,
+    after: bool,
+    grouping: RunGrouping,
+}
+
+/// One text per shape, made once and kept for good, so that each is one prepared statement.
+static TEXTS: LazyLock<Mutex<BTreeMap<Shape, &'static str>>> = LazyLock::new(Mutex::default);
+
+impl Shape {
+    fn text(self) -> &'static str {
+        let mut texts = TEXTS.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        texts.entry(self).or_insert_with(|| Box::leak(self.compose().into_boxed_str()))
+    }
+
+    /// Every shape there is.
+    fn all() -> impl Iterator<Item = Self> {
+        RunGrouping::ALL.iter().flat_map(|grouping| {
+            (0..32_u8).map(move |bits| Self {
+                flow: bits & 1 != 0,
+                connector: bits & 2 != 0,
+                status: bits & 4 != 0,
+                trigger: bits & 8 != 0,
+                after: bits & 16 != 0,
+                grouping: *grouping,
+            })
+        })
+    }
+
+    /// `$4..$5` the page's window, `$6..$7` whole hours, `$4..$6` and `$7..$5` the cut hours, `$8` rows,
+    /// `$9` zone, `$10` flow, `$11` connectors, `$12` states, `$13` triggers, `$14, $15` where to go on; the
+    /// unused `parameters` give the types of those that a shape leaves out.
+    fn compose(self) -> String {
+        let filter = |on: bool, text: &'static str| if on { text } else { "" };
+        let flow = filter(self.flow, " and x.flow_id = $10");
+        let connector =
+            filter(self.connector, " and (x.source_connector_id = any ($11) or x.destination_connector_id = any ($11))");
+        let status = filter(self.status, " and x.status = any ($12)");
+        let trigger = filter(self.trigger, " and x.trigger = any ($13)");
+        let after = filter(self.after, " and (x.window_at, x.run_id) < ($14, $15)");
+        let cut = |from: &str, to: &str| {
+            format!(
+                "select coalesce(date_trunc('hour', x.finished_at, 'UTC'), $3), x.flow_id, x.source_connector_id,
+                        x.destination_connector_id, x.trigger, x.status, 1::bigint, x.records_read, x.records_written,
+                        x.records_failed, x.records_skipped, x.bytes_written
+                   from caller cross join lateral (
+                        select * from runs x
+                         where x.customer_id = $1 and caller.id = $1
+                           and x.window_at >= {from} and x.window_at < {to}{flow}{connector}{status}{trigger}
+                        offset 0) x"
+            )
+        };
+        let page = if self.status {
+            format!(
+                "select r.* from unnest($12::text[]) as wanted (status)
+                  cross join lateral (
+                        select * from runs x
+                         where x.customer_id = $1 and caller.id = $1 and x.status = wanted.status
+                           and x.window_at >= $4 and x.window_at < $5{flow}{connector}{trigger}{after}
+                         order by x.window_at desc, x.run_id desc limit $8) r
+                  order by r.window_at desc, r.run_id desc limit $8"
+            )
+        } else {
+            format!(
+                "select * from runs x
+                  where x.customer_id = $1 and caller.id = $1
+                    and x.window_at >= $4 and x.window_at < $5{flow}{connector}{trigger}{after}
+                  order by x.window_at desc, x.run_id desc limit $8"
+            )
+        };
+        let (cut_before, cut_after) = (cut("$4", "$6"), cut("$7", "$5"));
+        let (columns, joins) = (run_columns!(), run_joins!());
+        let sums = "sum(c.runs)::bigint as runs,
+            coalesce(sum(c.runs) filter (where c.status = 'succeeded'), 0)::bigint as succeeded,
+            coalesce(sum(c.runs) filter (where c.status = 'partial'), 0)::bigint as partial,
+            coalesce(sum(c.runs) filter (where c.status = 'failed'), 0)::bigint as failed,
+            coalesce(sum(c.runs) filter (where c.status in ('queued', 'running', 'retrying', 'cancelling')), 0)::bigint as active,
+            sum(c.records_read)::bigint as read, sum(c.records_written)::bigint as written,
+            sum(c.records_failed)::bigint as rejected, sum(c.records_skipped)::bigint as skipped,
+            sum(c.bytes_written)::bigint as bytes";
+        let groups = self.groups(sums);
+        // Which connector runs share is only a question when they were picked by something else.
+        let shared = if self.status || self.flow {
+            "(select jsonb_agg(jsonb_build_object('connector_id', n.connector_id, 'name', n.name, 'status', n.status,
+                        'auth_status', n.auth_status, 'reason', n.status_reasons -> 0 ->> 'message') order by n.name)
+                from (select k.connector_id from cells c
+                       cross join lateral (values (c.source_connector_id), (c.destination_connector_id)) k (connector_id)
+                       group by k.connector_id
+                      having sum(c.runs) >= (select runs from totals) and (select runs from totals) >= 2) k
+                join connectors n on n.customer_id = $1 and n.connector_id = k.connector_id)"
+        } else {
+            "null::jsonb"
+        };
+        format!(
+            "with caller as materialized (
+                select set_config('app.customer_id', live_caller($1, $2, $3), true) as id),
+             parameters as (
+                select $9::text, $10::text, $11::text[], $12::text[], $13::text[], $14::timestamptz, $15::text),
+             cells (hour, flow_id, source_connector_id, destination_connector_id, trigger, status, runs,
+                    records_read, records_written, records_failed, records_skipped, bytes_written) as materialized (
+                select x.hour, x.flow_id, x.source_connector_id, x.destination_connector_id, x.trigger, x.status, x.runs,
+                       x.records_read, x.records_written, x.records_failed, x.records_skipped, x.bytes_written
+                  from caller cross join lateral (
+                       select * from run_stats x
+                        where x.customer_id = $1 and caller.id = $1
+                          and x.hour >= $6 and x.hour < $7{flow}{connector}{status}{trigger}
+                       offset 0) x
+                union all {cut_before}
+                union all {cut_after}),
+             totals as materialized (
+                select coalesce(sum(c.runs), 0)::bigint as runs,
+                       coalesce(sum(c.runs) filter (where c.status = 'succeeded'), 0)::bigint as succeeded,
+                       coalesce(sum(c.runs) filter (where c.status = 'partial'), 0)::bigint as partial,
+                       coalesce(sum(c.runs) filter (where c.status = 'failed'), 0)::bigint as failed,
+                       coalesce(sum(c.runs) filter (where c.status = 'cancelled'), 0)::bigint as cancelled,
+                       coalesce(sum(c.runs) filter (where c.status = 'skipped'), 0)::bigint as skipped,
+                       coalesce(sum(c.runs) filter (where c.status in ('queued', 'running', 'retrying', 'cancelling')), 0)::bigint as active,
+                       coalesce(sum(c.records_read), 0)::bigint as total_read,
+                       coalesce(sum(c.records_written), 0)::bigint as total_written,
+                       coalesce(sum(c.records_failed), 0)::bigint as total_failed,
+                       coalesce(sum(c.records_skipped), 0)::bigint as total_skipped,
+                       coalesce(sum(c.bytes_written), 0)::bigint as total_bytes
+                  from cells c),
+             page as (
+                select {columns}
+                  from caller cross join lateral ({page}) r
+                  {joins})
+             select t.runs, t.succeeded, t.partial, t.failed, t.cancelled, t.skipped, t.active, t.total_read,
+                    t.total_written, t.total_failed, t.total_skipped, t.total_bytes,
+                    (row_number() over ()) = 1 as first_row,
+                    case when (row_number() over ()) = 1 then {groups} end as groups,
+                    case when (row_number() over ()) = 1 then {shared} end as shared, p.*
+               from totals t
+               left join page p on true
+              where (select id from caller) = $1
+              order by p.window_at desc, p.run_id desc"
+        )
+    }
+
+    fn groups(self, sums: &str) -> String {
+        let key = match self.grouping {
+            RunGrouping::None => return "null::jsonb".to_owned(),
+            RunGrouping::Flow => "c.flow_id",
+            RunGrouping::Source => "c.source_connector_id",
+            RunGrouping::Destination => "c.destination_connector_id",
+            RunGrouping::Connector => "k.connector_id",
+            RunGrouping::Status => "c.status",
+            RunGrouping::Trigger => "c.trigger",
+            RunGrouping::Hour => "to_char(date_trunc('hour', c.hour, $9) at time zone $9, 'YYYY-MM-DD HH24:MI')",
+            RunGrouping::Day => "to_char(c.hour at time zone $9, 'YYYY-MM-DD')",
+        };
+        let from = match self.grouping {
+            RunGrouping::Connector => {
+                "cells c cross join lateral (select c.source_connector_id
+                    union select c.destination_connector_id) k (connector_id)"
+            }
+            _ => "cells c",
+        };
+        let label = match self.grouping {
+            RunGrouping::Flow => "(select f.name from flows f where f.customer_id = $1 and f.flow_id = g.key)",
+            RunGrouping::Source | RunGrouping::Destination | RunGrouping::Connector => {
+                "(select n.name from connectors n where n.customer_id = $1 and n.connector_id = g.key)"
+            }
+            _ => "g.key",
+        };
+        let order = match self.grouping {
+            RunGrouping::Hour | RunGrouping::Day => "g.key desc",
+            _ => "g.runs desc, g.key",
+        };
+        let latest = match self.grouping {
+            RunGrouping::Flow => {
+                "left join lateral (select n.run_id, n.status from runs n
+                     where n.customer_id = $1 and n.flow_id = g.key
+                     order by n.window_at desc, n.run_id desc limit 1) l on true"
+            }
+            _ => "left join lateral (select null::text as run_id, null::text as status) l on true",
+        };
+        format!(
+            "(select jsonb_agg(jsonb_build_object('key', g.key, 'label', coalesce({label}, g.key), 'runs', g.runs,
+                    'succeeded', g.succeeded, 'partial', g.partial, 'failed', g.failed, 'active', g.active,
+                    'read', g.read, 'written', g.written, 'rejected', g.rejected, 'skipped', g.skipped,
+                    'bytes', g.bytes, 'latest_run_id', l.run_id, 'latest_status', l.status) order by {order})
+                from (select g.* from (select {key} as key, {sums} from {from} group by 1) g
+                       order by {order} limit {MAX_GROUPS}) g
+                {latest})"
+        )
+    }
+}
+
+/// Every statement of this file.
+pub(super) fn all() -> Vec<&'static str> {
+    Shape::all().map(Shape::text).collect()
+}
+
+impl Reader<'_> {
+    /// A page of at most `limit` runs after `after`, with what is known of all that match.
+    ///
+    /// # Errors
+    /// [`StoreError::NotLive`] when the token was revoked meanwhile; when the database fails, or a row holds
+    /// something this build does not know.
+    pub async fn runs(
+        &self,
+        filter: &RunFilter,
+        grouping: RunGrouping,
+        after: Option<&After>,
+        limit: i64,
+    ) -> Result<RunList, StoreError> {
+        let shape = Shape {
+            flow: filter.flow.is_some(),
+            connector: filter.connectors.is_some(),
+            status: !filter.status.is_empty(),
+            trigger: !filter.trigger.is_empty(),
+            after: after.is_some(),
+            grouping,
+        };
+        let hours = Hours::of(&filter.window);
+        let words = |words: Vec<&'static str>| (!words.is_empty()).then_some(words);
+        let rows: Vec<ListRow> = self
+            .query_as(shape.text())
+            .bind(filter.window.since)
+            .bind(hours.end)
+            .bind(hours.whole_from)
+            .bind(hours.whole_to)
+            .bind(limit)
+            .bind(filter.zone.name())
+            .bind(filter.flow.as_ref().map(|flow| flow.as_str().to_owned()))
+            .bind(filter.connectors.as_ref().map(|ids| ids.iter().map(|id| id.as_str().to_owned()).collect::<Vec<_>>()))
+            .bind(words(filter.status.iter().map(|status| status.as_str()).collect()))
+            .bind(words(filter.trigger.iter().map(|trigger| trigger.as_str()).collect()))
+            .bind(after.map(|after| after.window_at))
+            .bind(after.map(|after| after.run.as_str().to_owned()))
+            .fetch_all(self.store().pool())
+            .await?;
+        let first = rows.iter().find(|row| row.first).ok_or(StoreError::NotLive)?;
+        let totals = first.totals.clone();
+        let mut groups = first.groups.clone();
+        add_other(&mut groups, &totals, grouping);
+        let shared = first.shared.clone();
+        let runs = rows.into_iter().filter_map(|row| row.run).map(Run::try_from).collect::<Result<_, _>>()?;
+        Ok(RunList { runs, totals, groups, shared })
+    }
+}
+
+/// What the groups beyond the largest fifty come to. Groups by connector overlap and add up to nothing.
+fn add_other(groups: &mut Vec<RunGroup>, totals: &RunTotals, grouping: RunGrouping) {
+    let shown: i64 = groups.iter().map(|group| group.runs).sum();
+    if groups.len() < MAX_GROUPS || shown >= totals.runs || grouping == RunGrouping::Connector {
+        return;
+    }
+    let rest = |total: i64, of: fn(&RunGroup) -> i64| total - groups.iter().map(of).sum::<i64>();
+    groups.push(RunGroup {
+        key: "other".to_owned(),
+        label: "other".to_owned(),
+        runs: totals.runs - shown,
+        succeeded: rest(totals.succeeded, |group| group.succeeded),
+        partial: rest(totals.partial, |group| group.partial),
+        failed: rest(totals.failed, |group| group.failed),
+        active: rest(totals.active, |group| group.active),
+        read: rest(totals.total_read, |group| group.read),
+        written: rest(totals.total_written, |group| group.written),
+        rejected: rest(totals.total_failed, |group| group.rejected),
+        skipped: rest(totals.total_skipped, |group| group.skipped),
+        bytes: rest(totals.total_bytes, |group| group.bytes),
+        latest_run_id: None,
+        latest_status: None,
+    });
+}
+
+/// The whole hours inside a window, and its end with the open runs in or out.
+pub(super) struct Hours {
+    pub(super) whole_from: DateTime<Utc>,
+    pub(super) whole_to: DateTime<Utc>,
+    pub(super) end: DateTime<Utc>,
+}
+
+impl Hours {
+    pub(super) fn of(window: &Window) -> Self {
+        let hour = TimeDelta::hours(1);
+        let floor = |moment: DateTime<Utc>| moment.duration_trunc(hour).unwrap_or(moment);
+        let from = floor(window.since);
+        let from = if from == window.since { from } else { from + hour };
+        let to = floor(window.until);
+        // A window inside one hour is all cut: [since, until) and nothing else.
+        let (whole_from, whole_to) = if from >= to { (window.until, window.until) } else { (from, to) };
+        let end = if window.reaches_now { open_window() + hour } else { window.until };
+        Self { whole_from, whole_to, end }
+    }
+}
+
+struct ListRow {
+    first: bool,
+    totals: RunTotals,
+    groups: Vec<RunGroup>,
+    shared: Vec<SharedConnector>,
+    run: Option<RunRow>,
+}
+
+impl FromRow<'_, PgRow> for ListRow {
+    fn from_row(row: &PgRow) -> Result<Self, sqlx::Error> {
+        let groups: Option<Json<Vec<RunGroup>>> = row.try_get("groups")?;
+        let shared: Option<Json<Vec<SharedConnector>>> = row.try_get("shared")?;
+        let run = row.try_get::<Option<String>, _>("run_id")?;
+        Ok(Self {
+            first: row.try_get("first_row")?,
+            totals: RunTotals::from_row(row)?,
+            groups: groups.map(|json| json.0).unwrap_or_default(),
+            shared: shared.map(|json| json.0).unwrap_or_default(),
+            run: run.map(|_| RunRow::from_row(row)).transpose()?,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_window_is_whole_hours_and_two_cut_ones() {
+        let window = |since: &str, until: &str| Window {
+            since: since.parse().unwrap(),
+            until: until.parse().unwrap(),
+            label: None,
+            reaches_now: false,
+        };
+        let hours = Hours::of(&window("2026-11-20T08:07:00Z", "2026-11-21T08:07:00Z"));
+        assert_eq!(hours.whole_from.to_rfc3339(), "2026-11-20T09:00:00+00:00");
+        assert_eq!(hours.whole_to.to_rfc3339(), "2026-11-21T08:00:00+00:00");
+        let inside = Hours::of(&window("2026-11-21T08:07:00Z", "2026-11-21T08:37:00Z"));
+        assert_eq!((inside.whole_from, inside.whole_to), (inside.end, inside.end));
+        let even = Hours::of(&window("2026-11-20T08:00:00Z", "2026-11-20T09:00:00Z"));
+        assert_eq!(even.whole_from.to_rfc3339(), "2026-11-20T08:00:00+00:00");
+        assert_eq!(even.whole_to, even.end);
+        let across = Hours::of(&window("2026-11-20T08:30:00Z", "2026-11-20T09:30:00Z"));
+        assert!(across.whole_from >= across.whole_to || across.whole_from == across.end);
+    }
+}

@@ -1,0 +1,504 @@
+//! Runs, read: one row, and the columns that every list of runs shows.
+
+use chrono::{DateTime, Utc};
+use serde::Deserialize;
+use sqlx::FromRow;
+use sqlx::types::Json;
+
+use super::{Reader, StoreError};
+use crate::domain::connector::ConnectorStatus;
+use crate::domain::error_class::ErrorClass;
+use crate::domain::flow::FlowState;
+use crate::domain::ids::{ConnectorId, FlowId, RunId};
+use crate::domain::run::{ReasonCode, Records, RunStatus, Trigger};
+
+/// The columns of [`RunRow`], over `r` (runs), `f` (flows), `sc` and `dc` (the connectors as of the run).
+macro_rules! run_columns {
+    () => {
+        "r.run_id, r.flow_id, f.name as flow_name, f.state as flow_state, r.status, r.reason_code, r.reason_message,
+         r.trigger, r.triggered_by, r.trigger_note, r.retry_of, r.flow_version,
+         r.source_connector_id, sc.name as source_name, sc.service as source_service, sc.status as source_status,
+         r.destination_connector_id, dc.name as destination_name, dc.service as destination_service,
+         dc.status as destination_status, f.source_objects, f.destination_objects,
+         r.scheduled_for, r.queued_at, r.started_at, r.finished_at, r.window_at, r.phase, r.attempt, r.max_attempts,
+         r.records_read, r.records_written, r.records_failed, r.records_skipped, r.records_estimated,
+         r.bytes_read, r.bytes_written, r.error_groups, r.top_error_class"
+    };
+}
+
+/// What [`run_columns`] stands on, after the `from runs r`.
+macro_rules! run_joins {
+    () => {
+        "join flows f on f.customer_id = $1 and f.flow_id = r.flow_id
+         join connectors sc on sc.customer_id = $1 and sc.connector_id = r.source_connector_id
+         join connectors dc on dc.customer_id = $1 and dc.connector_id = r.destination_connector_id"
+    };
+}
+pub(super) use {run_columns, run_joins};
+
+statements! {
+    RUN = tenant "
+        select ", run_columns!(), ",
+               coalesce((select jsonb_agg(jsonb_build_object('attempt', a.attempt, 'status', a.status,
+                            'started_at', a.started_at, 'finished_at', a.finished_at,
+                            'records_written', a.records_written, 'error_class', a.error_class, 'message', a.message)
+                            order by a.attempt)
+                           from run_attempts a where a.customer_id = $1 and a.run_id = r.run_id), '[]') as attempts,
+               coalesce((select jsonb_agg(jsonb_build_object('at', e.at, 'kind', e.kind, 'message', e.message) order by e.seq)
+                           from (select * from run_events e where e.customer_id = $1 and e.run_id = r.run_id
+                                  order by e.seq desc limit 40) e), '[]') as events,
+               coalesce((select jsonb_agg(g order by g.count desc, g.key)
+                           from (select eg.error_class as key, sum(c.count)::bigint as count
+                                   from run_error_counts c
+                                   join error_groups eg on eg.customer_id = $1 and eg.group_id = c.group_id
+                                  where c.customer_id = $1 and c.run_id = r.run_id
+                                  group by eg.error_class) g), '[]') as errors,
+               (select to_jsonb(p) from (
+                    select p.run_id, p.status, p.started_at, p.finished_at, p.flow_version, p.records_read,
+                           p.records_written, p.records_failed, p.records_skipped, p.reason_code
+                      from runs p
+                     where p.customer_id = $1 and p.flow_id = r.flow_id
+                       and (p.window_at, p.run_id) < (r.window_at, r.run_id)
+                       and p.status in ('succeeded', 'partial', 'failed', 'cancelled')
+                     order by p.window_at desc, p.run_id desc limit 1) p) as previous_run,
+               (select to_jsonb(p) from (
+                    select p.run_id, p.status, p.started_at, p.finished_at, p.flow_version, p.records_read,
+                           p.records_written, p.records_failed, p.records_skipped, p.reason_code
+                      from runs p
+                     where p.customer_id = $1 and p.flow_id = r.flow_id
+                       and (p.window_at, p.run_id) > (r.window_at, r.run_id)
+                       and p.status in ('succeeded', 'partial', 'failed', 'cancelled')
+                     order by p.window_at, p.run_id limit 1) p) as next_run,
+               to_jsonb(s) as last_success,
+               coalesce((select jsonb_agg(jsonb_build_object('version', v.version, 'at', v.created_at,
+                            'by', v.created_by, 'summary', v.summary) order by v.version)
+                           from flow_versions v
+                          where v.customer_id = $1 and v.flow_id = r.flow_id
+                            and v.version > s.flow_version and v.version <= r.flow_version), '[]') as versions,
+               coalesce((select jsonb_agg(jsonb_build_object('at', l.at, 'action', l.action, 'by', l.actor_label,
+                            'message', l.message) order by l.at)
+                           from (select * from audit_log l
+                                  where l.customer_id = $1 and l.target_id in (r.flow_id, r.source_connector_id, r.destination_connector_id)
+                                    and l.action <> 'run.triggered'
+                                    and l.at > coalesce(s.finished_at, r.queued_at)
+                                    and l.at <= coalesce(r.finished_at + interval '6 hours', $3)
+                                  order by l.at limit 12) l), '[]') as changes,
+               (select count(*) from (
+                    select 1 from runs q
+                     where q.customer_id = $1 and q.origin = 'native' and q.status in ('queued', 'retrying')
+                       and r.status = 'queued'
+                       and (q.priority, q.available_at, q.run_id) <= (r.priority, r.available_at, r.run_id)
+                     limit 1000) w) as queue_position,
+               (select percentile_cont(0.5) within group (order by extract(epoch from d.finished_at - d.started_at) * 1000)
+                  from (select d.finished_at, d.started_at from runs d
+                         where d.customer_id = $1 and d.flow_id = r.flow_id and d.status = 'succeeded'
+                           and d.started_at is not null
+                         order by d.window_at desc, d.run_id desc limit 20) d)::bigint as median_ms
+          from runs r
+          ", run_joins!(), "
+          left join lateral (
+               select p.run_id, p.status, p.started_at, p.finished_at, p.flow_version, p.records_read,
+                      p.records_written, p.records_failed, p.records_skipped, p.reason_code
+                 from runs p
+                where p.customer_id = $1 and p.flow_id = r.flow_id and p.status = 'succeeded'
+                  and (p.window_at, p.run_id) < (r.window_at, r.run_id)
+                order by p.window_at desc, p.run_id desc limit 1) s on true
+         where r.customer_id = $1 and caller.id = $1 and r.run_id = $4
+         limit 1";
+    RUN_STATE = tenant "
+        select r.status, r.records_read, r.records_written, r.records_failed, r.records_skipped, r.records_estimated
+          from runs r
+         where r.customer_id = $1 and caller.id = $1 and r.run_id = $4
+         limit 1";
+}
+
+/// A run as lists show it.
+#[derive(Clone, Debug)]
+pub struct Run {
+    /// Its id.
+    pub id: RunId,
+    /// The flow that ran.
+    pub flow: FlowId,
+    /// The flow's name today.
+    pub flow_name: String,
+    /// The flow's state today.
+    pub flow_state: FlowState,
+    /// Where the run is.
+    pub status: RunStatus,
+    /// Why it ended so.
+    pub reason_code: Option<ReasonCode>,
+    /// The same in words.
+    pub reason: Option<String>,
+    /// What caused it.
+    pub trigger: Trigger,
+    /// Who caused it, in words.
+    pub triggered_by: Option<String>,
+    /// The reason they gave.
+    pub note: Option<String>,
+    /// The run that it repeats.
+    pub retry_of: Option<String>,
+    /// The version of the flow that ran.
+    pub version: i32,
+    /// Where records came from, as of the run.
+    pub source: Side,
+    /// Where they went.
+    pub destination: Side,
+    /// When its schedule wanted it.
+    pub scheduled_for: Option<DateTime<Utc>>,
+    /// When it was queued.
+    pub queued_at: DateTime<Utc>,
+    /// When its first attempt started.
+    pub started_at: Option<DateTime<Utc>>,
+    /// When it ended.
+    pub finished_at: Option<DateTime<Utc>>,
+    /// The time that windows and lists go by.
+    pub window_at: DateTime<Utc>,
+    /// What it is doing.
+    pub phase: Option<String>,
+    /// Its current or last attempt, from 1; 0 before the first.
+    pub attempt: i32,
+    /// How many attempts it has.
+    pub max_attempts: i32,
+    /// What happened to its records.
+    pub records: Records,
+    /// How many records the source holds, where it can tell.
+    pub estimated: Option<i64>,
+    /// Bytes read.
+    pub bytes_read: i64,
+    /// Bytes written.
+    pub bytes_written: i64,
+    /// How many kinds of error.
+    pub error_groups: i32,
+    /// The class of most of them.
+    pub top_error_class: Option<ErrorClass>,
+}
+
+/// One end of a flow or run.
+#[derive(Clone, Debug)]
+pub struct Side {
+    /// The connector.
+    pub connector: ConnectorId,
+    /// Its name.
+    pub name: String,
+    /// The service behind it.
+    pub service: String,
+    /// Its status now.
+    pub status: ConnectorStatus,
+    /// The objects that the flow reads or writes there.
+    pub objects: Vec<String>,
+}
+
+impl Run {
+    /// How long it ran: to its end, or so far.
+    pub fn duration_ms(&self, now: DateTime<Utc>) -> Option<i64> {
+        let started = self.started_at?;
+        Some((self.finished_at.unwrap_or(now) - started).num_milliseconds().max(0))
+    }
+}
+
+#[derive(FromRow)]
+pub(super) struct RunRow {
+    run_id: String,
+    flow_id: String,
+    flow_name: String,
+    flow_state: String,
+    status: String,
+    reason_code: Option<String>,
+    reason_message: Option<String>,
+    trigger: String,
+    triggered_by: Option<String>,
+    trigger_note: Option<String>,
+    retry_of: Option<String>,
+    flow_version: i32,
+    source_connector_id: String,
+    source_name: String,
+    source_service: String,
+    source_status: String,
+    destination_connector_id: String,
+    destination_name: String,
+    destination_service: String,
+    destination_status: String,
+    source_objects: Vec<String>,
+    destination_objects: Vec<String>,
+    scheduled_for: Option<DateTime<Utc>>,
+    queued_at: DateTime<Utc>,
+    started_at: Option<DateTime<Utc>>,
+    finished_at: Option<DateTime<Utc>>,
+    window_at: DateTime<Utc>,
+    phase: Option<String>,
+    attempt: i32,
+    max_attempts: i32,
+    records_read: i64,
+    records_written: i64,
+    records_failed: i64,
+    records_skipped: i64,
+    records_estimated: Option<i64>,
+    bytes_read: i64,
+    bytes_written: i64,
+    error_groups: i32,
+    top_error_class: Option<String>,
+}
+
+impl TryFrom<RunRow> for Run {
+    type Error = StoreError;
+
+    fn try_from(row: RunRow) -> Result<Self, StoreError> {
+        let wrong = |column| move || StoreError::inconsistent("runs", column);
+        Ok(Self {
+            id: RunId::parse(&row.run_id).map_err(|_| StoreError::inconsistent("runs", "run_id"))?,
+            flow: FlowId::parse(&row.flow_id).map_err(|_| StoreError::inconsistent("runs", "flow_id"))?,
+            flow_name: row.flow_name,
+            flow_state: FlowState::parse(&row.flow_state).ok_or_else(wrong("flow_state"))?,
+            status: RunStatus::parse(&row.status).ok_or_else(wrong("status"))?,
+            reason_code: row
+                .reason_code
+                .map(|code| ReasonCode::parse(&code).ok_or_else(wrong("reason_code")))
+                .transpose()?,
+            reason: row.reason_message,
+            trigger: Trigger::parse(&row.trigger).ok_or_else(wrong("trigger"))?,
+            triggered_by: row.triggered_by,
+            note: row.trigger_note,
+            retry_of: row.retry_of,
+            version: row.flow_version,
+            source: side(
+                &row.source_connector_id,
+                row.source_name,
+                row.source_service,
+                &row.source_status,
+                row.source_objects,
+            )?,
+            destination: side(
+                &row.destination_connector_id,
+                row.destination_name,
+                row.destination_service,
+                &row.destination_status,
+                row.destination_objects,
+            )?,
+            scheduled_for: row.scheduled_for,
+            queued_at: row.queued_at,
+            started_at: row.started_at,
+            finished_at: row.finished_at,
+            window_at: row.window_at,
+            phase: row.phase,
+            attempt: row.attempt,
+            max_attempts: row.max_attempts,
+            records: Records::new(row.records_read, row.records_written, row.records_failed, row.records_skipped),
+            estimated: row.records_estimated,
+            bytes_read: row.bytes_read,
+            bytes_written: row.bytes_written,
+            error_groups: row.error_groups,
+            top_error_class: row
+                .top_error_class
+                .map(|class| ErrorClass::parse(&class).ok_or_else(wrong("top_error_class")))
+                .transpose()?,
+        })
+    }
+}
+
+/// One end of a flow or run, from its columns.
+pub(super) fn side(
+    connector: &str,
+    name: String,
+    service: String,
+    status: &str,
+    objects: Vec<String>,
+) -> Result<Side, StoreError> {
+    Ok(Side {
+        connector: ConnectorId::parse(connector)
+            .map_err(|_| StoreError::inconsistent("connectors", "connector_id"))?,
+        name,
+        service,
+        status: ConnectorStatus::parse(status).ok_or(StoreError::inconsistent("connectors", "status"))?,
+        objects,
+    })
+}
+
+/// Everything there is to say of one run.
+#[derive(Clone, Debug)]
+pub struct RunDetail {
+    /// The run.
+    pub run: Run,
+    /// Its attempts, first to last.
+    pub attempts: Vec<Attempt>,
+    /// Its last forty events, in order.
+    pub events: Vec<Event>,
+    /// Its errors by class, most first.
+    pub errors: Vec<ClassCount>,
+    /// The run of the flow that ended before it.
+    pub previous_run: Option<Neighbour>,
+    /// The run of the flow that ended after it.
+    pub next_run: Option<Neighbour>,
+    /// The last run before it that succeeded.
+    pub last_success: Option<Neighbour>,
+    /// Versions of the flow made since then, up to the one that ran.
+    pub versions: Vec<VersionChange>,
+    /// What people did to the flow and its connectors since then, until six hours after the run.
+    pub changes: Vec<Change>,
+    /// Its place in the customer's queue, from 1; 0 when it is not queued.
+    pub queue_position: i64,
+    /// Median duration of the flow's last twenty successful runs.
+    pub median_ms: Option<i64>,
+}
+
+/// One try of a run.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Attempt {
+    /// From 1.
+    pub attempt: i32,
+    /// How it went.
+    pub status: String,
+    /// When it started.
+    pub started_at: DateTime<Utc>,
+    /// When it ended.
+    pub finished_at: Option<DateTime<Utc>>,
+    /// Records it wrote.
+    pub records_written: i64,
+    /// What went wrong.
+    pub error_class: Option<String>,
+    /// The same in words.
+    pub message: Option<String>,
+}
+
+/// A line of the timeline.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Event {
+    /// When.
+    pub at: DateTime<Utc>,
+    /// What sort of thing happened.
+    pub kind: String,
+    /// One sentence.
+    pub message: String,
+}
+
+/// How many errors of a class a run had.
+#[derive(Clone, Debug, Deserialize)]
+pub struct ClassCount {
+    /// The class.
+    pub key: String,
+    /// How many.
+    pub count: i64,
+}
+
+/// A run beside another one.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Neighbour {
+    /// Its id.
+    pub run_id: String,
+    /// How it ended.
+    pub status: RunStatus,
+    /// When it started.
+    pub started_at: Option<DateTime<Utc>>,
+    /// When it ended.
+    pub finished_at: Option<DateTime<Utc>>,
+    /// The version of the flow that ran.
+    pub flow_version: i32,
+    /// Records read.
+    pub records_read: i64,
+    /// Records written.
+    pub records_written: i64,
+    /// Records rejected.
+    pub records_failed: i64,
+    /// Records skipped.
+    pub records_skipped: i64,
+    /// Why it ended so.
+    pub reason_code: Option<String>,
+}
+
+/// A version of a flow, as a change.
+#[derive(Clone, Debug, Deserialize)]
+pub struct VersionChange {
+    /// Its number.
+    pub version: i32,
+    /// When it was made.
+    pub at: DateTime<Utc>,
+    /// By whom.
+    pub by: Option<String>,
+    /// What changed.
+    pub summary: Option<String>,
+}
+
+/// Something that people did to a flow or connector.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Change {
+    /// When.
+    pub at: DateTime<Utc>,
+    /// What, e.g. `flow.paused`.
+    pub action: String,
+    /// Who.
+    pub by: Option<String>,
+    /// Their words.
+    pub message: Option<String>,
+}
+
+#[derive(FromRow)]
+struct DetailRow {
+    #[sqlx(flatten)]
+    run: RunRow,
+    attempts: Json<Vec<Attempt>>,
+    events: Json<Vec<Event>>,
+    errors: Json<Vec<ClassCount>>,
+    previous_run: Option<Json<Neighbour>>,
+    next_run: Option<Json<Neighbour>>,
+    last_success: Option<Json<Neighbour>>,
+    versions: Json<Vec<VersionChange>>,
+    changes: Json<Vec<Change>>,
+    queue_position: i64,
+    median_ms: Option<i64>,
+}
+
+/// What a wait looks at again and again.
+#[derive(Clone, Debug, FromRow)]
+pub struct RunProgress {
+    status: String,
+    records_read: i64,
+    records_written: i64,
+    records_failed: i64,
+    records_skipped: i64,
+    /// How many records the source holds, where it can tell.
+    pub records_estimated: Option<i64>,
+}
+
+impl RunProgress {
+    /// Whether the run has ended.
+    pub fn is_final(&self) -> bool {
+        RunStatus::parse(&self.status).is_some_and(RunStatus::is_final)
+    }
+
+    /// What happened to its records so far.
+    pub fn records(&self) -> Records {
+        Records::new(self.records_read, self.records_written, self.records_failed, self.records_skipped)
+    }
+}
+
+impl Reader<'_> {
+    /// Everything there is to say of a run, or `None` when the customer has no run with that id.
+    ///
+    /// # Errors
+    /// When the database fails, or the row holds something this build does not know.
+    pub async fn run(&self, id: &RunId) -> Result<Option<RunDetail>, StoreError> {
+        let row: Option<DetailRow> =
+            self.query_as(RUN).bind(id.as_str().to_owned()).fetch_optional(self.store().pool()).await?;
+        let Some(row) = row else { return Ok(None) };
+        Ok(Some(RunDetail {
+            run: row.run.try_into()?,
+            attempts: row.attempts.0,
+            events: row.events.0,
+            errors: row.errors.0,
+            previous_run: row.previous_run.map(|json| json.0),
+            next_run: row.next_run.map(|json| json.0),
+            last_success: row.last_success.map(|json| json.0),
+            versions: row.versions.0,
+            changes: row.changes.0,
+            queue_position: row.queue_position,
+            median_ms: row.median_ms,
+        }))
+    }
+
+    /// How far a run is, or `None` when the customer has no run with that id.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn run_progress(&self, id: &RunId) -> Result<Option<RunProgress>, StoreError> {
+        Ok(self.query_as(RUN_STATE).bind(id.as_str().to_owned()).fetch_optional(self.store().pool()).await?)
+    }
+}

@@ -1,0 +1,92 @@
+//! What callers use: permits leased from the customer's bucket, and usage counted per token and tool.
+
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+
+use super::{Store, StoreError, Tenancy};
+use crate::domain::ids::TokenId;
+
+statements! {
+    LEASE = plain "select granted, retry_after_s, left_over from lease_permits($1, $2, $3)";
+    FLUSH = plain "select flush_usage($1, $2, $3, $4, $5, $6, $7, $8, $9)";
+}
+
+/// What came of asking for permits.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Permits {
+    /// Some requests may be served.
+    Granted {
+        /// How many.
+        permits: u32,
+        /// How many the bucket still holds.
+        left: u32,
+    },
+    /// None now; the wait until one is.
+    Exhausted(Duration),
+}
+
+/// What one token did with one tool since the last flush.
+#[derive(Clone, Debug)]
+pub struct Used {
+    /// Whose token.
+    pub tenancy: Tenancy,
+    /// Which token.
+    pub token: TokenId,
+    /// Which tool; `-` for requests that called none.
+    pub tool: String,
+    /// How many calls.
+    pub calls: i64,
+    /// Of these, answered with an error.
+    pub errors: i64,
+    /// Their time in all, in milliseconds.
+    pub duration_ms: i64,
+    /// When the last was.
+    pub last_used_at: DateTime<Utc>,
+    /// By which client, as it calls itself.
+    pub client: Option<String>,
+    /// From which address.
+    pub ip: Option<String>,
+}
+
+impl Store {
+    /// Takes up to `wanted` permits from the customer's bucket.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn lease_permits(&self, tenancy: &Tenancy, wanted: u32) -> Result<Permits, StoreError> {
+        let row: Option<(i32, f64, f64)> = sqlx::query_as(LEASE)
+            .bind(tenancy.customer().as_str())
+            .bind(i32::try_from(wanted).unwrap_or(i32::MAX))
+            .bind(self.now())
+            .fetch_optional(self.pool())
+            .await?;
+        let (granted, retry_after_s, left) = row.ok_or(StoreError::NotLive)?;
+        Ok(match u32::try_from(granted) {
+            Ok(permits) if permits > 0 => Permits::Granted { permits, left: left.max(0.0) as u32 },
+            _ => Permits::Exhausted(Duration::from_secs_f64(retry_after_s.clamp(0.001, 86_400.0))),
+        })
+    }
+
+    /// Adds what this process counted since its last flush, in one statement for all customers.
+    ///
+    /// # Errors
+    /// When the database fails; nothing was added then.
+    pub async fn flush_usage(&self, used: &[Used]) -> Result<(), StoreError> {
+        let texts = |of: fn(&Used) -> String| used.iter().map(of).collect::<Vec<_>>();
+        let numbers = |of: fn(&Used) -> i64| used.iter().map(of).collect::<Vec<_>>();
+        sqlx::query(FLUSH)
+            .bind(texts(|u| u.tenancy.customer().to_string()))
+            .bind(texts(|u| u.token.to_string()))
+            .bind(texts(|u| u.tool.clone()))
+            .bind(numbers(|u| u.calls))
+            .bind(numbers(|u| u.errors))
+            .bind(numbers(|u| u.duration_ms))
+            .bind(used.iter().map(|u| u.last_used_at).collect::<Vec<_>>())
+            .bind(used.iter().map(|u| u.client.clone()).collect::<Vec<_>>())
+            .bind(used.iter().map(|u| u.ip.clone()).collect::<Vec<_>>())
+            .execute(self.pool())
+            .await?;
+        Ok(())
+    }
+}

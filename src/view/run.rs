@@ -1,0 +1,425 @@
+//! Runs as they are told.
+
+use chrono::{DateTime, Utc};
+use chrono_tz::Tz;
+use schemars::JsonSchema;
+use serde::Serialize;
+
+use super::text;
+use crate::domain::run::{Records, RunStatus};
+use crate::store::flows::RunBrief;
+use crate::store::run_lists::{RunGroup, RunTotals, SharedConnector};
+use crate::store::runs::{Neighbour, Run, Side};
+
+/// One end of a flow or run.
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+pub struct SideView {
+    /// Connector id.
+    pub connector_id: String,
+    /// Connector name.
+    pub connector: String,
+    /// Service behind it.
+    pub service: String,
+    /// First object read or written.
+    pub object: String,
+    /// All of them, where there are several.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub objects: Vec<String>,
+    /// Connector status now.
+    pub status: String,
+}
+
+impl From<&Side> for SideView {
+    fn from(side: &Side) -> Self {
+        Self {
+            connector_id: side.connector.to_string(),
+            connector: text::line(&side.name),
+            service: text::line(&side.service),
+            object: side.objects.first().map(|object| text::line(object)).unwrap_or_default(),
+            objects: if side.objects.len() > 1 { side.objects.iter().map(|o| text::line(o)).collect() } else { vec![] },
+            status: side.status.to_string(),
+        }
+    }
+}
+
+impl SideView {
+    /// `HubSpot (Marketing)/contacts`, with a count of further objects.
+    pub fn in_words(&self) -> String {
+        let more = match self.objects.len() {
+            0 | 1 => String::new(),
+            n => format!(" (+{} more)", n - 1),
+        };
+        format!("{}/{}{more}", self.connector, self.object)
+    }
+}
+
+/// A run as lists show it.
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+pub struct RunView {
+    /// Run id.
+    pub run_id: String,
+    /// Flow id.
+    pub flow_id: String,
+    /// Flow name.
+    pub flow: String,
+    /// Where the run is.
+    pub status: String,
+    /// Why it ended so.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason_code: Option<String>,
+    /// The same in words.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// What caused it.
+    pub trigger: String,
+    /// Where records came from.
+    pub source: SideView,
+    /// Where they went.
+    pub destination: SideView,
+    /// Queued at.
+    pub queued_at: DateTime<Utc>,
+    /// Started at.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub started_at: Option<DateTime<Utc>>,
+    /// Finished at.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub finished_at: Option<DateTime<Utc>>,
+    /// Duration in milliseconds, so far if it is still going.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub duration_ms: Option<i64>,
+    /// Record counts.
+    pub records: Records,
+    /// Bytes written.
+    pub bytes_written: i64,
+    /// Kinds of error.
+    pub error_groups: i32,
+    /// Class of most errors.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub top_error_class: Option<String>,
+    /// Attempt, from 1.
+    pub attempt: i32,
+    /// The run it repeats.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub retry_of: Option<String>,
+}
+
+impl RunView {
+    /// `run` as seen at `now`.
+    pub fn new(run: &Run, now: DateTime<Utc>) -> Self {
+        Self {
+            run_id: run.id.to_string(),
+            flow_id: run.flow.to_string(),
+            flow: text::line(&run.flow_name),
+            status: run.status.to_string(),
+            reason_code: run.reason_code.map(|code| code.to_string()),
+            reason: run.reason.as_deref().map(text::line),
+            trigger: run.trigger.to_string(),
+            source: (&run.source).into(),
+            destination: (&run.destination).into(),
+            queued_at: run.queued_at,
+            started_at: run.started_at,
+            finished_at: run.finished_at,
+            duration_ms: run.duration_ms(now),
+            records: run.records,
+            bytes_written: run.bytes_written,
+            error_groups: run.error_groups,
+            top_error_class: run.top_error_class.map(|class| class.to_string()),
+            attempt: run.attempt,
+            retry_of: run.retry_of.clone(),
+        }
+    }
+}
+
+/// A run as one line; with the flow and connectors when the list is of several flows.
+pub fn line(run: &Run, now: DateTime<Utc>, zone: Tz, across_flows: bool) -> String {
+    let mut parts = vec![run.id.to_string()];
+    if across_flows {
+        parts.push(text::line(&run.flow_name));
+    }
+    parts.push(match run.reason_code {
+        Some(code) => format!("{} ({code})", run.status),
+        None => run.status.to_string(),
+    });
+    parts.push(run.trigger.to_string());
+    parts.push(when(run, now, zone));
+    if let Some(duration) = run.duration_ms(now) {
+        parts.push(text::duration(duration));
+    }
+    parts.push(records(&run.records));
+    if across_flows {
+        parts.push(format!("{} → {}", text::line(&run.source.name), text::line(&run.destination.name)));
+    }
+    if let Some(class) = run.top_error_class {
+        parts.push(format!("top error {class}"));
+    }
+    parts.join(" | ")
+}
+
+fn when(run: &Run, now: DateTime<Utc>, zone: Tz) -> String {
+    match (run.started_at, run.finished_at) {
+        (_, Some(finished)) if run.status == RunStatus::Skipped => {
+            format!("skipped {}", text::moment_and_age(finished, now, zone))
+        }
+        (Some(started), _) => format!("started {}", text::moment_and_age(started, now, zone)),
+        (None, _) => format!("queued {}", text::moment_and_age(run.queued_at, now, zone)),
+    }
+}
+
+/// `4,812 processed (3,561 written, 1,203 failed, 48 skipped)`.
+pub fn records(records: &Records) -> String {
+    format!(
+        "{} processed ({} written, {} failed, {} skipped)",
+        text::count(records.processed),
+        text::count(records.written),
+        text::count(records.failed),
+        text::count(records.skipped)
+    )
+}
+
+/// A run in a few words.
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+pub struct RunBriefView {
+    /// Run id.
+    pub run_id: String,
+    /// Where it is.
+    pub status: String,
+    /// Started at.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub started_at: Option<DateTime<Utc>>,
+    /// Finished at.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub finished_at: Option<DateTime<Utc>>,
+    /// Duration in milliseconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub duration_ms: Option<i64>,
+    /// Record counts.
+    pub records: Records,
+    /// Why it ended so.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason_code: Option<String>,
+    /// The flow version that ran.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub flow_version: Option<i32>,
+}
+
+fn span(started: Option<DateTime<Utc>>, finished: Option<DateTime<Utc>>) -> Option<i64> {
+    Some((finished? - started?).num_milliseconds())
+}
+
+impl From<&RunBrief> for RunBriefView {
+    fn from(run: &RunBrief) -> Self {
+        Self {
+            run_id: run.run_id.clone(),
+            status: run.status.to_string(),
+            started_at: run.started_at,
+            finished_at: run.finished_at,
+            duration_ms: span(run.started_at, run.finished_at),
+            records: run.records(),
+            reason_code: run.reason_code.clone(),
+            flow_version: None,
+        }
+    }
+}
+
+impl From<&Neighbour> for RunBriefView {
+    fn from(run: &Neighbour) -> Self {
+        Self {
+            run_id: run.run_id.clone(),
+            status: run.status.to_string(),
+            started_at: run.started_at,
+            finished_at: run.finished_at,
+            duration_ms: span(run.started_at, run.finished_at),
+            records: Records::new(run.records_read, run.records_written, run.records_failed, run.records_skipped),
+            reason_code: run.reason_code.clone(),
+            flow_version: Some(run.flow_version),
+        }
+    }
+}
+
+impl RunBriefView {
+    /// `2026-11-21 08:05 +01:00 failed AUTH_EXPIRED (run_…)`.
+    pub fn in_words(&self, now: DateTime<Utc>, zone: Tz) -> String {
+        let at = self.started_at.or(self.finished_at);
+        let at = at.map(|at| format!("{} ", text::moment_and_age(at, now, zone))).unwrap_or_default();
+        let why = self.reason_code.as_deref().map(|code| format!(" {code}")).unwrap_or_default();
+        let failed = match self.records.failed {
+            0 => String::new(),
+            n => format!(", {} of {} failed", text::count(n), text::count(self.records.written + n)),
+        };
+        format!("{at}{}{why}{failed} ({})", self.status, self.run_id)
+    }
+}
+
+/// Figures of all runs that match.
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+pub struct TotalsView {
+    /// How many runs.
+    pub runs: i64,
+    /// Succeeded.
+    pub succeeded: i64,
+    /// Finished with rejected records.
+    pub partial: i64,
+    /// Failed.
+    pub failed: i64,
+    /// Cancelled.
+    pub cancelled: i64,
+    /// Never started.
+    pub skipped: i64,
+    /// Still open.
+    pub active: i64,
+    /// Record counts.
+    pub records: Records,
+    /// Bytes written.
+    pub bytes_written: i64,
+    /// failed / (succeeded + partial + failed); absent when that is 0.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub run_failure_rate: Option<f64>,
+    /// records failed / (written + failed); absent when that is 0.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub record_error_rate: Option<f64>,
+}
+
+impl From<&RunTotals> for TotalsView {
+    fn from(totals: &RunTotals) -> Self {
+        Self {
+            runs: totals.runs,
+            succeeded: totals.succeeded,
+            partial: totals.partial,
+            failed: totals.failed,
+            cancelled: totals.cancelled,
+            skipped: totals.skipped,
+            active: totals.active,
+            records: totals.records(),
+            bytes_written: totals.total_bytes,
+            run_failure_rate: totals.failure_rate(),
+            record_error_rate: totals.records().error_rate(),
+        }
+    }
+}
+
+impl TotalsView {
+    /// `3 failed, 2 succeeded`: the states that occur, most telling first.
+    pub fn states_in_words(&self) -> String {
+        let states = [
+            (self.failed, "failed"),
+            (self.partial, "partial"),
+            (self.succeeded, "succeeded"),
+            (self.active, "active"),
+            (self.cancelled, "cancelled"),
+            (self.skipped, "skipped"),
+        ];
+        let said: Vec<String> = states
+            .iter()
+            .filter(|(number, _)| *number > 0)
+            .map(|(number, word)| format!("{} {word}", text::count(*number)))
+            .collect();
+        said.join(", ")
+    }
+}
+
+/// Runs that have something in common.
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+pub struct GroupView {
+    /// What they have in common: an id, a state, an hour.
+    pub key: String,
+    /// What people call it.
+    pub label: String,
+    /// How many runs.
+    pub runs: i64,
+    /// Succeeded.
+    pub succeeded: i64,
+    /// Finished with rejected records.
+    pub partial: i64,
+    /// Failed.
+    pub failed: i64,
+    /// Still open.
+    pub active: i64,
+    /// Record counts.
+    pub records: Records,
+    /// Bytes written.
+    pub bytes_written: i64,
+    /// Newest run of the flow, whether it matches or not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub latest_run_id: Option<String>,
+    /// Its state.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub latest_status: Option<String>,
+    /// Whether every matching run is in this group.
+    pub in_every_run: bool,
+}
+
+impl GroupView {
+    /// A group of `all` matching runs.
+    pub fn new(group: &RunGroup, all: i64) -> Self {
+        Self {
+            key: group.key.clone(),
+            label: text::line(&group.label),
+            runs: group.runs,
+            succeeded: group.succeeded,
+            partial: group.partial,
+            failed: group.failed,
+            active: group.active,
+            records: Records::new(group.read, group.written, group.rejected, group.skipped),
+            bytes_written: group.bytes,
+            latest_run_id: group.latest_run_id.clone(),
+            latest_status: group.latest_status.clone(),
+            in_every_run: group.runs == all,
+        }
+    }
+
+    /// The group as one line.
+    pub fn line(&self) -> String {
+        let states: Vec<String> = [
+            (self.succeeded, "succeeded"),
+            (self.partial, "partial"),
+            (self.failed, "failed"),
+            (self.active, "active"),
+        ]
+        .iter()
+        .filter(|(number, _)| *number > 0)
+        .map(|(number, word)| format!("{} {word}", text::count(*number)))
+        .collect();
+        let id = if self.key == self.label { String::new() } else { format!(" [{}]", self.key) };
+        let latest = match (&self.latest_run_id, &self.latest_status) {
+            (Some(run), Some(status)) => format!(" | latest {run} {status}"),
+            _ => String::new(),
+        };
+        format!(
+            "{}{id} | {} ({}) | {} read, {} | {} written{latest}",
+            self.label,
+            text::counted(self.runs, "run", "runs"),
+            states.join(", "),
+            text::count(self.records.read),
+            records(&self.records),
+            text::bytes(self.bytes_written),
+        )
+    }
+}
+
+/// A connector that every matching run used.
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+pub struct SharedView {
+    /// Connector id.
+    pub connector_id: String,
+    /// Connector name.
+    pub connector: String,
+    /// Its status now.
+    pub status: String,
+    /// Its authorization now.
+    pub auth_status: String,
+    /// Why it is not healthy.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+impl From<&SharedConnector> for SharedView {
+    fn from(shared: &SharedConnector) -> Self {
+        Self {
+            connector_id: shared.connector_id.clone(),
+            connector: text::line(&shared.name),
+            status: shared.status.clone(),
+            auth_status: shared.auth_status.clone(),
+            reason: shared.reason.as_deref().map(text::line),
+        }
+    }
+}

@@ -1,0 +1,165 @@
+//! Times, counts and untrusted words as people and models read them.
+
+use std::fmt::Write;
+
+use chrono::{DateTime, TimeDelta, Utc};
+use chrono_tz::Tz;
+
+pub use crate::domain::untrusted::{fenced, line};
+
+/// A moment in a zone, to the minute, with its offset: `2026-11-21 08:05 +01:00`.
+pub fn moment(moment: DateTime<Utc>, zone: Tz) -> String {
+    moment.with_timezone(&zone).format("%Y-%m-%d %H:%M %:z").to_string()
+}
+
+/// A moment with how long ago it was (or is to come): `2026-11-21 08:05 +01:00, 52 min ago`.
+pub fn moment_and_age(moment: DateTime<Utc>, now: DateTime<Utc>, zone: Tz) -> String {
+    format!("{}, {}", self::moment(moment, zone), age(moment, now))
+}
+
+/// How long ago a moment was: `52 min ago`, `in 3 h`.
+pub fn age(moment: DateTime<Utc>, now: DateTime<Utc>) -> String {
+    let delta = now - moment;
+    let size = delta.abs();
+    let text = match size {
+        s if s < TimeDelta::minutes(1) => format!("{} s", s.num_seconds()),
+        s if s < TimeDelta::hours(2) => format!("{} min", s.num_minutes()),
+        s if s < TimeDelta::days(2) => format!("{} h", s.num_hours()),
+        s => format!("{} d", s.num_days()),
+    };
+    if delta < TimeDelta::zero() { format!("in {text}") } else { format!("{text} ago") }
+}
+
+/// A moment in a zone, on the same day as `other` only its time: `14:22:47`.
+pub fn clock_time(moment: DateTime<Utc>, other: DateTime<Utc>, zone: Tz) -> String {
+    let (local, other) = (moment.with_timezone(&zone), other.with_timezone(&zone));
+    if local.date_naive() == other.date_naive() {
+        local.format("%H:%M:%S").to_string()
+    } else {
+        local.format("%Y-%m-%d %H:%M:%S").to_string()
+    }
+}
+
+/// A duration: `820 ms`, `44s`, `7m 44s`, `2h 5m`, `3d 4h`.
+pub fn duration(millis: i64) -> String {
+    let seconds = millis / 1_000;
+    match seconds {
+        0 => format!("{millis} ms"),
+        s if s < 60 => format!("{s}s"),
+        s if s < 3_600 => format!("{}m {}s", s / 60, s % 60),
+        s if s < 86_400 => format!("{}h {}m", s / 3_600, s % 3_600 / 60),
+        s => format!("{}d {}h", s / 86_400, s % 86_400 / 3_600),
+    }
+}
+
+/// A count with separators: `1,203`.
+pub fn count(number: i64) -> String {
+    let digits = number.unsigned_abs().to_string();
+    let mut text = String::with_capacity(digits.len() + digits.len() / 3 + 1);
+    if number < 0 {
+        text.push('-');
+    }
+    for (place, digit) in digits.chars().enumerate() {
+        if place > 0 && (digits.len() - place).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// `3 flows`, `1 flow`.
+pub fn counted(number: i64, one: &str, many: &str) -> String {
+    format!("{} {}", count(number), if number == 1 { one } else { many })
+}
+
+/// A share of one in percent: `25.3 %`.
+pub fn percent(share: f64) -> String {
+    format!("{:.1} %", share * 100.0)
+}
+
+/// Bytes: `9.1 MB` (powers of 1,024).
+pub fn bytes(number: i64) -> String {
+    const UNITS: [&str; 5] = ["B", "KB", "MB", "GB", "TB"];
+    let mut size = number as f64;
+    let mut unit = 0;
+    while size >= 1024.0 && unit < UNITS.len() - 1 {
+        size /= 1024.0;
+        unit += 1;
+    }
+    if unit == 0 { format!("{number} B") } else { format!("{size:.1} {}", UNITS[unit]) }
+}
+
+/// The answer of a tool as it is written: a first line that is the answer, rows, and what to do next.
+#[derive(Debug, Default)]
+pub struct Page {
+    text: String,
+}
+
+/// Characters that a page's rows may fill.
+pub const MAX_CHARS: usize = 8_000;
+
+impl Page {
+    /// A page whose first line is the answer.
+    pub fn new(first_line: &str) -> Self {
+        Self { text: first_line.to_owned() }
+    }
+
+    /// A line more.
+    pub fn line(&mut self, line: impl AsRef<str>) {
+        self.text.push('\n');
+        self.text.push_str(line.as_ref());
+    }
+
+    /// A row more, unless it would not fit; a page always holds one row.
+    pub fn row(&mut self, row: &str, rows_before: usize) -> bool {
+        if rows_before > 0 && self.text.len() + row.len() + 1 > MAX_CHARS {
+            return false;
+        }
+        self.line(row);
+        true
+    }
+
+    /// The notices and the concrete calls to make next, at most two.
+    pub fn end(mut self, notices: &[String], next: &[String]) -> String {
+        for notice in notices {
+            let _ = write!(self.text, "\nNote: {notice}");
+        }
+        if !next.is_empty() {
+            let _ = write!(self.text, "\nNext: {}", next.iter().take(2).cloned().collect::<Vec<_>>().join("; "));
+        }
+        self.text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn figures_read_as_people_write_them() {
+        assert_eq!(count(1_203), "1,203");
+        assert_eq!(count(-1_000_000), "-1,000,000");
+        assert_eq!(count(12), "12");
+        assert_eq!(percent(1203.0 / 4764.0), "25.3 %");
+        assert_eq!(bytes(9_541_222), "9.1 MB");
+        assert_eq!(bytes(512), "512 B");
+        assert_eq!([duration(820), duration(44_000), duration(464_000), duration(7_500_000)], ["820 ms", "44s", "7m 44s", "2h 5m"]);
+    }
+
+    #[test]
+    fn times_say_their_zone_and_age() {
+        let now: DateTime<Utc> = "2026-11-21T08:07:00Z".parse().unwrap();
+        let then: DateTime<Utc> = "2026-11-21T07:05:00Z".parse().unwrap();
+        assert_eq!(moment_and_age(then, now, chrono_tz::Europe::Berlin), "2026-11-21 08:05 +01:00, 62 min ago");
+        assert_eq!(age(now, then), "in 62 min");
+    }
+
+    #[test]
+    fn a_page_ends_at_the_row_that_fills_it() {
+        let mut page = Page::new("rows:");
+        let rows = (0..).take_while(|n| page.row(&"x".repeat(500), *n)).count();
+        assert_eq!(rows, 15);
+        assert!(Page::new("").row(&"x".repeat(20_000), 0));
+    }
+}

@@ -1,0 +1,425 @@
+//! `apply`: one file brings a workspace to what it says, or says everything that is wrong with it.
+
+use std::time::Duration;
+
+use apixx_mcp::domain::clock::Clock;
+use apixx_mcp::domain::definition::Stream;
+use apixx_mcp::domain::ids::IdSource;
+use apixx_mcp::service::apply::{ApplyError, Outcome, Problem, Report, Rules, apply};
+use apixx_mcp::store::customers::{Actor, NewCustomer};
+use apixx_mcp::store::{Store, StoreError, Tenancy};
+use chrono::{DateTime, TimeDelta, Utc};
+use sqlx::{ConnectOptions, PgConnection};
+
+use crate::support::database::TestDatabase;
+
+const TEN_LINES: &str = r#"
+connector = [{ name = "My files", kind = "files", root = "mine" }, { name = "Warehouse", kind = "postgres", dsn = "lab", create_tables = true }]
+[[flow]]
+name = "People to warehouse"
+source = "My files"
+destination = "Warehouse"
+[[flow.stream]]
+from = "people.csv"
+to = "public.people"
+key = "email"
+"#;
+
+const WHOLE: &str = r#"
+[[connector]]
+name = "My files"
+kind = "files"
+root = "mine"
+
+[[connector]]
+name = "Warehouse"
+kind = "postgres"
+dsn = "lab"
+create_tables = true
+
+[[flow]]
+name = "People to warehouse"
+aliases = ["staff", "people"]
+owner = "Ana@example.com"
+source = "My files"
+destination = "Warehouse"
+schedule = "every 15m"
+
+[[flow.stream]]
+from = "people.csv"
+to = "public.people"
+key = ["email"]
+filter = "record.status != 'archived'"
+
+[[flow.stream.field]]
+to = "email"
+from = "E-mail"
+transform = "value.trim().lowerAscii()"
+type = "string"
+required = true
+validate = { format = "email", maxLength = 80 }
+on_fail = "reject"
+
+[[flow.stream.field]]
+to = "country"
+from = "$.address.country"
+default = "DE"
+"#;
+
+struct Workspace {
+    _database: TestDatabase,
+    owner: PgConnection,
+    clock: Clock,
+    store: Store,
+    tenancy: Tenancy,
+}
+
+/// Stands for the engine: refuses expressions that say they are bad.
+fn no_bad_expression(stream: &Stream) -> Result<(), Problem> {
+    let problem = |path: &str| Problem { path: path.to_owned(), reason: "cannot be compiled".to_owned() };
+    if stream.record_filter.as_deref().is_some_and(|filter| filter.contains("bad")) {
+        return Err(problem("record_filter"));
+    }
+    match stream.mappings.first() {
+        Some(first) if first.transform.as_deref().is_some_and(|text| text.contains("bad")) => {
+            Err(problem("mappings[0].transform"))
+        }
+        Some(first) if first.source_path.as_deref().is_some_and(|path| path.contains("..")) => {
+            Err(problem("mappings[0].source_path"))
+        }
+        _ => Ok(()),
+    }
+}
+
+impl Workspace {
+    async fn new() -> Self {
+        let database = TestDatabase::create().await;
+        let clock = Clock::fixed("2026-11-21T08:07:00Z".parse().unwrap());
+        let ids = IdSource::seeded(clock.clone(), 1);
+        let store =
+            Store::connect(&database.server, 2, Duration::from_secs(5), clock.clone(), ids).await.unwrap();
+        let tenancy = store.add_customer(&customer("acme")).await.unwrap();
+        Self { owner: database.owner.connect().await.unwrap(), _database: database, clock, store, tenancy }
+    }
+
+    async fn try_apply(&self, text: impl AsRef<[u8]>, commit: bool) -> Result<Report, ApplyError> {
+        let (roots, dsns) = (["mine".to_owned()], ["lab".to_owned()]);
+        let rules = Rules { files_roots: &roots, postgres_dsns: &dsns, check_stream: &no_bad_expression };
+        let mut tx = self.store.begin(&self.tenancy).await.unwrap();
+        let report =
+            apply(&mut tx, "flows.toml", text.as_ref(), &rules, &Actor::Operator("ana".to_owned())).await?;
+        if commit {
+            tx.commit().await.unwrap();
+        }
+        Ok(report)
+    }
+
+    async fn apply(&self, text: &str) -> Report {
+        self.try_apply(text, true).await.unwrap()
+    }
+
+    /// What is wrong with `text`, one line each.
+    async fn problems(&self, text: impl AsRef<[u8]>) -> Vec<String> {
+        match self.try_apply(text, true).await {
+            Err(error @ ApplyError::Invalid { .. }) => error.to_string().lines().map(str::to_owned).collect(),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    async fn one<T>(&mut self, query: &'static str) -> T
+    where
+        T: Send + Unpin,
+        (T,): for<'r> sqlx::FromRow<'r, sqlx::postgres::PgRow>,
+    {
+        let (value,): (T,) = sqlx::query_as(query).fetch_one(&mut self.owner).await.unwrap();
+        value
+    }
+}
+
+fn customer(slug: &str) -> NewCustomer {
+    NewCustomer {
+        id: None,
+        slug: slug.to_owned(),
+        name: "Acme Retail".to_owned(),
+        timezone: chrono_tz::Europe::Berlin,
+        plan: "team".to_owned(),
+        owner_email: "Ana@Example.com".to_owned(),
+        owner_name: "Ana Ruiz".to_owned(),
+    }
+}
+
+fn outcomes(report: &Report) -> Vec<(&str, Outcome)> {
+    report.applied.iter().map(|applied| (applied.name.as_str(), applied.outcome.clone())).collect()
+}
+
+#[tokio::test]
+async fn a_customer_is_made_once() {
+    let mut workspace = Workspace::new().await;
+    let again = workspace.store.add_customer(&customer("acme")).await;
+    assert!(matches!(again, Err(StoreError::Conflict(_))), "{again:?}");
+    for (slug, plan) in [("Not A Slug", "team"), ("globex", "platinum")] {
+        let new = NewCustomer { plan: plan.to_owned(), ..customer(slug) };
+        let refused = workspace.store.add_customer(&new).await;
+        assert!(matches!(refused, Err(StoreError::Conflict(_))), "{refused:?}");
+    }
+    assert_eq!(workspace.one::<i64>("select count(*) from customers").await, 1);
+    assert_eq!(workspace.one::<String>("select email from users").await, "ana@example.com");
+    let seen = workspace.store.read(&workspace.tenancy).workspace().await.unwrap();
+    assert_eq!((seen.name.as_str(), seen.slug.as_str(), seen.zone), ("Acme Retail", "acme", chrono_tz::Europe::Berlin));
+}
+
+#[tokio::test]
+async fn ten_lines_make_a_flow() {
+    let mut workspace = Workspace::new().await;
+    let report = workspace.apply(TEN_LINES).await;
+    let all = ["My files", "Warehouse", "People to warehouse"];
+    assert_eq!(outcomes(&report), all.map(|name| (name, Outcome::Created)));
+    let columns: (String, Vec<String>, Option<DateTime<Utc>>, i32) = sqlx::query_as(
+        "select schedule_kind, object_keys_written, next_run_at, current_version from flows",
+    )
+    .fetch_one(&mut workspace.owner)
+    .await
+    .unwrap();
+    assert_eq!(columns, ("manual".into(), vec!["people".into(), "public.people".into()], None, 1));
+    let config: serde_json::Value = workspace.one("select config from connectors where kind = 'postgres'").await;
+    assert_eq!(config, serde_json::json!({ "dsn": "lab", "create_tables": true }));
+}
+
+#[tokio::test]
+async fn the_same_file_twice_changes_nothing() {
+    let mut workspace = Workspace::new().await;
+    assert!(!workspace.apply(WHOLE).await.is_unchanged());
+    let rows = "select jsonb_build_array((select jsonb_agg(f order by f.flow_id) from flows f),
+        (select jsonb_agg(c order by c.connector_id) from connectors c), (select count(*) from flow_versions),
+        (select count(*) from audit_log), (select jsonb_agg(n order by n.name_key) from flow_names n))";
+    let before: serde_json::Value = workspace.one(rows).await;
+    workspace.clock.advance(TimeDelta::minutes(40));
+    let report = workspace.apply(WHOLE).await;
+    assert!(report.is_unchanged(), "{report}");
+    assert_eq!(workspace.one::<serde_json::Value>(rows).await, before);
+    assert_eq!(before[0][0]["next_run_at"], "2026-11-21T08:15:00+00:00");
+    assert_eq!(before[4].as_array().unwrap().len(), 3);
+}
+
+#[tokio::test]
+async fn a_difference_is_named_field_by_field_and_makes_a_version() {
+    let mut workspace = Workspace::new().await;
+    workspace.apply(WHOLE).await;
+    let changed = WHOLE
+        .replace("default = \"DE\"", "default = \"AT\"")
+        .replace("maxLength = 80", "maxLength = 100")
+        .replace("every 15m", "*/30 * * * *");
+    let changed = format!("{changed}\n[[flow.stream.field]]\nto = \"name\"\n");
+    let dry = workspace.try_apply(&changed, false).await.unwrap();
+    let report = workspace.apply(&changed).await;
+    assert_eq!(dry, report);
+    assert_eq!(
+        report.to_string(),
+        "connector My files: unchanged\n\
+         connector Warehouse: unchanged\n\
+         flow People to warehouse: changed (version 2)\n  \
+           schedule: \"every 15 min\" -> \"every 30 min\"\n  \
+           field email: validate: {\"format\":\"email\",\"maxLength\":80} -> {\"format\":\"email\",\"maxLength\":100}\n  \
+           field country: default: \"DE\" -> \"AT\"\n  \
+           field name added: $.name\n"
+    );
+    let summary: String = workspace.one("select summary from flow_versions where version = 2").await;
+    assert!(summary.contains("field name added: $.name") && !summary.contains("schedule"), "{summary}");
+    let next: DateTime<Utc> = workspace.one("select next_run_at from flows").await;
+    assert_eq!(next.to_rfc3339(), "2026-11-21T08:30:00+00:00");
+    // A setting alone is no new version.
+    let report = workspace.apply(&changed.replace("[\"staff\", \"people\"]", "[\"people\"]")).await;
+    assert_eq!(report.applied[2].version, Some(2));
+    assert_eq!(workspace.one::<i64>("select count(*) from flow_names").await, 2);
+}
+
+#[tokio::test]
+async fn a_dry_run_writes_nothing() {
+    let mut workspace = Workspace::new().await;
+    let report = workspace.try_apply(WHOLE, false).await.unwrap();
+    assert_eq!(report.applied.len(), 3);
+    assert_eq!(workspace.one::<i64>("select (select count(*) from flows) + (select count(*) from connectors)").await, 0);
+}
+
+#[tokio::test]
+async fn what_a_person_paused_stays_paused() {
+    let mut workspace = Workspace::new().await;
+    workspace.apply(WHOLE).await;
+    let flow: String = workspace.one("select flow_id from flows").await;
+    let flow = apixx_mcp::domain::ids::FlowId::parse(&flow).unwrap();
+    let ana = Actor::Operator("Ana Ruiz".to_owned());
+    let mut tx = workspace.store.begin(&workspace.tenancy).await.unwrap();
+    assert!(tx.pause_flow(&flow, &ana, Some("migration")).await.unwrap());
+    assert!(!tx.pause_flow(&flow, &ana, None).await.unwrap());
+    tx.commit().await.unwrap();
+    let state = "select state || ' ' || coalesce(state_by, '') || ' ' || coalesce(state_reason, '')
+        || ' ' || (next_run_at is null)::text from flows";
+    assert_eq!(workspace.one::<String>(state).await, "paused Ana Ruiz migration true");
+    assert!(workspace.apply(WHOLE).await.is_unchanged());
+    workspace.apply(&WHOLE.replace("every 15m", "every 10m")).await;
+    assert_eq!(workspace.one::<String>(state).await, "paused Ana Ruiz migration true");
+    let mut tx = workspace.store.begin(&workspace.tenancy).await.unwrap();
+    assert!(tx.resume_flow(&flow, &ana, None).await.unwrap());
+    tx.commit().await.unwrap();
+    assert_eq!(workspace.one::<String>(state).await, "active Ana Ruiz  false");
+    let actions = "select string_agg(action, ' ' order by at, audit_id) from audit_log where target_kind = 'flow'";
+    let actions: String = workspace.one(actions).await;
+    assert_eq!(actions.split(' ').filter(|action| *action != "flow.created").collect::<Vec<_>>().len(), 3);
+    assert!(actions.contains("flow.paused") && actions.contains("flow.resumed"), "{actions}");
+}
+
+#[tokio::test]
+async fn every_problem_is_named_with_its_place() {
+    let mut workspace = Workspace::new().await;
+    let problems = workspace
+        .problems(
+            r#"
+[[connector]]
+name = "Files"
+kind = "files"
+root = "elsewhere"
+creat_tables = true
+
+[[connector]]
+name = "files"
+kind = "postgres"
+dsn = "prod"
+
+[[flow]]
+name = "A"
+aliases = ["b"]
+source = "Filez"
+destination = "Files"
+schedule = "every fortnight"
+max_error_rate = 3
+owner = "nobody@example.com"
+[[flow.stream]]
+from = "a.csv"
+to = "t"
+sync = "incremental"
+filter = "bad("
+[[flow.stream.field]]
+to = "x"
+from = "$..y"
+tranform = "value"
+[[flow.stream.field]]
+to = "y"
+transform = "bad("
+on_fail = "default"
+validate = { minLength = 1 }
+type = "strng"
+[[flow.stream]]
+query = "select 1"
+to = "u"
+key = ["id"]
+
+[[flow]]
+name = "B"
+source = "Files"
+destination = "Files"
+"#,
+        )
+        .await;
+    let expected = [
+        "flows.toml: connector[0].creat_tables: is not known here",
+        "flows.toml: flow[0].schedule: `every fortnight` is no schedule",
+        "flows.toml: flow[0].max_error_rate: must lie between 0 and 1, not 3",
+        "flows.toml: flow[0].stream[0].cursor: is missing",
+        "flows.toml: flow[0].stream[0].field[0].tranform: is not known here; did you mean `transform`?",
+        "flows.toml: flow[0].stream[0].field[1].type: `strng` is not one of string, integer, number, boolean, date, \
+         datetime, object, array; did you mean `string`?",
+        "flows.toml: flow[0].stream[0].field[1].default: is missing",
+        "flows.toml: flow[1].stream: is missing",
+        "flows.toml: connector[0].root: the operator of this server named no directory `elsewhere` (there is: mine)",
+        "flows.toml: connector[1].name: `files` is the name of connector[0] already",
+        "flows.toml: connector[1].dsn: the operator of this server named no database `prod` (there is: lab)",
+    ];
+    for line in expected {
+        assert!(problems.iter().any(|problem| problem.starts_with(line)), "{line}\n{problems:#?}");
+    }
+    assert_eq!(problems.len(), expected.len(), "{problems:#?}");
+    assert_eq!(workspace.one::<i64>("select (select count(*) from flows) + (select count(*) from connectors)").await, 0);
+}
+
+#[tokio::test]
+async fn flows_are_judged_against_the_workspace_and_the_engine() {
+    let workspace = Workspace::new().await;
+    workspace.apply(WHOLE).await;
+    let problems = workspace
+        .problems(
+            r#"
+[[flow]]
+name = "Staff"
+source = "My file"
+destination = "Warehouse"
+owner = "nobody@example.com"
+[[flow.stream]]
+from = "a.csv"
+to = "t"
+filter = "bad("
+query = "select 1"
+[[flow.stream.field]]
+to = "x"
+from = "$..y"
+[[flow.stream.field]]
+to = "x"
+transform = "bad("
+[[flow.stream]]
+from = "b.csv"
+to = "u"
+key = ["idd"]
+format = "csv"
+[[flow.stream.field]]
+to = "id"
+[[flow.stream]]
+from = "b.csv"
+to = "u"
+write = "append"
+"#,
+        )
+        .await;
+    assert_eq!(
+        problems,
+        [
+            "flows.toml: flow[0].name: `Staff` already stands for the flow `People to warehouse`",
+            "flows.toml: flow[0].source: there is no connector called `My file`; did you mean `My files`?",
+            "flows.toml: flow[0].owner: nobody in this workspace has the address nobody@example.com",
+            "flows.toml: flow[0].stream[0].key: is missing: name the fields that identify a record, or say write = \"append\"",
+            "flows.toml: flow[0].stream[0].field[1].to: `x` is written by an earlier field already",
+            "flows.toml: flow[0].stream[0].filter: cannot be compiled",
+            "flows.toml: flow[0].stream[0].field[0].from: cannot be compiled",
+            "flows.toml: flow[0].stream[0].field[1].transform: cannot be compiled",
+            "flows.toml: flow[0].stream[1].key: no field writes `idd`; did you mean `id`?",
+            "flows.toml: flow[0].stream[2]: b.csv → u stands here twice",
+        ]
+    );
+    let wrong_kind = WHOLE.replace("from = \"people.csv\"", "query = \"select 1\"");
+    let problems = workspace.problems(&wrong_kind).await;
+    assert_eq!(problems, ["flows.toml: flow[0].stream[0].query: only a postgres source can be asked a query"]);
+}
+
+#[tokio::test]
+async fn what_is_no_file_for_us_says_so() {
+    let workspace = Workspace::new().await;
+    let deep = format!("a = {}1{}", "[".repeat(50_000), "]".repeat(50_000));
+    let keys = format!("{}a = 1", "a.".repeat(50_000));
+    let utf16: Vec<u8> = [0xff, 0xfe].into_iter().chain(WHOLE.encode_utf16().flat_map(u16::to_le_bytes)).collect();
+    let cases: [(Vec<u8>, &str); 8] = [
+        (utf16, "flows.toml: is UTF-16; save it as UTF-8"),
+        (b"a = 1\n# \xfc\n".to_vec(), "flows.toml: line 2: is not UTF-8; save the file as UTF-8"),
+        (vec![b'#'; 1024 * 1024 + 1], "flows.toml: is larger than 1024 KiB; split it"),
+        (deep.into_bytes(), "flows.toml: line 1: is not TOML: "),
+        (keys.into_bytes(), "flows.toml: line 1: is not TOML: "),
+        (b"\n\n[[flow]\n".to_vec(), "flows.toml: line 3: is not TOML: "),
+        (b"flow = 7\n".to_vec(), "flows.toml: flow: is one table of several: begin each with [[flow]]"),
+        (b"[flow]\nname = 'x'\n".to_vec(), "flows.toml: flow: is one table of several: begin each with [[flow]]"),
+    ];
+    for (bytes, expected) in cases {
+        let problems = workspace.problems(&bytes).await;
+        assert!(problems.len() == 1 && problems[0].starts_with(expected), "{expected}: {problems:#?}");
+    }
+    // A byte-order mark of UTF-8 is what some editors write.
+    let marked = format!("\u{feff}{TEN_LINES}");
+    assert!(workspace.try_apply(&marked, false).await.is_ok());
+    assert!(workspace.try_apply("", true).await.unwrap().applied.is_empty());
+}

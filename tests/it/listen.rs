@@ -1,0 +1,258 @@
+//! The HTTP listener: slow and idle peers, and an orderly end.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use apixx_mcp::app::lifecycle::Lifecycle;
+use apixx_mcp::app::listen::{ListenError, bind, serve};
+use apixx_mcp::config::{Config, ServerConfig, Sources};
+use axum::Router;
+use axum::extract::ConnectInfo;
+use axum::routing::get;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::sync::Notify;
+use tokio::task::JoinHandle;
+
+const LONG: Duration = Duration::from_secs(86_400);
+const SHORT: Duration = Duration::from_millis(40);
+
+const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n";
+
+fn config(header_timeout: Duration) -> ServerConfig {
+    let environment = vec![("HOME".to_owned(), "/home/ana".to_owned())];
+    let sources = Sources { environment, ..Sources::default() };
+    ServerConfig { header_timeout, ..Config::load(&sources).unwrap().server }
+}
+
+/// A listener, with what ends it and what waits for that end.
+struct Running {
+    address: SocketAddr,
+    lifecycle: Lifecycle,
+    served: JoinHandle<()>,
+}
+
+impl Running {
+    async fn start(router: Router, config: ServerConfig, grace: Duration) -> Self {
+        let listener = bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let lifecycle = Lifecycle::new(grace);
+        let served = tokio::spawn({
+            let lifecycle = lifecycle.clone();
+            async move { serve(listener, router, &config, &lifecycle).await }
+        });
+        Self { address, lifecycle, served }
+    }
+
+    async fn connect(&self) -> TcpStream {
+        TcpStream::connect(self.address).await.unwrap()
+    }
+
+    async fn end(self) {
+        self.lifecycle.stop();
+        self.served.await.unwrap();
+    }
+}
+
+/// Answers with the caller's address.
+fn echo() -> Router {
+    Router::new()
+        .route("/", get(|ConnectInfo(peer): ConnectInfo<SocketAddr>| async move { peer.to_string() }))
+}
+
+/// Answers once told to.
+fn patient(told: Arc<Notify>, asked: Arc<Notify>) -> Router {
+    let handler = move || {
+        let (told, asked) = (Arc::clone(&told), Arc::clone(&asked));
+        async move {
+            asked.notify_one();
+            told.notified().await;
+            "at last"
+        }
+    };
+    Router::new().route("/", get(handler))
+}
+
+/// The text of one answer with a known length.
+async fn answer(stream: &mut TcpStream) -> String {
+    let mut text = Vec::new();
+    loop {
+        let byte = stream.read_u8().await.unwrap();
+        text.push(byte);
+        if text.ends_with(b"\r\n\r\n") {
+            break;
+        }
+    }
+    let head = String::from_utf8(text).unwrap();
+    let length =
+        head.lines().find_map(|line| line.strip_prefix("content-length: ")).unwrap().parse().unwrap();
+    let mut body = vec![0; length];
+    stream.read_exact(&mut body).await.unwrap();
+    head + std::str::from_utf8(&body).unwrap()
+}
+
+/// Everything up to the end of the connection, however it ends.
+async fn rest(stream: &mut TcpStream) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let _end = stream.read_to_end(&mut bytes).await;
+    bytes
+}
+
+#[tokio::test]
+async fn a_request_knows_where_it_came_from() {
+    let server = Running::start(echo(), config(LONG), LONG).await;
+    let mut stream = server.connect().await;
+    for _ in 0..2 {
+        stream.write_all(REQUEST).await.unwrap();
+        let text = answer(&mut stream).await;
+        assert!(text.ends_with(&stream.local_addr().unwrap().to_string()), "{text}");
+    }
+    server.end().await;
+}
+
+#[tokio::test]
+async fn http_2_is_spoken_to_who_begins_with_it() {
+    let server = Running::start(echo(), config(LONG), LONG).await;
+    let mut stream = server.connect().await;
+    stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").await.unwrap();
+    let mut frame = [0; 9];
+    stream.read_exact(&mut frame).await.unwrap();
+    assert_eq!(frame[3], 4, "a SETTINGS frame");
+    drop(stream);
+    server.end().await;
+}
+
+#[tokio::test]
+async fn who_says_nothing_or_never_finishes_is_cut_off() {
+    let server = Running::start(echo(), config(SHORT), LONG).await;
+    for beginning in [&b""[..], b"PRI", b"GET / HTTP/1.1\r\nHost: loc", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"] {
+        let mut stream = server.connect().await;
+        stream.write_all(beginning).await.unwrap();
+        let text = rest(&mut stream).await;
+        assert!(!text.starts_with(b"HTTP/1.1 200"), "{}", String::from_utf8_lossy(&text));
+    }
+    // Idle after an answer.
+    let mut stream = server.connect().await;
+    stream.write_all(REQUEST).await.unwrap();
+    assert!(answer(&mut stream).await.starts_with("HTTP/1.1 200"));
+    assert!(rest(&mut stream).await.is_empty());
+    server.end().await;
+}
+
+#[tokio::test]
+async fn a_dribbled_header_is_cut_off() {
+    let server = Running::start(echo(), config(SHORT), LONG).await;
+    let (mut from, mut to) = server.connect().await.into_split();
+    let dribble = async {
+        to.write_all(b"GET / HTTP/1.1\r\nX: ").await.unwrap();
+        // A slow peer: a byte now and then.
+        let mut pace = tokio::time::interval(SHORT / 10);
+        loop {
+            pace.tick().await;
+            if to.write_all(b"x").await.is_err() {
+                return;
+            }
+        }
+    };
+    let mut bytes = Vec::new();
+    tokio::join!(dribble, async {
+        let _end = from.read_to_end(&mut bytes).await;
+    });
+    assert!(bytes.is_empty());
+    server.end().await;
+}
+
+#[tokio::test]
+async fn a_slow_answer_is_not_cut_off() {
+    let (told, asked) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+    let server = Running::start(patient(Arc::clone(&told), Arc::clone(&asked)), config(SHORT), LONG).await;
+    let mut waiting = server.connect().await;
+    waiting.write_all(REQUEST).await.unwrap();
+    asked.notified().await;
+    // Somebody who came later has been idle for too long by now.
+    assert!(rest(&mut server.connect().await).await.is_empty());
+    told.notify_one();
+    assert!(answer(&mut waiting).await.ends_with("at last"));
+    server.end().await;
+}
+
+#[tokio::test]
+async fn connections_beyond_the_limit_wait_for_a_place() {
+    let config = ServerConfig { max_connections: 2.try_into().unwrap(), ..config(LONG) };
+    let server = Running::start(echo(), config, LONG).await;
+    let mut inside = Vec::new();
+    for _ in 0..2 {
+        let mut stream = server.connect().await;
+        stream.write_all(REQUEST).await.unwrap();
+        answer(&mut stream).await;
+        inside.push(stream);
+    }
+    let mut outside = Vec::new();
+    for _ in 0..50 {
+        let mut stream = server.connect().await;
+        stream.write_all(REQUEST).await.unwrap();
+        outside.push(stream);
+    }
+    for stream in &mut inside {
+        stream.write_all(REQUEST).await.unwrap();
+        assert!(answer(stream).await.starts_with("HTTP/1.1 200"));
+    }
+    for stream in &outside {
+        let error = stream.try_read(&mut [0; 1]).unwrap_err();
+        assert_eq!(error.kind(), std::io::ErrorKind::WouldBlock);
+    }
+    drop(inside);
+    for mut stream in outside {
+        assert!(answer(&mut stream).await.starts_with("HTTP/1.1 200"));
+    }
+    server.end().await;
+}
+
+#[tokio::test]
+async fn at_the_end_what_is_under_way_is_answered_and_nobody_else_comes_in() {
+    let (told, asked) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+    let server = Running::start(patient(Arc::clone(&told), Arc::clone(&asked)), config(LONG), LONG).await;
+    let mut idle = server.connect().await;
+    let mut waiting = server.connect().await;
+    waiting.write_all(REQUEST).await.unwrap();
+    asked.notified().await;
+
+    server.lifecycle.stop();
+    assert!(rest(&mut idle).await.is_empty());
+    assert!(!server.served.is_finished());
+    told.notify_one();
+    let text = answer(&mut waiting).await;
+    assert!(text.contains("connection: close") && text.ends_with("at last"), "{text}");
+    assert!(rest(&mut waiting).await.is_empty());
+    let address = server.address;
+    server.end().await;
+    assert_eq!(TcpStream::connect(address).await.unwrap_err().kind(), std::io::ErrorKind::ConnectionRefused);
+}
+
+#[tokio::test]
+async fn what_does_not_end_is_dropped() {
+    let (told, asked) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+    let server = Running::start(patient(told, Arc::clone(&asked)), config(LONG), SHORT).await;
+    let mut waiting = server.connect().await;
+    waiting.write_all(REQUEST).await.unwrap();
+    asked.notified().await;
+    server.end().await;
+    assert!(rest(&mut waiting).await.is_empty());
+}
+
+#[tokio::test]
+async fn addresses_that_cannot_be_had_are_refused_in_one_line() {
+    let taken = bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
+    let address = taken.local_addr().unwrap();
+    let error = bind(address).await.unwrap_err();
+    assert!(matches!(error, ListenError::Busy(_)));
+    assert_eq!(
+        error.to_string(),
+        format!(
+            "{address} is in use by another program: stop that one, or choose another address with --listen"
+        )
+    );
+    let error = bind("192.0.2.1:80".parse().unwrap()).await.unwrap_err();
+    assert!(matches!(error, ListenError::Elsewhere(_)), "{error}");
+}
