@@ -1,1 +1,7 @@
 //! Runs that run: worker, scheduler, connector checks, connectors.
+
+mod convert;
+pub mod expression;
+mod functions;
+pub mod mapping;
+mod validate;

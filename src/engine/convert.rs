@@ -1,0 +1,179 @@
+//! Values of one type from values of another, as files spell them.
+
+use chrono::{DateTime, NaiveDate, NaiveDateTime, NaiveTime, SecondsFormat, Utc};
+use serde_json::{Number, Value};
+
+use crate::domain::definition::FieldType;
+use crate::domain::error_class::{ErrorClass, Stage};
+use crate::domain::failure::Failure;
+
+/// `value` as `to`, `None` where it is an empty text (which no number, date, … is).
+///
+/// # Errors
+/// [`ErrorClass::Type`], when it cannot be one.
+pub(super) fn convert(value: Value, to: FieldType) -> Result<Option<Value>, Failure> {
+    if to != FieldType::String && value.as_str().is_some_and(|text| text.trim().is_empty()) {
+        return Ok(None);
+    }
+    let converted = match to {
+        FieldType::String => string(&value),
+        FieldType::Integer => integer(&value),
+        FieldType::Number => number(&value),
+        FieldType::Boolean => match &value {
+            Value::Bool(_) => Some(value.clone()),
+            Value::String(text) => boolean(text).map(Value::Bool),
+            Value::Number(number) => match number.as_i64() {
+                Some(0) => Some(Value::Bool(false)),
+                Some(1) => Some(Value::Bool(true)),
+                _ => None,
+            },
+            _ => None,
+        },
+        FieldType::Date => value.as_str().and_then(date).map(|date| date.format("%Y-%m-%d").to_string().into()),
+        FieldType::Datetime => value.as_str().and_then(moment).map(|moment| spell(moment).into()),
+        FieldType::Object => value.is_object().then(|| value.clone()),
+        FieldType::Array => value.is_array().then(|| value.clone()),
+    };
+    converted.map(Some).ok_or_else(|| {
+        let (code, what) = match to {
+            FieldType::String => ("INVALID_STRING", "a text"),
+            FieldType::Integer => ("INVALID_INTEGER", "a whole number"),
+            FieldType::Number => ("INVALID_NUMBER", "a number"),
+            FieldType::Boolean => ("INVALID_BOOLEAN", "true or false"),
+            FieldType::Date => ("INVALID_DATE", "a date"),
+            FieldType::Datetime => ("INVALID_DATETIME", "a moment"),
+            FieldType::Object => ("INVALID_OBJECT", "an object"),
+            FieldType::Array => ("INVALID_ARRAY", "a list"),
+        };
+        Failure::new(ErrorClass::Type, code, Stage::Transform, &format!("{} is not {what}", shown(&value)))
+    })
+}
+
+fn string(value: &Value) -> Option<Value> {
+    match value {
+        Value::String(_) => Some(value.clone()),
+        Value::Number(_) | Value::Bool(_) => Some(value.to_string().into()),
+        Value::Null | Value::Array(_) | Value::Object(_) => None,
+    }
+}
+
+fn integer(value: &Value) -> Option<Value> {
+    match value {
+        Value::Number(number) if number.is_i64() => Some(value.clone()),
+        // A whole number that was written with a fraction or an exponent.
+        Value::Number(number) => number.as_f64().filter(|n| n.fract() == 0.0 && n.abs() < 9e15).map(|n| (n as i64).into()),
+        Value::String(text) => text.trim().parse::<i64>().ok().map(Value::from),
+        _ => None,
+    }
+}
+
+fn number(value: &Value) -> Option<Value> {
+    match value {
+        Value::Number(_) => Some(value.clone()),
+        Value::String(text) => {
+            let text = text.trim();
+            if let Ok(whole) = text.parse::<i64>() {
+                return Some(whole.into());
+            }
+            text.parse::<f64>().ok().and_then(Number::from_f64).map(Value::Number)
+        }
+        _ => None,
+    }
+}
+
+/// `true` and `false` as files spell them.
+pub(super) fn boolean(text: &str) -> Option<bool> {
+    match text.trim().to_ascii_lowercase().as_str() {
+        "true" | "t" | "yes" | "y" | "1" => Some(true),
+        "false" | "f" | "no" | "n" | "0" => Some(false),
+        _ => None,
+    }
+}
+
+/// The day of an ISO 8601 date or moment (its own day, not that of UTC).
+pub(super) fn date(text: &str) -> Option<NaiveDate> {
+    let text = text.trim();
+    NaiveDate::parse_from_str(text, "%Y-%m-%d")
+        .ok()
+        .or_else(|| DateTime::parse_from_rfc3339(text).ok().map(|moment| moment.date_naive()))
+        .or_else(|| local(text).map(|moment| moment.date()))
+}
+
+/// The moment that a text says; one without an offset is read in UTC.
+pub(super) fn moment(text: &str) -> Option<DateTime<Utc>> {
+    let text = text.trim();
+    DateTime::parse_from_rfc3339(text).map(|moment| moment.to_utc()).ok().or_else(|| local(text).map(|local| local.and_utc()))
+}
+
+/// A date and time without an offset; a date alone is its beginning.
+pub(super) fn local(text: &str) -> Option<NaiveDateTime> {
+    let text = text.trim();
+    let forms = ["%Y-%m-%dT%H:%M:%S%.f", "%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%dT%H:%M", "%Y-%m-%d %H:%M"];
+    forms
+        .iter()
+        .find_map(|form| NaiveDateTime::parse_from_str(text, form).ok())
+        .or_else(|| NaiveDate::parse_from_str(text, "%Y-%m-%d").ok().map(|day| day.and_time(NaiveTime::MIN)))
+}
+
+/// A moment as RFC 3339 in UTC.
+pub(super) fn spell(moment: DateTime<Utc>) -> String {
+    moment.to_rfc3339_opts(SecondsFormat::AutoSi, true)
+}
+
+/// A value in an error message, short and in quotes, so that grouping leaves it out.
+pub(super) fn shown(value: &Value) -> String {
+    match value {
+        Value::String(text) => format!("'{}'", text.chars().take(60).map(|c| if c == '\'' { '’' } else { c }).collect::<String>()),
+        Value::Null => "null".to_owned(),
+        Value::Bool(_) | Value::Number(_) => format!("'{value}'"),
+        Value::Array(_) => "a list".to_owned(),
+        Value::Object(_) => "an object".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn texts_become_what_they_say() {
+        use FieldType::{Boolean, Date, Datetime, Integer, Number, String};
+        for (value, to, expected) in [
+            (json!(" 42 "), Integer, json!(42)),
+            (json!(42.0), Integer, json!(42)),
+            (json!("2.5"), Number, json!(2.5)),
+            (json!("7"), Number, json!(7)),
+            (json!("no"), Boolean, json!(false)),
+            (json!(1), Boolean, json!(true)),
+            (json!(1776), String, json!("1776")),
+            (json!("2026-11-20"), Date, json!("2026-11-20")),
+            (json!("2026-11-20T23:59:00+05:00"), Date, json!("2026-11-20")),
+            (json!("2026-11-20 14:15"), Datetime, json!("2026-11-20T14:15:00Z")),
+            (json!("2026-11-20T14:15:00.250+01:00"), Datetime, json!("2026-11-20T13:15:00.250Z")),
+        ] {
+            assert_eq!(convert(value.clone(), to), Ok(Some(expected)), "{value}");
+        }
+        assert_eq!(convert(json!(" "), Integer), Ok(None));
+        assert_eq!(convert(json!(""), String), Ok(Some(json!(""))));
+    }
+
+    #[test]
+    fn what_they_do_not_say_is_an_error() {
+        use FieldType::{Array, Boolean, Date, Integer, Number, Object, String};
+        for (value, to, code) in [
+            (json!("12,x"), Number, "INVALID_NUMBER"),
+            (json!("NaN"), Number, "INVALID_NUMBER"),
+            (json!("1.5"), Integer, "INVALID_INTEGER"),
+            (json!(1e30), Integer, "INVALID_INTEGER"),
+            (json!("maybe"), Boolean, "INVALID_BOOLEAN"),
+            (json!("2026-02-30"), Date, "INVALID_DATE"),
+            (json!({}), String, "INVALID_STRING"),
+            (json!("a"), Object, "INVALID_OBJECT"),
+            (json!("a"), Array, "INVALID_ARRAY"),
+        ] {
+            assert_eq!(convert(value.clone(), to).unwrap_err().code, code, "{value}");
+        }
+        assert_eq!(convert(json!("it's"), Number).unwrap_err().message, "'it’s' is not a number");
+    }
+}

@@ -1,0 +1,568 @@
+//! Filters and transforms: the Common Expression Language (<https://cel.dev>), fenced in so that no text can
+//! hang, flood or crash the process.
+//!
+//! The language has no step budget of its own, its parser recurses and some of its functions multiply their
+//! input. So a source is short and shallow before it is parsed, only functions known to be tame can be
+//! called, comprehensions nest once, and every turn of a comprehension draws on a budget.
+
+use std::cell::{Cell, OnceCell};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use cel::common::ast::{CallExpr, ComprehensionExpr, EntryExpr, Expr};
+use cel::common::types::{CelString, DYN_TYPE};
+use cel::common::value::CowVal;
+use cel::objects::{Key, Map as CelMap};
+use cel::parser::Expression as Tree;
+use cel::{Context, Env, ExecutionError, Value as Cel, extensions};
+use serde_json::{Map, Number, Value};
+
+use super::functions;
+
+/// Longest source, in characters.
+pub const MAX_CHARS: usize = 1_024;
+/// Deepest nesting of brackets.
+const MAX_BRACKETS: usize = 16;
+/// Most prefix operators in a row.
+const MAX_PREFIXES: usize = 8;
+/// Most operators, brackets and member accesses.
+const MAX_OPERATORS: usize = 150;
+/// Most levels of the parsed tree; evaluating one takes some 20 KiB of stack in a debug build.
+const MAX_DEPTH: usize = 24;
+/// Stack of the thread that parses, in bytes.
+const PARSER_STACK: usize = 32 << 20;
+/// Turns that all comprehensions of one evaluation take together, at most.
+const MAX_TURNS: u32 = 10_000;
+/// Time that one evaluation may take; looked at every turn of a comprehension.
+const MAX_TIME: Duration = Duration::from_secs(1);
+/// Bytes of text that comprehensions of one evaluation may pile up.
+const MAX_PILED: usize = 4 << 20;
+/// Largest record that expressions see, in bytes of text.
+const MAX_RECORD: usize = 256 << 10;
+
+/// Functions of the standard library and its extensions that may be called, besides our own.
+const TAME: &[&str] = &[
+    "size", "contains", "startsWith", "endsWith", "matches", "int", "uint", "double", "string", "bool", "timestamp",
+    "duration", "type", "dyn", "getFullYear", "getMonth", "getDate", "getDayOfMonth", "getDayOfWeek", "getDayOfYear",
+    "getHours", "getMinutes", "getSeconds", "getMilliseconds", "charAt", "indexOf", "lastIndexOf", "lowerAscii",
+    "upperAscii", "trim", "split", "substring", "reverse", "slice", "sort", "ceil", "floor", "trunc", "abs", "sign",
+    "sqrt", "isInf", "isNaN", "isFinite",
+];
+/// Functions that multiply their input; ours, of the same meaning, bound it.
+const BOUNDED: &[(&str, &str)] = &[("replace", "@replace"), ("join", "@join"), ("round", "@round")];
+const TYPES: &[&str] = &["bool", "bytes", "double", "duration", "int", "list", "map", "null_type", "string", "timestamp", "type", "uint"];
+const TURN: &str = "@turn";
+
+thread_local! {
+    static ROOT: Context<'static, 'static> = root();
+    static BUDGET: Cell<Budget> = const { Cell::new(Budget { turns: 0, piled: 0, until: None }) };
+}
+
+#[derive(Clone, Copy)]
+struct Budget {
+    turns: u32,
+    piled: usize,
+    until: Option<Instant>,
+}
+
+/// A compiled expression over `value` and `record`.
+#[derive(Clone, Debug)]
+pub struct Expression {
+    tree: Arc<Tree>,
+    uses_record: bool,
+}
+
+impl Expression {
+    /// Compiles `source`.
+    ///
+    /// # Errors
+    /// One sentence that says what is wrong with it.
+    pub fn compile(source: &str) -> Result<Self, String> {
+        check_source(source)?;
+        // The parser recurses through all precedences at every level; what it accepts is then held shallow
+        // enough for any thread.
+        std::thread::scope(|scope| {
+            let parser = std::thread::Builder::new().stack_size(PARSER_STACK).spawn_scoped(scope, || parse(source));
+            parser.ok()?.join().ok()
+        })
+        .unwrap_or_else(|| Err("it could not be parsed".to_owned()))
+    }
+
+    /// The value of this expression for `value` (null where there is none) and a record.
+    ///
+    /// # Errors
+    /// One sentence; it may quote the record.
+    pub fn evaluate(&self, record: &Record<'_>, value: &Value) -> Result<Value, String> {
+        ROOT.with(|root| {
+            let mut scope = root.new_inner_scope();
+            if self.uses_record {
+                scope.add_variable_from_value("record", record.cel()?);
+            }
+            scope.add_variable_from_value("value", to_cel_bounded(value)?);
+            let until = Instant::now().checked_add(MAX_TIME);
+            BUDGET.set(Budget { turns: MAX_TURNS, piled: MAX_PILED, until });
+            let result = Cel::resolve(&self.tree, &scope).map_err(|error| sentence(&error))?;
+            from_cel(&result)
+        })
+    }
+
+    /// The same for a filter, whose value must be true or false.
+    ///
+    /// # Errors
+    /// One sentence; it may quote the record.
+    pub fn holds(&self, record: &Record<'_>, value: &Value) -> Result<bool, String> {
+        match self.evaluate(record, value)? {
+            Value::Bool(holds) => Ok(holds),
+            other => Err(format!("a filter must be true or false, not {}", kind_of(&other))),
+        }
+    }
+}
+
+fn parse(source: &str) -> Result<Expression, String> {
+    let parsed = environment().parser().parse(source);
+    let mut tree = parsed.map_err(|errors| first_line(&errors.to_string()))?;
+    let mut fence = Fence { scope: Vec::new(), depth: 0, uses_record: false };
+    fence.walk(&mut tree, 0)?;
+    Ok(Expression { tree: Arc::new(tree), uses_record: fence.uses_record })
+}
+
+/// A record as expressions see it; converted once, when first asked for.
+#[derive(Debug)]
+pub struct Record<'a> {
+    fields: &'a Map<String, Value>,
+    cel: OnceCell<Result<Cel, String>>,
+}
+
+impl<'a> Record<'a> {
+    /// The record with these fields.
+    pub fn new(fields: &'a Map<String, Value>) -> Self {
+        Self { fields, cel: OnceCell::new() }
+    }
+
+    /// Its fields.
+    pub fn fields(&self) -> &'a Map<String, Value> {
+        self.fields
+    }
+
+    fn cel(&self) -> Result<Cel, String> {
+        self.cel
+            .get_or_init(|| {
+                let mut room = MAX_RECORD;
+                map_to_cel(self.fields, &mut room).ok_or_else(too_large)
+            })
+            .clone()
+    }
+}
+
+/// What the parser may see at all. Brackets and operators inside of texts count too: a source that hides them
+/// there is refused rather than understood.
+fn check_source(source: &str) -> Result<(), String> {
+    let (mut brackets, mut deepest, mut prefixes, mut longest, mut operators) = (0_usize, 0, 0, 0, 0);
+    let mut characters = 0;
+    for character in source.chars() {
+        characters += 1;
+        match character {
+            '(' | '[' | '{' => brackets += 1,
+            ')' | ']' | '}' => brackets = brackets.saturating_sub(1),
+            _ => {}
+        }
+        match character {
+            '!' | '-' => prefixes += 1,
+            c if c.is_whitespace() => {}
+            _ => prefixes = 0,
+        }
+        if matches!(character, '.' | '+' | '-' | '*' | '/' | '%' | '?' | '&' | '|' | '<' | '>' | '=' | '[' | '(') {
+            operators += 1;
+        }
+        deepest = deepest.max(brackets);
+        longest = longest.max(prefixes);
+    }
+    if source.trim().is_empty() {
+        return Err("it is empty".to_owned());
+    }
+    let limit = |found, most, what| {
+        if found > most { Err(format!("it has more than {most} {what}")) } else { Ok(()) }
+    };
+    limit(characters, MAX_CHARS, "characters")?;
+    limit(deepest, MAX_BRACKETS, "brackets inside each other")?;
+    limit(longest, MAX_PREFIXES, "`!` or `-` in a row")?;
+    limit(operators, MAX_OPERATORS, "operators")?;
+    limit(source.matches('?').count(), MAX_BRACKETS, "`?`")?;
+    let ins = source.split(|c: char| !c.is_alphanumeric() && c != '_').filter(|word| *word == "in").count();
+    limit(ins, MAX_BRACKETS, "`in`")
+}
+
+/// Checks a parsed tree and puts the budget into its comprehensions.
+struct Fence {
+    /// Variables of the comprehensions around.
+    scope: Vec<String>,
+    depth: usize,
+    uses_record: bool,
+}
+
+impl Fence {
+    fn walk(&mut self, tree: &mut Tree, comprehensions: usize) -> Result<(), String> {
+        self.depth += 1;
+        if self.depth > MAX_DEPTH {
+            return Err(format!("it has more than {MAX_DEPTH} levels"));
+        }
+        self.walk_parts(tree, comprehensions)?;
+        self.depth -= 1;
+        Ok(())
+    }
+
+    fn walk_parts(&mut self, tree: &mut Tree, comprehensions: usize) -> Result<(), String> {
+        match &mut tree.expr {
+            Expr::Unspecified => Err("it has a part without meaning".to_owned()),
+            Expr::Literal(_) => Ok(()),
+            Expr::Ident(name) => self.variable(name),
+            Expr::Select(select) => self.walk(&mut select.operand, comprehensions),
+            Expr::Struct(_) => Err("it makes a message; only texts, numbers, lists and maps are known".to_owned()),
+            Expr::List(list) => list.elements.iter_mut().try_for_each(|item| self.walk(item, comprehensions)),
+            Expr::Map(map) => map.entries.iter_mut().try_for_each(|entry| match &mut entry.expr {
+                EntryExpr::MapEntry(entry) => {
+                    self.walk(&mut entry.key, comprehensions)?;
+                    self.walk(&mut entry.value, comprehensions)
+                }
+                EntryExpr::StructField(field) => self.walk(&mut field.value, comprehensions),
+            }),
+            Expr::Call(call) => self.call(call, comprehensions),
+            Expr::Comprehension(comprehension) => self.comprehension(comprehension, comprehensions + 1),
+        }
+    }
+
+    fn variable(&mut self, name: &str) -> Result<(), String> {
+        self.uses_record |= name == "record";
+        let known = matches!(name, "record" | "value")
+            || name.starts_with('@')
+            || TYPES.contains(&name)
+            || self.scope.iter().any(|variable| variable == name);
+        if known { Ok(()) } else { Err(format!("`{name}` is no variable here; there are `value` and `record`")) }
+    }
+
+    fn call(&mut self, call: &mut CallExpr, comprehensions: usize) -> Result<(), String> {
+        let math = matches!(call.target.as_deref(), Some(Tree { expr: Expr::Ident(name), .. }) if name == "math");
+        if let Some(target) = call.target.as_deref_mut().filter(|_| !math) {
+            self.walk(target, comprehensions)?;
+        }
+        call.args.iter_mut().try_for_each(|arg| self.walk(arg, comprehensions))?;
+        let name = call.func_name.as_str();
+        let operator = !name.starts_with(|c: char| c.is_ascii_alphabetic()) || name.starts_with("math.@");
+        if math {
+            return if operator || TAME.contains(&name) || name == "round" { Ok(()) } else { Err(unknown(name)) };
+        }
+        if let Some((_, bounded)) = BOUNDED.iter().find(|(wild, _)| *wild == name) {
+            call.func_name = (*bounded).to_owned();
+            return Ok(());
+        }
+        if operator || TAME.contains(&name) || functions::NAMES.contains(&name) { Ok(()) } else { Err(unknown(name)) }
+    }
+
+    fn comprehension(&mut self, parts: &mut ComprehensionExpr, depth: usize) -> Result<(), String> {
+        if depth > 2 {
+            return Err("it has more than one comprehension inside another (`all`, `exists`, `map`, `filter`)".to_owned());
+        }
+        // The list is evaluated once, outside of the loop.
+        self.walk(&mut parts.iter_range, depth - 1)?;
+        self.walk(&mut parts.accu_init, depth - 1)?;
+        let outer = self.scope.len();
+        self.scope.push(parts.iter_var.clone());
+        self.scope.extend(parts.iter_var2.clone());
+        self.scope.push(parts.accu_var.clone());
+        self.walk(&mut parts.loop_cond, depth)?;
+        self.walk(&mut parts.loop_step, depth)?;
+        self.walk(&mut parts.result, depth)?;
+        self.scope.truncate(outer);
+        draw(turn_of(parts));
+        Ok(())
+    }
+}
+
+/// The part of a comprehension that every turn evaluates and that may be wrapped without its losing the
+/// evaluator's short cut for `map` and `filter` (which looks at the shape of condition and step).
+fn turn_of(parts: &mut ComprehensionExpr) -> &mut Tree {
+    if !matches!(parts.loop_cond.expr, Expr::Literal(_)) {
+        return &mut parts.loop_cond;
+    }
+    let Expr::Call(step) = &mut parts.loop_step.expr else { return &mut parts.loop_cond };
+    match step.args.as_mut_slice() {
+        [condition, _, _] => condition,
+        [_, Tree { expr: Expr::List(list), .. }] => list.elements.first_mut().unwrap_or(&mut parts.loop_cond),
+        _ => &mut parts.loop_cond,
+    }
+}
+
+/// Wraps `tree` in the call that draws on the budget and returns its argument.
+fn draw(tree: &mut Tree) {
+    let inner = std::mem::take(tree);
+    tree.id = inner.id;
+    tree.expr = Expr::Call(CallExpr { func_name: TURN.to_owned(), target: None, args: vec![inner] });
+}
+
+fn turn<'b, 'v>(mut args: Vec<CowVal<'b, 'v>>) -> Result<CowVal<'b, 'v>, ExecutionError> {
+    let mut budget = BUDGET.get();
+    let piled = args.first().and_then(|arg| arg.downcast_ref::<CelString>()).map_or(0, |text| text.inner().len());
+    budget.turns = budget.turns.saturating_sub(1);
+    budget.piled = budget.piled.saturating_sub(piled);
+    BUDGET.set(budget);
+    let late = budget.until.is_some_and(|until| Instant::now() > until);
+    match args.pop() {
+        Some(arg) if budget.turns > 0 && budget.piled > 0 && !late => Ok(arg),
+        _ => Err(ExecutionError::function_error("comprehension", "it takes too long")),
+    }
+}
+
+fn unknown(name: &str) -> String {
+    format!("there is no function `{name}` here")
+}
+
+fn environment() -> Env {
+    let mut env = Env::stdlib().with_optional_support(false);
+    let added = [
+        env.add_extension(extensions::strings),
+        env.add_extension(extensions::math),
+        env.add_extension(extensions::lists),
+        env.add_overload(TURN, TURN, vec![DYN_TYPE], turn),
+    ];
+    debug_assert!(added.iter().all(Result::is_ok), "{added:?}");
+    env
+}
+
+fn root() -> Context<'static, 'static> {
+    let mut root = Context::with_env(Arc::new(environment()));
+    for (name, function) in functions::all() {
+        let added = root.add_function(name, function);
+        debug_assert!(added.is_ok(), "{added:?}");
+    }
+    root
+}
+
+/// What an error of the evaluator means, without the values that it dumps.
+fn sentence(error: &ExecutionError) -> String {
+    match error {
+        ExecutionError::NoSuchKey(key) => format!("there is no field '{key}'"),
+        ExecutionError::FunctionError { function, message } => format!("{}: {message}", function.trim_start_matches('@')),
+        ExecutionError::UnsupportedTargetType { .. } => "a function does not take such a value".to_owned(),
+        ExecutionError::UnsupportedBinaryOperator(operator, ..) => format!("'{operator}' does not take such values"),
+        ExecutionError::NotSupportedAsMethod { method, .. } => format!("'{method}' does not take such a value"),
+        other => first_line(&other.to_string()),
+    }
+}
+
+fn first_line(text: &str) -> String {
+    text.lines().next().unwrap_or_default().chars().take(200).collect()
+}
+
+fn too_large() -> String {
+    format!("the record is larger than the {} KiB that expressions may see", MAX_RECORD >> 10)
+}
+
+fn to_cel_bounded(value: &Value) -> Result<Cel, String> {
+    let mut room = MAX_RECORD;
+    to_cel(value, &mut room).ok_or_else(too_large)
+}
+
+/// Whole numbers become `int`, others `double`: the crate's own conversion makes positive ones `uint`, which
+/// does not mix with either.
+fn to_cel(value: &Value, room: &mut usize) -> Option<Cel> {
+    *room = room.checked_sub(1)?;
+    Some(match value {
+        Value::Null => Cel::Null,
+        Value::Bool(flag) => Cel::Bool(*flag),
+        Value::Number(number) => match number.as_i64() {
+            Some(whole) => Cel::Int(whole),
+            None => Cel::Float(number.as_f64().unwrap_or(f64::NAN)),
+        },
+        Value::String(text) => {
+            *room = room.checked_sub(text.len())?;
+            Cel::from(text.as_str())
+        }
+        Value::Array(items) => {
+            let items: Option<Vec<Cel>> = items.iter().map(|item| to_cel(item, room)).collect();
+            Cel::List(Arc::new(items?))
+        }
+        Value::Object(fields) => map_to_cel(fields, room)?,
+    })
+}
+
+fn map_to_cel(fields: &Map<String, Value>, room: &mut usize) -> Option<Cel> {
+    let mut map = std::collections::HashMap::with_capacity(fields.len());
+    for (name, value) in fields {
+        *room = room.checked_sub(name.len())?;
+        map.insert(Key::String(Arc::new(name.clone())), to_cel(value, room)?);
+    }
+    Some(Cel::Map(CelMap { map: Arc::new(map) }))
+}
+
+fn from_cel(value: &Cel) -> Result<Value, String> {
+    Ok(match value {
+        Cel::Null => Value::Null,
+        Cel::Bool(flag) => Value::Bool(*flag),
+        Cel::Int(whole) => Value::from(*whole),
+        Cel::UInt(whole) => Value::from(*whole),
+        Cel::Float(number) => Number::from_f64(*number).map(Value::Number).ok_or("the result is not a number")?,
+        Cel::String(text) => Value::String(text.to_string()),
+        Cel::List(items) => Value::Array(items.iter().map(from_cel).collect::<Result<_, _>>()?),
+        Cel::Map(map) => {
+            let mut fields = Vec::with_capacity(map.map.len());
+            for (key, value) in map.map.iter() {
+                fields.push((key.to_string(), from_cel(value)?));
+            }
+            fields.sort_by(|a, b| a.0.cmp(&b.0));
+            Value::Object(fields.into_iter().collect())
+        }
+        Cel::Timestamp(moment) => {
+            Value::String(moment.to_utc().to_rfc3339_opts(chrono::SecondsFormat::AutoSi, true))
+        }
+        _ => return Err("the result is neither text, number, true or false, list nor map".to_owned()),
+    })
+}
+
+fn kind_of(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "true or false",
+        Value::Number(_) => "a number",
+        Value::String(_) => "a text",
+        Value::Array(_) => "a list",
+        Value::Object(_) => "a map",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn run(source: &str, value: Value) -> Result<Value, String> {
+        let record = json!({
+            "n": 3, "price": 2.5, "status": "paid", "email": " Ana@Example.com ", "tags": ["a", "b"], "none": null,
+            "long": (0..5_000).collect::<Vec<_>>(), "lines": [{"sku": "x", "qty": 2}, {"sku": "y", "qty": 0}]
+        });
+        let fields = record.as_object().unwrap();
+        Expression::compile(source)?.evaluate(&Record::new(fields), &value)
+    }
+
+    #[test]
+    fn expressions_see_value_and_record() {
+        for (source, value, expected) in [
+            ("record.status in ['paid', 'partially_refunded']", Value::Null, json!(true)),
+            ("record.n * 2", Value::Null, json!(6)),
+            ("record.price * 1.5 > 3.0", Value::Null, json!(true)),
+            ("value.trim().lowerAscii()", json!(" A "), json!("a")),
+            ("has(record.missing) ? record.missing : 'none'", Value::Null, json!("none")),
+            ("'SHOP-' + string(value)", json!(12), json!("SHOP-12")),
+            ("{'lead': 'Lead', 'customer': 'Customer'}[value]", json!("lead"), json!("Lead")),
+            ("record.lines.filter(l, l.qty > 0).map(l, l.sku)", Value::Null, json!(["x"])),
+            ("record.lines.exists(l, l.sku == 'y')", Value::Null, json!(true)),
+            ("value.split('-')[1]", json!("a-b"), json!("b")),
+            ("value.substring(0, 2)", json!("abc"), json!("ab")),
+            ("value.replace('a', 'bb')", json!("aca"), json!("bbcbb")),
+            ("['a', 'b'].join('/')", Value::Null, json!("a/b")),
+            ("math.round(value)", json!(2.6), json!(3.0)),
+            ("math.greatest(value, 5)", json!(2), json!(5)),
+            ("timestamp(value).getFullYear()", json!("2026-11-20T14:15:00Z"), json!(2026)),
+            ("{'b': 1, 'a': [true]}", Value::Null, json!({"a": [true], "b": 1})),
+            ("value", json!(1e300), json!(1e300)),
+            ("value == null", Value::Null, json!(true)),
+            ("[3, 1].sort()[0]", Value::Null, json!(1)),
+        ] {
+            assert_eq!(run(source, value), Ok(expected), "{source}");
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_is_said_before_a_record_is_read() {
+        for (source, expected) in [
+            ("", "empty"),
+            ("value.trm()", "no function `trm`"),
+            ("recrod.status", "`recrod` is no variable"),
+            ("value +", "Syntax error"),
+            ("record.items.map(x, y)", "`y` is no variable"),
+            ("lists.range(1000000000)", "`lists` is no variable"),
+            ("'%.1000000f'.format([1.0])", "no function `format`"),
+            ("[1].distinct()", "no function `distinct`"),
+            ("Foo{a: 1}", "message"),
+        ] {
+            let error = Expression::compile(source).unwrap_err();
+            assert!(error.contains(expected), "{source}: {error}");
+        }
+    }
+
+    #[test]
+    fn what_fails_for_a_record_is_one_sentence() {
+        assert_eq!(run("record.nope", Value::Null), Err("there is no field 'nope'".to_owned()));
+        assert_eq!(run("value + 1", json!("a")), Err("'add' does not take such values".to_owned()));
+        assert!(run("1 / 0", Value::Null).unwrap_err().to_lowercase().contains("zero"));
+        assert!(run("1.0 / 0.0", Value::Null).unwrap_err().contains("not a number"));
+    }
+
+    #[test]
+    fn a_source_cannot_blow_the_stack() {
+        let long = |piece: &str, times: usize| piece.repeat(times) + "true";
+        for source in [
+            long("!", 10_000),
+            long("!", 1_000),
+            format!("1{}", "+1".repeat(60)),
+            long("! ", 500),
+            long("-", 900),
+            format!("{}1{}", "(".repeat(500), ")".repeat(500)),
+            format!("{}1{}", "[".repeat(500), "]".repeat(500)),
+            format!("1{}", " + 1".repeat(250)),
+            format!("value{}", ".a".repeat(500)),
+            format!("{}1", "true?1:".repeat(130)),
+            format!("1{}", " in 1".repeat(200)),
+        ] {
+            assert!(Expression::compile(&source).unwrap_err().contains("more than"), "{source}");
+        }
+        // As deep as is allowed, evaluated with half the stack that a worker's thread has.
+        let deepest = [
+            format!("{}1{}", "(".repeat(16), ")".repeat(16)),
+            format!("1{} > 2", "+1".repeat(21)),
+            format!("{}1", "true?1:".repeat(16)),
+            format!("value{}", ".a".repeat(23)),
+            format!("value{}", "[0]".repeat(23)),
+            format!("{}true", "!".repeat(8)),
+            format!("true{}", "&&true".repeat(70)),
+            format!("value{}", ".trim()".repeat(23)),
+            format!("{}1{}", "[".repeat(16), "]".repeat(16)),
+        ];
+        let compiled = deepest.map(|source| Expression::compile(&source).unwrap_or_else(|error| panic!("{source}: {error}")));
+        let thread = std::thread::Builder::new().stack_size(1 << 20);
+        let ran = thread.spawn(move || {
+            let fields = Map::new();
+            compiled.map(|expression| expression.evaluate(&Record::new(&fields), &json!("a")).is_ok())
+        });
+        assert_eq!(ran.unwrap().join().unwrap(), [true, true, true, false, false, true, true, true, true]);
+    }
+
+    #[test]
+    fn comprehensions_nest_once_and_draw_on_a_budget() {
+        let deep = "record.long.all(a, record.long.all(b, record.long.all(c, a + b + c >= 0)))";
+        assert!(Expression::compile(deep).unwrap_err().contains("more than one comprehension"));
+        for source in [
+            "record.long.all(a, record.long.all(b, a + b >= 0))",
+            "record.long.exists(a, record.long.exists(b, a + b < 0))",
+            "record.long.map(a, record.long.map(b, a + b)).size()",
+            "record.long.filter(a, record.long.filter(b, a == b).size() == 1).size()",
+            "record.long.exists_one(a, record.long.exists_one(b, a == b))",
+        ] {
+            assert!(run(source, Value::Null).unwrap_err().contains("too long"), "{source}");
+        }
+        assert_eq!(run("record.long.all(a, a >= 0)", Value::Null), Ok(json!(true)));
+        assert_eq!(run("record.long.map(a, a + 1).size()", Value::Null), Ok(json!(5_000)));
+    }
+
+    #[test]
+    fn what_multiplies_is_bounded() {
+        let text = json!("a".repeat(2_000));
+        for source in [
+            "value.replace('a', value).replace('a', value)",
+            "value.split('').join(value).split('').join(value)",
+            "record.long.map(a, value + value).size()",
+        ] {
+            assert!(run(source, text.clone()).unwrap_err().contains("too l"), "{source}");
+        }
+        assert!(run("value.size()", json!("a".repeat(300 << 10))).unwrap_err().contains("256 KiB"));
+    }
+}

@@ -1,0 +1,374 @@
+//! The functions that expressions have besides those of the Common Expression Language.
+//!
+//! Each may be called as a function or as a method of its first argument: `lower(value)`, `value.lower()`.
+//!
+//! | function | value |
+//! | --- | --- |
+//! | `lower(s)`, `upper(s)`, `title(s)` | the text in that case, of any script |
+//! | `concat(a, b, …)` | the texts of all arguments that are not null, in a row |
+//! | `coalesce(a, b, …)` | the first argument that is neither null nor empty |
+//! | `lookup(map, key)`, `lookup(map, key, default)` | the entry of a map; null or the default where it has none |
+//! | `to_number(v)`, `to_integer(v)`, `to_boolean(v)` | the value, converted |
+//! | `to_date(v)`, `to_date(v, "%d.%m.%Y")` | `YYYY-MM-DD`, from ISO 8601 or the given form (strftime) |
+//! | `to_utc(v)`, `to_utc(v, "Europe/Berlin")` | the moment as RFC 3339 in UTC, from RFC 3339, from local time in a zone, or from seconds or milliseconds since 1970 |
+//! | `round(x)`, `round(x, n)` | rounded to a whole number, or to `n` decimals |
+//! | `e164(s, "DE")` | a phone number as ITU-T E.164 writes it |
+//! | `hash_sha256(v)` | 64 hexadecimal digits |
+
+use cel::objects::Key;
+use cel::{ExecutionError, Value as Cel};
+use chrono::{DateTime, NaiveDate, NaiveDateTime, TimeZone, Utc};
+use sha2::{Digest, Sha256};
+
+/// Longest text that a function returns, in bytes.
+const MAX_TEXT: usize = 256 << 10;
+
+/// Names of our functions that a source may use.
+pub(super) const NAMES: &[&str] = &[
+    "lower", "upper", "title", "concat", "coalesce", "lookup", "to_number", "to_integer", "to_boolean", "to_date",
+    "to_utc", "round", "e164", "hash_sha256",
+];
+
+type Function = fn(&[Cel]) -> Result<Cel, String>;
+type Boxed = Box<
+    dyn for<'context, 'call> Fn(
+            &mut cel::FunctionContext<'context, 'call>,
+        ) -> Result<cel::common::value::CowVal<'context, 'call>, ExecutionError>
+        + Send
+        + Sync,
+>;
+
+/// Every function with its name.
+pub(super) fn all() -> Vec<(&'static str, Boxed)> {
+    let table: &[(&'static str, Function)] = &[
+        ("lower", |args| Ok(text(args)?.to_lowercase().into())),
+        ("upper", |args| Ok(text(args)?.to_uppercase().into())),
+        ("title", |args| Ok(title(&text(args)?).into())),
+        ("concat", concat),
+        ("coalesce", coalesce),
+        ("lookup", lookup),
+        ("to_number", to_number),
+        ("to_integer", to_integer),
+        ("to_boolean", to_boolean),
+        ("to_date", to_date),
+        ("to_utc", to_utc),
+        ("@round", round),
+        ("e164", e164),
+        ("hash_sha256", |args| Ok(hex(&Sha256::digest(text(args)?.as_bytes())).into())),
+        ("@replace", replace),
+        ("@join", join),
+    ];
+    table.iter().map(|(name, function)| (*name, boxed(name, *function))).collect()
+}
+
+/// A function of the evaluator that passes its target, if any, as the first argument.
+fn boxed(name: &'static str, function: Function) -> Boxed {
+    Box::new(move |call| {
+        let mut args: Vec<Cel> = Vec::with_capacity(call.args.len() + 1);
+        for arg in call.this.iter().chain(&call.args) {
+            args.push(arg.as_ref().try_into()?);
+        }
+        let result = function(&args).map_err(|message| ExecutionError::function_error(name, message))?;
+        Ok(cel::common::value::CowVal::Owned(result.try_into()?))
+    })
+}
+
+/// The one argument of a function of a text.
+fn text(args: &[Cel]) -> Result<String, String> {
+    match args {
+        [one] => spelt(one),
+        _ => Err("it takes one argument".to_owned()),
+    }
+}
+
+/// A single value as text.
+fn spelt(value: &Cel) -> Result<String, String> {
+    match value {
+        Cel::String(text) => Ok(text.to_string()),
+        Cel::Int(number) => Ok(number.to_string()),
+        Cel::UInt(number) => Ok(number.to_string()),
+        Cel::Float(number) => Ok(number.to_string()),
+        Cel::Bool(flag) => Ok(flag.to_string()),
+        Cel::Null => Err("the value is null".to_owned()),
+        _ => Err("it takes a single value, not a list or map".to_owned()),
+    }
+}
+
+fn title(text: &str) -> String {
+    let mut start = true;
+    let mut titled = String::with_capacity(text.len());
+    for character in text.chars() {
+        if start {
+            titled.extend(character.to_uppercase());
+        } else {
+            titled.extend(character.to_lowercase());
+        }
+        start = !character.is_alphanumeric() && character != '\'';
+    }
+    titled
+}
+
+fn concat(args: &[Cel]) -> Result<Cel, String> {
+    let mut joined = String::new();
+    for arg in args.iter().filter(|arg| !matches!(arg, Cel::Null)) {
+        joined.push_str(&spelt(arg)?);
+        bounded(joined.len())?;
+    }
+    Ok(joined.into())
+}
+
+fn coalesce(args: &[Cel]) -> Result<Cel, String> {
+    let empty = |arg: &&Cel| match arg {
+        Cel::Null => true,
+        Cel::String(text) => text.is_empty(),
+        _ => false,
+    };
+    Ok(args.iter().find(|arg| !empty(arg)).cloned().unwrap_or(Cel::Null))
+}
+
+fn lookup(args: &[Cel]) -> Result<Cel, String> {
+    let (Cel::Map(map), key, default) = (match args {
+        [map, key] => (map, key, Cel::Null),
+        [map, key, default] => (map, key, default.clone()),
+        _ => return Err("it takes a map, a key and maybe a default".to_owned()),
+    }) else {
+        return Err("its first argument must be a map".to_owned());
+    };
+    let key = match key {
+        Cel::String(text) => Key::String(text.clone()),
+        Cel::Int(number) => Key::Int(*number),
+        Cel::Bool(flag) => Key::Bool(*flag),
+        _ => return Ok(default),
+    };
+    Ok(map.map.get(&key).cloned().unwrap_or(default))
+}
+
+fn to_number(args: &[Cel]) -> Result<Cel, String> {
+    match args {
+        [Cel::Float(number)] => Ok(Cel::Float(*number)),
+        [Cel::Int(number)] => Ok(Cel::Float(*number as f64)),
+        _ => {
+            let text = text(args)?;
+            let number: f64 = text.trim().parse().map_err(|_| format!("'{text}' is no number"))?;
+            if number.is_finite() { Ok(Cel::Float(number)) } else { Err(format!("'{text}' is no number")) }
+        }
+    }
+}
+
+fn to_integer(args: &[Cel]) -> Result<Cel, String> {
+    match args {
+        [Cel::Int(number)] => Ok(Cel::Int(*number)),
+        [Cel::Float(number)] if number.fract() == 0.0 && number.abs() < 9e15 => Ok(Cel::Int(*number as i64)),
+        _ => {
+            let text = text(args)?;
+            text.trim().parse().map(Cel::Int).map_err(|_| format!("'{text}' is no whole number"))
+        }
+    }
+}
+
+fn to_boolean(args: &[Cel]) -> Result<Cel, String> {
+    if let [Cel::Bool(flag)] = args {
+        return Ok(Cel::Bool(*flag));
+    }
+    let text = text(args)?;
+    super::convert::boolean(&text).map(Cel::Bool).ok_or_else(|| format!("'{text}' is neither true nor false"))
+}
+
+fn to_date(args: &[Cel]) -> Result<Cel, String> {
+    let date = match args {
+        [value] => {
+            let text = spelt(value)?;
+            super::convert::date(&text).ok_or_else(|| format!("'{text}' is no ISO 8601 date"))?
+        }
+        [value, Cel::String(form)] => {
+            let text = spelt(value)?;
+            parse_date(text.trim(), form).ok_or_else(|| format!("'{text}' is no date of the form '{form}'"))?
+        }
+        _ => return Err("it takes a value and maybe a form such as '%d.%m.%Y'".to_owned()),
+    };
+    Ok(date.format("%Y-%m-%d").to_string().into())
+}
+
+fn parse_date(text: &str, form: &str) -> Option<NaiveDate> {
+    NaiveDate::parse_from_str(text, form)
+        .ok()
+        .or_else(|| NaiveDateTime::parse_from_str(text, form).ok().map(|moment| moment.date()))
+}
+
+fn to_utc(args: &[Cel]) -> Result<Cel, String> {
+    let moment = match args {
+        [Cel::Int(number)] => {
+            // Later than the year 5000 in seconds is taken for milliseconds.
+            let millis = if number.abs() > 100_000_000_000 { Some(*number) } else { number.checked_mul(1_000) };
+            millis.and_then(DateTime::from_timestamp_millis).ok_or_else(|| format!("'{number}' is no moment"))?
+        }
+        [value] => {
+            let text = spelt(value)?;
+            super::convert::moment(&text).ok_or_else(|| format!("'{text}' is no RFC 3339 moment"))?
+        }
+        [value, Cel::String(zone)] => {
+            let text = spelt(value)?;
+            let zone: chrono_tz::Tz = zone.parse().map_err(|_| format!("'{zone}' is no time zone"))?;
+            in_zone(&text, zone).ok_or_else(|| format!("'{text}' is no moment in {zone}"))?
+        }
+        _ => return Err("it takes a value and maybe a time zone".to_owned()),
+    };
+    Ok(super::convert::spell(moment).into())
+}
+
+fn in_zone(text: &str, zone: chrono_tz::Tz) -> Option<DateTime<Utc>> {
+    let local = super::convert::local(text)?;
+    zone.from_local_datetime(&local).earliest().map(|moment| moment.to_utc())
+}
+
+fn round(args: &[Cel]) -> Result<Cel, String> {
+    let number = |value: &Cel| match value {
+        Cel::Int(number) => Ok(*number as f64),
+        Cel::Float(number) => Ok(*number),
+        _ => Err("it takes a number".to_owned()),
+    };
+    match args {
+        [Cel::Int(whole)] => Ok(Cel::Int(*whole)),
+        [value] => {
+            let rounded = number(value)?.round();
+            if rounded.abs() < 9e15 { Ok(Cel::Int(rounded as i64)) } else { Err("the number is too large".to_owned()) }
+        }
+        [value, Cel::Int(decimals)] if (0..=15).contains(decimals) => {
+            let spelt = format!("{:.*}", usize::try_from(*decimals).unwrap_or(0), number(value)?);
+            spelt.parse().map(Cel::Float).map_err(|_| "it takes a number".to_owned())
+        }
+        _ => Err("it takes a number and maybe 0 to 15 decimals".to_owned()),
+    }
+}
+
+/// Country calling codes (ITU-T E.164) by ISO 3166-1 code.
+const CALLING_CODES: &[(&str, &str)] = &[
+    ("AR", "54"), ("AT", "43"), ("AU", "61"), ("BE", "32"), ("BG", "359"), ("BR", "55"), ("CA", "1"), ("CH", "41"),
+    ("CL", "56"), ("CN", "86"), ("CO", "57"), ("CY", "357"), ("CZ", "420"), ("DE", "49"), ("DK", "45"), ("EE", "372"),
+    ("EG", "20"), ("ES", "34"), ("FI", "358"), ("FR", "33"), ("GB", "44"), ("GR", "30"), ("HR", "385"), ("HU", "36"),
+    ("ID", "62"), ("IE", "353"), ("IL", "972"), ("IN", "91"), ("IS", "354"), ("IT", "39"), ("JP", "81"), ("KR", "82"),
+    ("LT", "370"), ("LU", "352"), ("LV", "371"), ("MT", "356"), ("MX", "52"), ("NL", "31"), ("NO", "47"), ("NZ", "64"),
+    ("PL", "48"), ("PT", "351"), ("RO", "40"), ("RS", "381"), ("RU", "7"), ("SE", "46"), ("SG", "65"), ("SI", "386"),
+    ("SK", "421"), ("TR", "90"), ("UA", "380"), ("US", "1"), ("ZA", "27"),
+];
+
+fn e164(args: &[Cel]) -> Result<Cel, String> {
+    let [value, Cel::String(country)] = args else {
+        return Err("it takes a number and a country such as 'DE'".to_owned());
+    };
+    let text = spelt(value)?;
+    let known = CALLING_CODES.iter().find(|(iso, _)| country.eq_ignore_ascii_case(iso));
+    let (_, code) = known.ok_or_else(|| format!("'{country}' is no country whose calling code is known"))?;
+    let digits: String = text.chars().filter(char::is_ascii_digit).collect();
+    let national = digits.strip_prefix("00");
+    let number = match (text.trim().starts_with('+'), national) {
+        (true, _) => digits.clone(),
+        (false, Some(international)) => international.to_owned(),
+        // Italy keeps the leading zero of national numbers.
+        (false, None) if *code == "39" => format!("{code}{digits}"),
+        (false, None) => format!("{code}{}", digits.strip_prefix('0').unwrap_or(&digits)),
+    };
+    if (8..=15).contains(&number.len()) { Ok(format!("+{number}").into()) } else { Err(format!("'{text}' is no phone number")) }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn replace(args: &[Cel]) -> Result<Cel, String> {
+    let (Cel::String(text), Cel::String(old), Cel::String(new), times) = (match args {
+        [text, old, new] => (text, old, new, usize::MAX),
+        [text, old, new, Cel::Int(times)] => (text, old, new, usize::try_from(*times).unwrap_or(usize::MAX)),
+        _ => return Err("it takes what to replace and by what".to_owned()),
+    }) else {
+        return Err("it takes texts".to_owned());
+    };
+    let found = text.matches(old.as_str()).take(times).count();
+    bounded(text.len() + found.saturating_mul(new.len()))?;
+    Ok(text.replacen(old.as_str(), new, found).into())
+}
+
+fn join(args: &[Cel]) -> Result<Cel, String> {
+    let (Cel::List(items), between) = (match args {
+        [items] => (items, ""),
+        [items, Cel::String(between)] => (items, between.as_str()),
+        _ => return Err("it takes a list of texts and maybe what stands between them".to_owned()),
+    }) else {
+        return Err("it takes a list of texts".to_owned());
+    };
+    let mut joined = String::new();
+    for (place, item) in items.iter().enumerate() {
+        if place > 0 {
+            joined.push_str(between);
+        }
+        joined.push_str(&spelt(item)?);
+        bounded(joined.len())?;
+    }
+    Ok(joined.into())
+}
+
+fn bounded(length: usize) -> Result<(), String> {
+    if length <= MAX_TEXT { Ok(()) } else { Err("the text becomes too long".to_owned()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Map, Value, json};
+
+    use crate::engine::expression::{Expression, Record};
+
+    fn run(source: &str, value: Value) -> Result<Value, String> {
+        Expression::compile(source)?.evaluate(&Record::new(&Map::new()), &value)
+    }
+
+    #[test]
+    fn they_do_what_the_table_says() {
+        for (source, value, expected) in [
+            ("value.lower()", json!("ÄB"), json!("äb")),
+            ("upper(value)", json!("straße"), json!("STRASSE")),
+            ("value.title()", json!("maría-josé o'neill"), json!("María-José O'neill")),
+            ("concat('SHOP-', value, null, 1.5)", json!(7), json!("SHOP-71.5")),
+            ("coalesce(value, '', 'x')", Value::Null, json!("x")),
+            ("coalesce(null)", Value::Null, Value::Null),
+            ("lookup({'lead': 'Lead'}, value)", json!("lead"), json!("Lead")),
+            ("lookup({'lead': 'Lead'}, value)", json!("x"), Value::Null),
+            ("lookup({'lead': 'Lead'}, value, 'Other')", Value::Null, json!("Other")),
+            ("to_number(value)", json!(" 2.50 "), json!(2.5)),
+            ("to_integer(value)", json!("42"), json!(42)),
+            ("to_integer(value)", json!(42.0), json!(42)),
+            ("to_boolean(value)", json!("Yes"), json!(true)),
+            ("to_date(value)", json!("2026-11-20T23:15:00+01:00"), json!("2026-11-20")),
+            ("value.to_date('%d.%m.%Y')", json!("20.11.2026"), json!("2026-11-20")),
+            ("to_date(value, '%b %d %Y')", json!("Jun 12 1998"), json!("1998-06-12")),
+            ("to_utc(value)", json!("2026-11-20T14:15:00+01:00"), json!("2026-11-20T13:15:00Z")),
+            ("to_utc(value, 'Europe/Berlin')", json!("2026-07-01 12:00"), json!("2026-07-01T10:00:00Z")),
+            ("to_utc(value)", json!(1_700_000_000), json!("2023-11-14T22:13:20Z")),
+            ("to_utc(value)", json!(1_700_000_000_000_i64), json!("2023-11-14T22:13:20Z")),
+            ("round(value)", json!(2.5), json!(3)),
+            ("round(value, 2)", json!(2.345), json!(2.35)),
+            ("e164(value, 'DE')", json!("030 / 123 45-67"), json!("+49301234567")),
+            ("e164(value, 'de')", json!("+44 20 7946 0958"), json!("+442079460958")),
+            ("e164(value, 'DE')", json!("0043 1 5880555"), json!("+4315880555")),
+            ("hash_sha256(value)", json!("abc"), json!("ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad")),
+            ("value.replace('a', 'b', 1)", json!("aa"), json!("ba")),
+        ] {
+            assert_eq!(run(source, value), Ok(expected), "{source}");
+        }
+    }
+
+    #[test]
+    fn they_say_what_they_cannot_do() {
+        for (source, value, expected) in [
+            ("to_number(value)", json!("12,x"), "to_number: '12,x' is no number"),
+            ("to_number(value)", json!("inf"), "to_number: 'inf' is no number"),
+            ("to_date(value)", json!("20.11.2026"), "to_date: '20.11.2026' is no ISO 8601 date"),
+            ("to_utc(value, 'Mars')", json!("2026-11-20 12:00"), "to_utc: 'Mars' is no time zone"),
+            ("e164(value, 'DE')", json!("12"), "e164: '12' is no phone number"),
+            ("e164(value, 'XX')", json!("12"), "e164: 'XX' is no country whose calling code is known"),
+            ("lower(value)", Value::Null, "lower: the value is null"),
+            ("round(value)", json!("a"), "round: it takes a number"),
+        ] {
+            assert_eq!(run(source, value), Err(expected.to_owned()), "{source}");
+        }
+    }
+}

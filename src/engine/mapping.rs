@@ -1,0 +1,548 @@
+//! From a source record to a destination record: filter, path, transform, default, conversion, validation.
+//! Pure; what a stream's texts mean is worked out once.
+
+use std::borrow::Cow;
+
+use serde_json::{Map, Value};
+
+use super::convert::convert;
+use super::expression::{Expression, Record};
+use super::validate::Validation;
+use crate::domain::definition::{FieldMapping, FieldType, FlowDefinition, OnFail, Stream};
+use crate::domain::error_class::{ErrorClass, Stage};
+use crate::domain::failure::Failure;
+use crate::domain::redact;
+
+/// Most fields of one stream.
+const MAX_FIELDS: usize = 1_000;
+/// Longest record key that is kept of a rejected record, in characters.
+const MAX_KEY_CHARS: usize = 200;
+
+/// What is wrong with a definition, and where.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{path}: {message}")]
+pub struct DefinitionError {
+    /// The place, e.g. `stream[0].field[3].transform`.
+    pub path: String,
+    /// One sentence.
+    pub message: String,
+}
+
+/// What became of a record.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Mapped {
+    /// Its filter does not want it.
+    Skipped,
+    /// It cannot be written.
+    Rejected(Failure),
+    /// It can; the failures are counted without rejecting it.
+    Record(Map<String, Value>, Vec<Failure>),
+}
+
+/// A stream, compiled.
+#[derive(Debug)]
+pub struct Plan {
+    filter: Option<Expression>,
+    fields: Vec<Field>,
+    key: Vec<String>,
+    sensitive: Vec<String>,
+}
+
+#[derive(Debug)]
+struct Field {
+    to: String,
+    from: From,
+    transform: Option<Expression>,
+    filter: Option<Expression>,
+    to_type: Option<FieldType>,
+    validation: Option<Validation>,
+    on_fail: OnFail,
+    required: bool,
+    default: Option<Value>,
+}
+
+#[derive(Debug)]
+enum From {
+    Path(Vec<Step>),
+    Constant(Value),
+    /// A transform of the whole record.
+    Record,
+}
+
+/// One step of a singular query.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Step {
+    Name(String),
+    Index(i64),
+}
+
+/// Compiles every stream of a definition.
+///
+/// # Errors
+/// Everything that is wrong with it.
+pub fn compile(definition: &FlowDefinition) -> Result<Vec<Plan>, Vec<DefinitionError>> {
+    let mut plans = Vec::new();
+    let mut errors = Vec::new();
+    if definition.streams.is_empty() {
+        errors.push(DefinitionError { path: "stream".to_owned(), message: "a flow has at least one stream".to_owned() });
+    }
+    for (place, stream) in definition.streams.iter().enumerate() {
+        match Plan::compile(stream) {
+            Ok(plan) => plans.push(plan),
+            Err(found) => errors.extend(found.into_iter().map(|error| DefinitionError {
+                path: format!("stream[{place}].{}", error.path),
+                message: error.message,
+            })),
+        }
+    }
+    if errors.is_empty() { Ok(plans) } else { Err(errors) }
+}
+
+impl Plan {
+    /// Compiles one stream.
+    ///
+    /// # Errors
+    /// Everything that is wrong with it; paths are relative to the stream, e.g. `field[3].transform`.
+    pub fn compile(stream: &Stream) -> Result<Self, Vec<DefinitionError>> {
+        let mut errors = Errors(Vec::new());
+        let filter = errors.expression("filter", stream.record_filter.as_deref());
+        let mut fields: Vec<Field> = Vec::new();
+        if stream.mappings.len() > MAX_FIELDS {
+            errors.add("field", format!("there are more than {MAX_FIELDS} fields"));
+        }
+        for (place, mapping) in stream.mappings.iter().take(MAX_FIELDS).enumerate() {
+            let at = format!("field[{place}]");
+            if mapping.destination_field.trim().is_empty() {
+                errors.add(&format!("{at}.to"), "it is empty".to_owned());
+            } else if fields.iter().any(|field| field.to == mapping.destination_field) {
+                errors.add(&format!("{at}.to"), format!("`{}` is mapped twice", mapping.destination_field));
+            }
+            fields.push(errors.field(&at, mapping));
+        }
+        let key: Vec<String> = stream.key_fields().into_iter().map(str::to_owned).collect();
+        if let Some(lost) = key.iter().find(|key| !fields.is_empty() && fields.iter().all(|field| field.to != **key)) {
+            errors.add("key", format!("`{lost}` is no field of this stream"));
+        }
+        let sensitive = stream.mappings.iter().filter(|mapping| mapping.sensitive);
+        let sensitive = sensitive
+            .filter_map(|mapping| source_steps(mapping).ok().flatten())
+            .filter_map(|steps| match steps.into_iter().next() {
+                Some(Step::Name(name)) => Some(name),
+                _ => None,
+            })
+            .collect();
+        if errors.0.is_empty() { Ok(Self { filter, fields, key, sensitive }) } else { Err(errors.0) }
+    }
+
+    /// Maps one record. Without fields, every field is copied under its own name.
+    pub fn map(&self, source: &Map<String, Value>) -> Mapped {
+        let record = Record::new(source);
+        if let Some(filter) = &self.filter {
+            match filter.holds(&record, &Value::Null) {
+                Ok(true) => {}
+                Ok(false) => return Mapped::Skipped,
+                Err(message) => {
+                    return Mapped::Rejected(Failure::new(ErrorClass::Transform, "FILTER_ERROR", Stage::Filter, &message));
+                }
+            }
+        }
+        if self.fields.is_empty() {
+            return Mapped::Record(source.clone(), Vec::new());
+        }
+        let mut written = Map::with_capacity(self.fields.len());
+        let mut warnings = Vec::new();
+        for field in &self.fields {
+            match field.value(&record, &mut warnings) {
+                Ok(Some(value)) => {
+                    written.insert(field.to.clone(), value);
+                }
+                Ok(None) => {}
+                Err(failure) => return Mapped::Rejected(failure.at_field(&field.to)),
+            }
+        }
+        Mapped::Record(written, warnings)
+    }
+
+    /// The destination fields that identify a record.
+    pub fn key(&self) -> &[String] {
+        &self.key
+    }
+
+    /// The destination fields with the type that they are converted to; empty when every field is copied.
+    pub fn fields(&self) -> impl Iterator<Item = (&str, Option<FieldType>)> {
+        self.fields.iter().map(|field| (field.to.as_str(), field.to_type))
+    }
+
+    /// The source fields whose values are never kept.
+    pub fn sensitive(&self) -> Vec<&str> {
+        self.sensitive.iter().map(String::as_str).collect()
+    }
+
+    /// The source field that feeds a destination field, which an excerpt of a rejected record must keep.
+    pub fn source_of(&self, field: &str) -> Option<&str> {
+        let from = self.fields.iter().find(|known| known.to == field).map(|known| &known.from);
+        match from {
+            Some(From::Path(steps)) => match steps.first() {
+                Some(Step::Name(name)) => Some(name),
+                _ => None,
+            },
+            _ => None,
+        }
+    }
+
+    /// What identifies a source record, redacted: its key fields, as they are read.
+    pub fn record_key(&self, source: &Map<String, Value>) -> Option<String> {
+        let read = |key: &String| -> Option<Value> {
+            match self.fields.iter().find(|field| field.to == *key).map(|field| &field.from) {
+                Some(From::Path(steps)) => follow(source, steps).cloned(),
+                Some(_) => None,
+                None => source.get(key).cloned(),
+            }
+        };
+        let spelt = self.key.iter().map(|key| match read(key)? {
+            Value::Null => None,
+            Value::String(text) => Some(text),
+            other => Some(other.to_string()),
+        });
+        let joined = spelt.collect::<Option<Vec<_>>>()?.join(", ");
+        (!joined.is_empty()).then(|| redact::text(&joined).chars().take(MAX_KEY_CHARS).collect())
+    }
+}
+
+impl Field {
+    /// The value to write, `None` to leave the field out.
+    fn value(&self, record: &Record<'_>, warnings: &mut Vec<Failure>) -> Result<Option<Value>, Failure> {
+        let read: Cow<'_, Value> = match &self.from {
+            From::Path(steps) => follow(record.fields(), steps).map_or(Cow::Owned(Value::Null), Cow::Borrowed),
+            From::Constant(value) => Cow::Borrowed(value),
+            From::Record => Cow::Owned(Value::Null),
+        };
+        let mut value = read.into_owned();
+        // A transform of nothing is nothing, unless it is one of the whole record.
+        if let Some(transform) = self.transform.as_ref().filter(|_| !value.is_null() || matches!(self.from, From::Record)) {
+            value = transform.evaluate(record, &value).map_err(|message| transform_error("TRANSFORM_ERROR", &message))?;
+        }
+        if value.is_null() {
+            value = self.default.clone().unwrap_or(Value::Null);
+        }
+        if let Some(filter) = &self.filter {
+            match filter.holds(record, &value) {
+                Ok(true) => {}
+                Ok(false) => return Ok(None),
+                Err(message) => return Err(transform_error("FILTER_ERROR", &message)),
+            }
+        }
+        let checked = self.typed(value).and_then(|value| match self.invalid(&value) {
+            None => Ok(value),
+            Some(failure) if self.on_fail == OnFail::Warn => {
+                warnings.push(failure.at_field(&self.to));
+                Ok(value)
+            }
+            Some(failure) => Err(failure),
+        });
+        match checked {
+            Ok(value) => Ok(Some(value)),
+            Err(_) if self.on_fail == OnFail::Null && !self.required => Ok(Some(Value::Null)),
+            Err(_) if self.on_fail == OnFail::Default && self.default.is_some() => Ok(self.default.clone()),
+            Err(failure) => Err(failure),
+        }
+    }
+
+    /// The value, converted, and there if it must be.
+    fn typed(&self, value: Value) -> Result<Value, Failure> {
+        let value = match self.to_type {
+            Some(to) if !value.is_null() => match convert(value, to)? {
+                Some(value) => value,
+                None => self.default.clone().unwrap_or(Value::Null),
+            },
+            _ => value,
+        };
+        let missing = value.is_null() || value.as_str() == Some("");
+        if self.required && missing {
+            let message = format!("a value for {} is required", self.to);
+            return Err(Failure::new(ErrorClass::RequiredField, "REQUIRED_FIELD_MISSING", Stage::Validate, &message));
+        }
+        Ok(value)
+    }
+
+    /// What a validation says against the value; nothing is valid.
+    fn invalid(&self, value: &Value) -> Option<Failure> {
+        self.validation.as_ref().filter(|_| !value.is_null())?.check(value).err()
+    }
+}
+
+fn transform_error(code: &'static str, message: &str) -> Failure {
+    Failure::new(ErrorClass::Transform, code, Stage::Transform, message)
+}
+
+/// Collects what is wrong instead of stopping at the first.
+struct Errors(Vec<DefinitionError>);
+
+impl Errors {
+    fn add(&mut self, path: &str, message: String) {
+        self.0.push(DefinitionError { path: path.to_owned(), message });
+    }
+
+    fn expression(&mut self, path: &str, source: Option<&str>) -> Option<Expression> {
+        match Expression::compile(source?) {
+            Ok(expression) => Some(expression),
+            Err(message) => {
+                self.add(path, message);
+                None
+            }
+        }
+    }
+
+    fn field(&mut self, at: &str, mapping: &FieldMapping) -> Field {
+        let from = match (source_steps(mapping), &mapping.constant) {
+            (Ok(Some(_)), Some(_)) => {
+                self.add(at, "it has a source and a constant; it can have one".to_owned());
+                From::Record
+            }
+            (Ok(Some(steps)), None) => From::Path(steps),
+            (Ok(None), Some(constant)) => From::Constant(constant.clone()),
+            (Ok(None), None) => {
+                if mapping.transform.is_none() && mapping.default.is_none() {
+                    self.add(at, "it has neither a source, a constant nor a transform".to_owned());
+                }
+                From::Record
+            }
+            (Err(message), _) => {
+                self.add(&format!("{at}.from"), message);
+                From::Record
+            }
+        };
+        let validation = if mapping.validate.is_empty() {
+            None
+        } else {
+            Validation::compile(&mapping.validate).map_err(|message| self.add(&format!("{at}.validate"), message)).ok()
+        };
+        if mapping.on_fail == OnFail::Default && mapping.default.is_none() {
+            self.add(&format!("{at}.on_fail"), "there is no default to write".to_owned());
+        }
+        Field {
+            to: mapping.destination_field.clone(),
+            from,
+            transform: self.expression(&format!("{at}.transform"), mapping.transform.as_deref()),
+            filter: self.expression(&format!("{at}.filter"), mapping.filter.as_deref()),
+            to_type: mapping.destination_type,
+            validation,
+            on_fail: mapping.on_fail,
+            required: mapping.required,
+            default: mapping.default.clone(),
+        }
+    }
+}
+
+fn source_steps(mapping: &FieldMapping) -> Result<Option<Vec<Step>>, String> {
+    mapping.source_path.as_deref().map(parse_path).transpose()
+}
+
+/// A singular query (RFC 9535, section 2.3.5.1): `$.a.b[0]['US Gross']`. A text that does not begin with `$` is
+/// the name of one field, whatever it holds.
+fn parse_path(text: &str) -> Result<Vec<Step>, String> {
+    let wrong = || format!("`{text}` is no path to one value; write a field's name, or `$.a.b[0]['a name']`");
+    let Some(mut rest) = text.strip_prefix('$') else {
+        return if text.is_empty() { Err(wrong()) } else { Ok(vec![Step::Name(text.to_owned())]) };
+    };
+    let mut steps = Vec::new();
+    while !rest.is_empty() {
+        let (step, after) = match rest.strip_prefix('.') {
+            Some(after) => {
+                let end = after.find(['.', '[']).unwrap_or(after.len());
+                let (name, after) = after.split_at(end);
+                let first = name.chars().next().filter(|c| c.is_alphabetic() || *c == '_' || !c.is_ascii());
+                let rest_fits = name.chars().all(|c| c.is_alphanumeric() || c == '_' || !c.is_ascii());
+                if first.is_none() || !rest_fits {
+                    return Err(wrong());
+                }
+                (Step::Name(name.to_owned()), after)
+            }
+            None => bracket(rest.strip_prefix('[').ok_or_else(wrong)?).ok_or_else(wrong)?,
+        };
+        steps.push(step);
+        rest = after;
+    }
+    if steps.is_empty() || steps.len() > 32 { Err(wrong()) } else { Ok(steps) }
+}
+
+/// What stands behind an opening bracket, and what follows the closing one.
+fn bracket(text: &str) -> Option<(Step, &str)> {
+    let Some(quote) = text.chars().next().filter(|c| matches!(c, '\'' | '"')) else {
+        let (digits, after) = text.split_once(']')?;
+        let canonical = digits.parse::<i64>().ok().filter(|index| index.to_string() == digits)?;
+        return Some((Step::Index(canonical), after));
+    };
+    let mut name = String::new();
+    let mut characters = text.char_indices().skip(1);
+    while let Some((at, character)) = characters.next() {
+        match character {
+            '\\' => name.push(characters.next().map(|(_, escaped)| escaped).filter(|c| matches!(c, '\\' | '\'' | '"'))?),
+            c if c == quote => return Some((Step::Name(name), text[at + c.len_utf8()..].strip_prefix(']')?)),
+            c => name.push(c),
+        }
+    }
+    None
+}
+
+fn follow<'a>(record: &'a Map<String, Value>, steps: &[Step]) -> Option<&'a Value> {
+    let (first, rest) = steps.split_first()?;
+    let start = match first {
+        Step::Name(name) => record.get(name)?,
+        Step::Index(_) => return None,
+    };
+    rest.iter().try_fold(start, |value, step| match step {
+        Step::Name(name) => value.get(name),
+        Step::Index(index) => {
+            let items = value.as_array()?;
+            let place = if *index < 0 { i64::try_from(items.len()).ok()? + index } else { *index };
+            items.get(usize::try_from(place).ok()?)
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn stream(value: Value) -> Stream {
+        let mut whole = json!({
+            "source_object": "a", "destination_object": "b", "sync_mode": "full_refresh", "write_mode": "upsert"
+        });
+        whole.as_object_mut().unwrap().extend(value.as_object().unwrap().clone());
+        serde_json::from_value(whole).unwrap()
+    }
+
+    fn map(definition: Value, record: Value) -> Mapped {
+        Plan::compile(&stream(definition)).unwrap().map(record.as_object().unwrap())
+    }
+
+    fn written(definition: Value, record: Value) -> Value {
+        match map(definition, record) {
+            Mapped::Record(fields, warnings) if warnings.is_empty() => Value::Object(fields),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn rejected(definition: Value, record: Value) -> Failure {
+        match map(definition, record) {
+            Mapped::Rejected(failure) => failure,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn without_fields_everything_is_copied() {
+        let record = json!({"z": 1, "a": {"b": [1, null]}});
+        assert_eq!(written(json!({}), record.clone()), record);
+    }
+
+    #[test]
+    fn a_record_filter_skips() {
+        let definition = json!({"record_filter": "record.status != 'archived'"});
+        assert_eq!(map(definition.clone(), json!({"status": "archived"})), Mapped::Skipped);
+        assert_eq!(written(definition.clone(), json!({"status": null})), json!({"status": null}));
+        let failure = rejected(definition, json!({}));
+        assert_eq!((failure.class, failure.stage, failure.code.as_ref()), (ErrorClass::Transform, Stage::Filter, "FILTER_ERROR"));
+    }
+
+    #[test]
+    fn paths_lead_to_one_value() {
+        let record = json!({"a": {"b": [{"US Gross": 7}, {"x": 8}]}, "plain name": 9, "it's": 10});
+        for (path, expected) in [
+            ("$.a.b[0]['US Gross']", json!(7)),
+            ("$['a'][\"b\"][-1].x", json!(8)),
+            ("plain name", json!(9)),
+            ("$['it\\'s']", json!(10)),
+            ("$.a.c", Value::Null),
+            ("$.a.b[7]", Value::Null),
+        ] {
+            let definition = json!({"mappings": [{"destination_field": "v", "source_path": path}]});
+            assert_eq!(written(definition, record.clone()), json!({"v": expected}), "{path}");
+        }
+        for path in ["", "$", "$.", "$..a", "$.a[*]", "$.a[0:1]", "$.a[?@.b]", "$.a['b", "$[01]", "$.1a", "$a"] {
+            assert!(parse_path(path).is_err(), "{path}");
+        }
+    }
+
+    #[test]
+    fn the_steps_come_in_their_order() {
+        let definition = json!({"mappings": [
+            {"destination_field": "email", "source_path": "$.email", "transform": "value.trim().lowerAscii()", "validate": {"format": "email"}},
+            {"destination_field": "amount", "source_path": "$.amount", "destination_type": "number"},
+            {"destination_field": "ship", "source_path": "$.ship", "filter": "value != null && value != 'x'"},
+            {"destination_field": "country", "source_path": "$.country", "default": "DE", "destination_type": "string"},
+            {"destination_field": "age", "source_path": "$.age", "destination_type": "integer", "default": 0},
+            {"destination_field": "source", "constant": "HubSpot"},
+            {"destination_field": "label", "transform": "record.first + ' ' + record.last"}
+        ]});
+        let record = json!({"email": " Ana@Example.com", "amount": "12.5", "ship": null, "age": "", "first": "A", "last": "R"});
+        assert_eq!(
+            written(definition, record),
+            json!({"email": "ana@example.com", "amount": 12.5, "country": "DE", "age": 0, "source": "HubSpot", "label": "A R"})
+        );
+    }
+
+    #[test]
+    fn what_is_missing_or_wrong_rejects() {
+        let required = json!({"mappings": [{"destination_field": "id", "source_path": "$.id", "required": true}]});
+        for record in [json!({}), json!({"id": null}), json!({"id": ""})] {
+            let failure = rejected(required.clone(), record);
+            assert_eq!((failure.code.as_ref(), failure.field.as_deref()), ("REQUIRED_FIELD_MISSING", Some("id")));
+        }
+        let typed = json!({"mappings": [{"destination_field": "n", "source_path": "$.n", "destination_type": "integer"}]});
+        assert_eq!(rejected(typed, json!({"n": "7k"})).class, ErrorClass::Type);
+        let transform = json!({"mappings": [{"destination_field": "n", "source_path": "$.n", "transform": "value.trim()"}]});
+        assert_eq!(rejected(transform, json!({"n": 7})).code, "TRANSFORM_ERROR");
+    }
+
+    #[test]
+    fn a_failed_validation_does_what_on_fail_says() {
+        let field = |on_fail: &str| {
+            json!({"mappings": [{"destination_field": "email", "source_path": "$.email", "default": "none@example.com",
+                                 "validate": {"format": "email"}, "on_fail": on_fail}]})
+        };
+        let bad = json!({"email": "nonsense"});
+        assert_eq!(rejected(field("reject"), bad.clone()).code, "INVALID_EMAIL");
+        assert_eq!(written(field("null"), bad.clone()), json!({"email": null}));
+        assert_eq!(written(field("default"), bad.clone()), json!({"email": "none@example.com"}));
+        let Mapped::Record(fields, warnings) = map(field("warn"), bad) else { panic!("it is written") };
+        assert_eq!(fields["email"], "nonsense");
+        assert_eq!((warnings.len(), warnings[0].field.as_deref()), (1, Some("email")));
+    }
+
+    #[test]
+    fn a_rejected_record_is_named_by_its_key() {
+        let definition = json!({"mappings": [
+            {"destination_field": "id", "source_path": "$.order.id", "is_key": true},
+            {"destination_field": "mail", "source_path": "$.mail", "is_key": true, "sensitive": true}
+        ]});
+        let plan = Plan::compile(&stream(definition)).unwrap();
+        let record = json!({"order": {"id": 7}, "mail": "ana@example.com"});
+        assert_eq!(plan.record_key(record.as_object().unwrap()).as_deref(), Some("7, a***@example.com"));
+        assert_eq!(plan.record_key(json!({"mail": "x"}).as_object().unwrap()), None);
+        assert_eq!(plan.sensitive(), ["mail"]);
+        assert_eq!(plan.source_of("id"), Some("order"));
+    }
+
+    #[test]
+    fn every_mistake_is_found_at_its_place() {
+        let definition = json!({"record_filter": "record.", "key": ["lost"], "mappings": [
+            {"destination_field": "a", "source_path": "$..a"},
+            {"destination_field": "a", "source_path": "$.a", "transform": "value.trm()"},
+            {"destination_field": "b", "source_path": "$.b", "validate": {"$ref": "#"}, "on_fail": "default"},
+            {"destination_field": "c", "source_path": "$.c", "constant": 1},
+            {"destination_field": ""}
+        ]});
+        let errors = Plan::compile(&stream(definition)).unwrap_err();
+        let places: Vec<&str> = errors.iter().map(|error| error.path.as_str()).collect();
+        assert_eq!(
+            places,
+            [
+                "filter", "field[0].from", "field[1].to", "field[1].transform", "field[2].validate", "field[2].on_fail",
+                "field[3]", "field[4].to", "field[4]", "key"
+            ]
+        );
+    }
+}
