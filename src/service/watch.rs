@@ -2,48 +2,63 @@
 
 use std::time::Duration;
 
+use tokio::sync::watch::Receiver;
 use tokio::time::{Instant, timeout_at};
 
 use super::Serving;
 use super::access::Principal;
 use crate::domain::ids::RunId;
-use crate::protocol::Exchange;
 use crate::store::StoreError;
+use crate::store::runs::RunProgress;
 
 /// The net under the notifications: a run is looked at this often at least.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
-/// Returns when the run has ended, `seconds` are over, or the server stops; at once when there is no such
-/// run. Holds no connection while it waits, and reports progress at most once a look where the caller asked
-/// for it.
-///
-/// # Errors
-/// When the database fails.
-pub async fn until_done(
-    serving: &Serving,
-    principal: &Principal,
-    exchange: &Exchange,
-    run: &RunId,
-    seconds: u8,
-) -> Result<(), StoreError> {
-    let deadline = Instant::now() + Duration::from_secs(seconds.into());
-    let mut changed = serving.wakes.changed();
-    loop {
-        let Some(state) = serving.store.read(principal.tenancy()).run_progress(run).await? else { return Ok(()) };
-        if exchange.wants_progress() {
-            let records = state.records();
-            let total = state.records_estimated.filter(|total| *total >= records.processed);
-            let message = format!("{} records processed", records.processed);
-            exchange.progress(records.processed as f64, total.map(|total| total as f64), Some(message)).await;
+/// A wait for a run to end. Holds no connection between two looks.
+pub struct Watch<'a> {
+    serving: &'a Serving,
+    principal: &'a Principal,
+    run: &'a RunId,
+    deadline: Instant,
+    changed: Receiver<u64>,
+    ended: bool,
+    looked: bool,
+}
+
+impl<'a> Watch<'a> {
+    /// A wait of at most `seconds`.
+    pub fn new(serving: &'a Serving, principal: &'a Principal, run: &'a RunId, seconds: u8) -> Self {
+        Self {
+            deadline: Instant::now() + Duration::from_secs(seconds.into()),
+            changed: serving.wakes.changed(),
+            serving,
+            principal,
+            run,
+            ended: false,
+            looked: false,
         }
-        if state.is_final() || serving.stopping.is_cancelled() || Instant::now() >= deadline {
-            return Ok(());
+    }
+
+    /// How far the run is, after something may have changed; `None` when there is nothing to wait for any
+    /// more: the run has ended (and was told so), there is no such run, the time is up, or the server stops.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn look(&mut self) -> Result<Option<RunProgress>, StoreError> {
+        if self.ended || (self.looked && Instant::now() >= self.deadline) || self.serving.stopping.is_cancelled() {
+            return Ok(None);
         }
-        let look_again = deadline.min(Instant::now() + LOOK_AGAIN);
-        tokio::select! {
-            () = serving.stopping.cancelled() => {}
-            // Any run that changes wakes every wait; a look is one indexed row.
-            _ = timeout_at(look_again, changed.changed()) => {}
+        if self.looked {
+            let until = self.deadline.min(Instant::now() + LOOK_AGAIN);
+            tokio::select! {
+                () = self.serving.stopping.cancelled() => return Ok(None),
+                // Any run that changes wakes every wait; a look is one indexed row.
+                _ = timeout_at(until, self.changed.changed()) => {}
+            }
         }
+        self.looked = true;
+        let state = self.serving.store.read(self.principal.tenancy()).run_progress(self.run).await?;
+        self.ended = state.as_ref().is_none_or(RunProgress::is_final);
+        Ok(state)
     }
 }

@@ -40,6 +40,7 @@ pub fn all_statements() -> Vec<&'static str> {
         super::flow_health::ALL,
         super::flow_state::ALL,
         super::flows::ALL,
+        super::history::ALL,
         super::queue::ALL,
         super::queue_view::ALL,
         super::retention::ALL,
@@ -49,6 +50,7 @@ pub fn all_statements() -> Vec<&'static str> {
         super::scheduling::ALL,
         super::tenancy::ALL,
         super::tokens::ALL,
+        super::triggers::ALL,
         super::usage::ALL,
         super::wake::ALL,
     ];

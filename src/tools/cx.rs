@@ -8,10 +8,12 @@ use serde::Serialize;
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::error::ToolError;
+use crate::domain::ids::RunId;
 use crate::protocol::Exchange;
 use crate::service::access::Principal;
+use crate::service::watch::Watch;
 use crate::service::Serving;
-use crate::store::{Reader, Store};
+use crate::store::Reader;
 
 /// What a tool has at hand while it answers one call.
 pub(super) struct ToolCx<'a> {
@@ -23,10 +25,6 @@ pub(super) struct ToolCx<'a> {
 }
 
 impl ToolCx<'_> {
-    pub(super) fn store(&self) -> &Store {
-        &self.serving.store
-    }
-
     /// The caller's rows.
     pub(super) fn read(&self) -> Reader<'_> {
         self.serving.store.read(self.principal.tenancy())
@@ -42,8 +40,23 @@ impl ToolCx<'_> {
     }
 
     /// Gives this call's place to others, before a wait.
-    pub(super) fn leave_place(&self) {
+    fn leave_place(&self) {
         self.place.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
+    }
+
+    /// Waits for a run to end, at most `seconds`, telling the client how far it is where it asked to be told.
+    pub(super) async fn watch(&self, run: &RunId, seconds: u8) -> Result<(), ToolError> {
+        self.leave_place();
+        let mut watch = Watch::new(self.serving, self.principal, run, seconds);
+        while let Some(state) = watch.look().await? {
+            if self.exchange.wants_progress() {
+                let records = state.records();
+                let total = state.records_estimated.filter(|total| *total >= records.processed);
+                let message = format!("{} records processed", records.processed);
+                self.exchange.progress(records.processed as f64, total.map(|total| total as f64), Some(message)).await;
+            }
+        }
+        Ok(())
     }
 
     /// The position in a cursor that this tool gave for the same `filters`.

@@ -87,7 +87,7 @@ impl ToolError {
     }
 }
 
-fn internal(tool: &str, request_id: &str, cause: &dyn std::error::Error) -> CallError {
+fn internal(tool: &str, request_id: &str, cause: &(dyn std::error::Error + 'static)) -> CallError {
     tracing::error!(request.id = request_id, tool.name = tool, error = cause, "a call failed");
     CallError::Internal { request_id: request_id.to_owned() }
 }

@@ -25,7 +25,7 @@ pub(super) struct Input {
     /// Flow name or id, e.g. "HubSpot → Salesforce contacts" or "flow_01jd…". Case-insensitive; '→', '->' and 'to' are the same; aliases work.
     #[schemars(length(min = 1, max = 200))]
     flow: String,
-    /// Time window: a duration (30m, 24h, 7d, 2w) back from now, or today, this_morning, yesterday, this_week, last_week, this_month, last_month. Counts runs that FINISHED in it plus runs still active.
+    /// A duration back from now (30m, 24h, 7d, 2w) or today, this_morning, yesterday, this_week, last_week, this_month, last_month. Runs that FINISHED in it, plus active ones.
     #[serde(default = "week")]
     #[schemars(length(max = 40))]
     window: String,

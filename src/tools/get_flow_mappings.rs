@@ -10,6 +10,7 @@ use super::find;
 use super::tool::{Access, Answer, Tool};
 use crate::domain::definition::{FieldMapping, FlowDefinition, OnFail, Stream};
 use crate::domain::scope::Scope;
+use crate::domain::words;
 use crate::view::text::{self, Page};
 
 pub(super) struct GetFlowMappings;

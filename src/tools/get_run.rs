@@ -11,7 +11,6 @@ use super::tool::{Access, Answer, Tool};
 use crate::domain::ids::RunId;
 use crate::domain::run::RunStatus;
 use crate::domain::scope::Scope;
-use crate::service::watch;
 use crate::store::runs::{Change, RunDetail, VersionChange};
 use crate::view::run::{RunBriefView, RunView};
 use crate::view::text::{self, Page};
@@ -136,8 +135,7 @@ impl Tool for GetRun {
         let unknown = || run_not_found(&input.run_id, cx.principal.plan().run_retention_days);
         let id = RunId::parse(&input.run_id).map_err(|_| unknown())?;
         if input.wait_seconds > 0 {
-            cx.leave_place();
-            watch::until_done(cx.serving, cx.principal, cx.exchange, &id, input.wait_seconds).await?;
+            cx.watch(&id, input.wait_seconds).await?;
         }
         let detail = cx.read().run(&id).await?.ok_or_else(unknown)?;
         Ok(told(cx, &detail))
@@ -348,6 +346,11 @@ impl ProgressView {
             _ => None,
         };
         Self { processed, estimated_total: estimated, percent, eta_seconds }
+    }
+
+    /// How far, in percent, where the source can tell.
+    pub(super) fn percent(&self) -> Option<f64> {
+        self.percent
     }
 
     fn in_words(&self) -> String {

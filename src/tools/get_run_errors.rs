@@ -12,6 +12,7 @@ use crate::domain::error_class::ErrorGrouping;
 use crate::domain::ids::RunId;
 use crate::domain::run::{Records, RunStatus};
 use crate::domain::scope::Scope;
+use crate::domain::words;
 use crate::store::error_lists::ErrorFilter;
 use crate::view::error::{ErrorGroupView, ErrorRowView};
 use crate::view::text::{self, Page};

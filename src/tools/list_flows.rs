@@ -10,6 +10,7 @@ use super::find;
 use super::tool::{Access, Answer, Tool};
 use crate::domain::flow::{FlowState, Health};
 use crate::domain::scope::Scope;
+use crate::domain::words;
 use crate::store::flows::{FlowAfter, FlowCounts, FlowFilter};
 use crate::view::flow::FlowView;
 use crate::view::text::{self, Page};
@@ -123,6 +124,11 @@ impl CountsView {
     /// Flows that are not archived or drafts.
     pub(super) fn in_use(&self) -> i64 {
         self.failing + self.degraded + self.pending + self.healthy + self.paused
+    }
+
+    /// Flows that people paused.
+    pub(super) fn paused(&self) -> i64 {
+        self.paused
     }
 
     /// `3 failing, 2 degraded, …`: the states that occur.

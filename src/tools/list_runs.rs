@@ -48,7 +48,7 @@ struct Filters {
     connector: Option<String>,
     /// Only runs started this way.
     trigger: Option<Vec<Trigger>>,
-    /// Time window: a duration (30m, 24h, 7d, 2w) back from now, or today, this_morning, yesterday, this_week, last_week, this_month, last_month. Counts runs that FINISHED in it plus runs still active.
+    /// A duration back from now (30m, 24h, 7d, 2w) or today, this_morning, yesterday, this_week, last_week, this_month, last_month. Runs that FINISHED in it, plus active ones.
     #[serde(default = "day")]
     #[schemars(length(max = 40))]
     window: String,

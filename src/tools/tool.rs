@@ -26,15 +26,15 @@ pub enum Access {
 }
 
 /// An answer: text that is complete on its own, and the same as typed JSON.
-pub struct Answer<O> {
+pub(super) struct Answer<O> {
     /// What a model reads.
-    pub text: String,
+    pub(super) text: String,
     /// What a program reads.
-    pub output: O,
+    pub(super) output: O,
 }
 
 /// A tool: one file, one question.
-pub trait Tool: 'static {
+pub(super) trait Tool: 'static {
     /// Its name; renaming it breaks clients.
     const NAME: &'static str;
     /// What people call it.
@@ -115,7 +115,7 @@ impl Catalog {
     ///
     /// # Panics
     /// When two tools share a name, or a schema cannot be compiled: mistakes of ours, met at start-up.
-    pub fn with<T: Tool>(mut self) -> Self {
+    pub(super) fn with<T: Tool>(mut self) -> Self {
         assert!(self.find(T::NAME).is_none(), "two tools are called {}", T::NAME);
         let input_schema = schema::input::<T::Input>();
         self.0.push(Entry {

@@ -6,3 +6,6 @@ mod apply;
 mod embedded;
 mod listen;
 mod support;
+mod catalog;
+mod floors;
+mod statements;

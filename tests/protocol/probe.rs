@@ -92,7 +92,7 @@ impl Server for Probe {
         self.met.lock().expect("no test panics while it holds the list").push(client.clone());
     }
 
-    fn admit(&self, _caller: &Caller) -> Result<(), Duration> {
+    async fn admit(&self, _caller: &Caller) -> Result<(), Duration> {
         self.admits
             .try_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1))
             .map(drop)

@@ -110,7 +110,7 @@ impl<P: Server> Post<P> {
         }
         let mut answers = Vec::new();
         for (position, message) in messages.into_iter().enumerate() {
-            let admitted = if position == 0 { Ok(()) } else { self.shared.server.admit(&self.caller) };
+            let admitted = if position == 0 { Ok(()) } else { self.shared.server.admit(&self.caller).await };
             let (id, error) = match (message, admitted) {
                 (Ok(Message { id: None, .. }), Err(_)) => continue,
                 (Ok(message), Err(wait)) => {
