@@ -137,7 +137,8 @@ fn data_dir() -> anyhow::Result<PathBuf> {
 
 /// Another name for every state of the migrations.
 fn template_name() -> anyhow::Result<String> {
-    let mut all = Vec::new();
+    // The rights of the server's role are part of it.
+    let mut all = include_bytes!("../../../src/store/migrate.rs").to_vec();
     for (name, text) in migrations()? {
         all.extend_from_slice(name.as_bytes());
         all.push(0);
