@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on panics")]
 
 mod apply;
+mod demo;
 mod embedded;
 mod listen;
 mod support;

@@ -30,9 +30,8 @@ pub struct Rules<'a> {
     pub files_roots: &'a [String],
     /// The databases that the operator named.
     pub postgres_dsns: &'a [String],
-    /// Compiles a stream as a run would; the path of a problem is one inside the stream as it is stored,
-    /// e.g. `mappings[0].transform`.
-    pub check_stream: &'a (dyn Fn(&Stream) -> Result<(), Problem> + Sync),
+    /// What the engine says against a stream; paths are relative to the stream, e.g. `field[0].transform`.
+    pub check_stream: fn(&Stream) -> Vec<Problem>,
 }
 
 /// One thing that is wrong with a file.
