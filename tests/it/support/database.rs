@@ -82,13 +82,13 @@ async fn keep(ready: mpsc::Sender<anyhow::Result<Keeper>>) {
         Err(error) => return ready.send(Err(error)).expect("a test waits"),
     };
     let keeper = Keeper {
-        owner: server.owner_options(embedded::DATABASE),
-        server: server.server_options(embedded::DATABASE),
+        owner: server.addresses().owner_options(embedded::DATABASE),
+        server: server.addresses().server_options(embedded::DATABASE),
         template,
         unused,
     };
     ready.send(Ok(keeper)).expect("a test waits");
-    let admin = server.role_options(ADMIN, ADMIN);
+    let admin = server.addresses().role_options(ADMIN, ADMIN);
     while let Some(name) = names.recv().await {
         let mut admin = admin.connect().await.expect("the test server answers");
         drop_database(&mut admin, &name).await.expect("a test's database can be dropped");
@@ -108,7 +108,7 @@ async fn start() -> anyhow::Result<(File, Embedded, String)> {
         }
         started => started?,
     };
-    let mut admin = server.role_options(ADMIN, ADMIN).connect().await?;
+    let mut admin = server.addresses().role_options(ADMIN, ADMIN).connect().await?;
     let template = template_name()?;
     let left: Vec<String> = sqlx::query_scalar(
         r"select datname::text from pg_database
@@ -123,7 +123,7 @@ async fn start() -> anyhow::Result<(File, Embedded, String)> {
         // Named only when whole.
         let unfinished = format!("{template}_new");
         run(&mut admin, format!("create database {unfinished} owner {}", embedded::OWNER)).await?;
-        migrate(&server.owner_options(&unfinished), embedded::SERVER, None).await?;
+        migrate(&server.addresses().owner_options(&unfinished), embedded::SERVER, None).await?;
         run(&mut admin, format!("alter database {unfinished} rename to {template}")).await?;
     }
     Ok((lock, server, template))
