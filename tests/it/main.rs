@@ -3,9 +3,10 @@
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on panics")]
 
 mod apply;
-mod embedded;
-mod listen;
-mod support;
 mod catalog;
+mod embedded;
 mod floors;
+mod listen;
 mod statements;
+mod support;
+mod tools;
