@@ -33,11 +33,16 @@ pub struct TestDatabase {
 impl TestDatabase {
     /// A fresh copy of the template.
     pub async fn create() -> Self {
+        Self::copy_of(&keeper().template).await
+    }
+
+    /// A fresh copy of another database, to which nobody is connected.
+    pub async fn copy_of(template: &str) -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let keeper = keeper();
         let name = format!("test_{}_{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
         let mut owner = keeper.owner.connect().await.expect("the test server answers");
-        let copy = format!("create database {name} template {}", keeper.template);
+        let copy = format!("create database {name} template {template}");
         run(&mut owner, copy).await.expect("the template can be copied");
         Self {
             owner: keeper.owner.clone().database(&name),
