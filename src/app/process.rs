@@ -28,8 +28,8 @@ use crate::service::access::Access;
 use crate::store::{Store, StoreError, Wakes};
 use crate::tools::ToolServer;
 
-/// How long a whole end may take, from the moment it was asked for.
-pub const END: Duration = Duration::from_millis(4_500);
+/// How much longer than the calls under way their statements may take to end.
+const STATEMENTS: Duration = Duration::from_millis(500);
 
 /// Between two writes of what callers used.
 const FLUSH: Duration = Duration::from_secs(1);
@@ -158,7 +158,7 @@ impl Process {
             self.flush_usage(&served_all),
             self.follow_clock(&until_stopped),
         );
-        if timeout(lifecycle.left_of(END), store.close()).await.is_err() {
+        if timeout(lifecycle.left_of(self.config.server.shutdown + STATEMENTS), store.close()).await.is_err() {
             warn!("gave up on statements that do not end");
         }
     }
