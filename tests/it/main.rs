@@ -4,9 +4,13 @@
 
 mod apply;
 mod catalog;
+mod clients;
 mod embedded;
 mod floors;
+mod hostile;
+mod isolation;
 mod listen;
+mod round_trips;
 mod statements;
 mod support;
 mod tools;
