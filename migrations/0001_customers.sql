@@ -99,6 +99,7 @@ create table audit_log (
     primary key (customer_id, audit_id)
 );
 create index audit_target on audit_log (customer_id, target_id, at desc);
+create index audit_recent on audit_log (customer_id, at);
 create index audit_age on audit_log (at);
 
 -- One row per worker process, for health and `doctor`. Nobody's data.

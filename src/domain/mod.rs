@@ -9,6 +9,7 @@ macro_rules! words {
 
         impl $name {
             /// Every word, in the order of declaration.
+            #[allow(dead_code, reason = "not every vocabulary is walked")]
             pub const ALL: &'static [Self] = &[$(Self::$variant),+];
 
             /// The one spelling.
@@ -56,6 +57,8 @@ macro_rules! words {
         }
     };
 }
+
+pub(crate) use words;
 
 pub mod clock;
 pub mod connector;

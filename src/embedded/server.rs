@@ -164,6 +164,8 @@ impl Setup {
     }
 
     fn spawn(&self) -> io::Result<Child> {
+        // A left-over lock of the socket names a process as well, and nobody else can be using it.
+        self.home.clear_run()?;
         let log = self.home.fresh_log()?;
         let mut command = self.command(&self.binaries.postgres());
         command.arg("-D").arg(self.home.cluster()).arg("-p").arg(PORT.to_string());

@@ -27,7 +27,7 @@ pub struct Exchange {
     pub capabilities: Option<ClientCapabilities>,
     pub(super) progress_token: Option<Id>,
     pub(super) log_level: Option<LogLevel>,
-    pub(super) stream: Option<mpsc::Sender<Bytes>>,
+    pub(super) notifications: Option<mpsc::Sender<Bytes>>,
     pub(super) last_progress: Mutex<f64>,
 }
 
@@ -41,20 +41,20 @@ impl Exchange {
             capabilities: None,
             progress_token: None,
             log_level: None,
-            stream: None,
+            notifications: None,
             last_progress: Mutex::new(f64::NEG_INFINITY),
         }
     }
 
     /// Whether the client asked for progress, so that working it out is worth while.
     pub fn wants_progress(&self) -> bool {
-        self.progress_token.is_some() && self.stream.is_some()
+        self.progress_token.is_some() && self.notifications.is_some()
     }
 
     /// Reports progress, in any unit, out of `total` if that is known. A value that is not above the last one is
     /// dropped: progress must increase (basic/utilities/progress). Waits while the client is slow to read.
     pub async fn progress(&self, progress: f64, total: Option<f64>, message: Option<String>) {
-        let (Some(token), Some(stream)) = (&self.progress_token, &self.stream) else { return };
+        let (Some(token), Some(notifications)) = (&self.progress_token, &self.notifications) else { return };
         if !self.advances(progress) {
             return;
         }
@@ -65,19 +65,19 @@ impl Exchange {
             message,
         };
         // Nobody listens any more: the call is about to be dropped.
-        let _ = stream.send(jsonrpc::notification("notifications/progress", &params)).await;
+        let _ = notifications.send(jsonrpc::notification("notifications/progress", &params)).await;
     }
 
     /// Sends a log line to the client, if it wants lines of that level: in the modern era when the request said so
     /// (`io.modelcontextprotocol/logLevel`), before it from `info` up.
     pub async fn log(&self, level: LogLevel, logger: &str, data: Value) {
-        let (Some(threshold), Some(stream)) = (self.log_level, &self.stream) else { return };
+        let (Some(threshold), Some(notifications)) = (self.log_level, &self.notifications) else { return };
         if level < threshold {
             return;
         }
         let params = LogLine { level, logger, data };
         // As above.
-        let _ = stream.send(jsonrpc::notification("notifications/message", &params)).await;
+        let _ = notifications.send(jsonrpc::notification("notifications/message", &params)).await;
     }
 
     fn advances(&self, progress: f64) -> bool {

@@ -33,8 +33,8 @@ pub trait Server: Send + Sync + 'static {
     ///
     /// # Errors
     /// How long to wait; that message is answered with error 429 and `data.retry_after_seconds`.
-    fn admit(&self, _caller: &Self::Caller) -> Result<(), Duration> {
-        Ok(())
+    fn admit(&self, _caller: &Self::Caller) -> impl Future<Output = Result<(), Duration>> + Send {
+        std::future::ready(Ok(()))
     }
 
     /// Headers that go on every answer to this caller, such as what is left of a rate limit.

@@ -3,4 +3,24 @@
 pub mod access;
 pub mod apply;
 pub mod rate_limit;
+pub mod trigger;
 pub mod usage;
+pub mod watch;
+
+use tokio_util::sync::CancellationToken;
+
+use crate::domain::page::CursorKey;
+use crate::store::{Store, Wakes};
+
+/// What all calls of a process share.
+#[derive(Clone, Debug)]
+pub struct Serving {
+    /// The database.
+    pub store: Store,
+    /// Seals cursors.
+    pub cursors: CursorKey,
+    /// Hears of runs that change.
+    pub wakes: Wakes,
+    /// Fires when the server stops: waits are answered at once.
+    pub stopping: CancellationToken,
+}

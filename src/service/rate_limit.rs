@@ -34,6 +34,16 @@ pub struct Drawn {
     pub next_in_s: u64,
 }
 
+impl Drawn {
+    /// The headers that tell a client where it stands.
+    pub fn headers(&self) -> [(&'static str, String); 2] {
+        [
+            ("ratelimit-policy", format!("\"plan\";q={};w=60", self.limit)),
+            ("ratelimit", format!("\"plan\";r={};t={}", self.left, self.next_in_s)),
+        ]
+    }
+}
+
 /// Draws requests from the buckets of customers. Cheap to clone; clones share their leases.
 #[derive(Clone)]
 pub(super) struct Limiter {

@@ -1,5 +1,5 @@
-//! What the administrator of a cluster does once: roles and databases. For [`crate::embedded`] and tests;
-//! a database that someone else runs is set up by its own administrator.
+//! What the administrator of a cluster does once: roles and databases. For [`crate::embedded`]; a database
+//! that someone else runs is set up by its own administrator.
 
 use sqlx::{AssertSqlSafe, PgConnection};
 
@@ -58,45 +58,6 @@ pub async fn ensure_database(admin: &mut PgConnection, name: &str, owner: &str) 
 /// What the database answers.
 pub async fn allow_connect(admin: &mut PgConnection, name: &str, role: &str) -> sqlx::Result<()> {
     run(admin, "select format('grant connect on database %I to %I', $1, $2)", &[name, role]).await
-}
-
-/// Makes the database `name` a copy of `template`, both owned by who is connected.
-///
-/// # Errors
-/// What the database answers; nobody may be connected to the template.
-pub async fn copy_database(owner: &mut PgConnection, name: &str, template: &str) -> sqlx::Result<()> {
-    run(owner, "select format('create database %I template %I', $1, $2)", &[name, template]).await
-}
-
-/// Gives the database `name` another name.
-///
-/// # Errors
-/// What the database answers; nobody may be connected to it.
-pub async fn rename_database(owner: &mut PgConnection, name: &str, new_name: &str) -> sqlx::Result<()> {
-    run(owner, "select format('alter database %I rename to %I', $1, $2)", &[name, new_name]).await
-}
-
-/// Drops the database `name` with whoever is connected to it.
-///
-/// # Errors
-/// What the database answers.
-pub async fn drop_database(owner: &mut PgConnection, name: &str) -> sqlx::Result<()> {
-    run(owner, "select format('drop database if exists %I with (force)', $1)", &[name]).await
-}
-
-/// The names of the databases that start with `prefix`.
-///
-/// # Errors
-/// What the database answers.
-pub async fn databases(admin: &mut PgConnection, prefix: &str) -> sqlx::Result<Vec<String>> {
-    sqlx::query_scalar(
-        "select datname::text from pg_database \
-         where starts_with(datname::text, $1) \
-         order by datname",
-    )
-    .bind(prefix)
-    .fetch_all(admin)
-    .await
 }
 
 /// Makes the server read its configuration files again.

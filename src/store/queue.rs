@@ -21,8 +21,8 @@ statements! {
                status, trigger, triggered_by, trigger_note, retry_of, scheduled_for, queued_at, available_at,
                finished_at, window_at, max_attempts, priority, reason_code, reason_message)
         select $1, $2, f.flow_id, f.current_version, f.source_connector_id, f.destination_connector_id,
-               $4, $5, $6, $7, $8, $9, $10, $10,
-               case when $4 = 'skipped' then $10 end, case when $4 = 'skipped' then $10 else '9999-12-31T00:00:00Z' end,
+               $4::text, $5, $6, $7, $8, $9, $10::timestamptz, $10::timestamptz,
+               case when $4 = 'skipped' then $10::timestamptz end, case when $4 = 'skipped' then $10::timestamptz else '9999-12-31T00:00:00Z' end,
                f.max_attempts, $11,
                case when $4 = 'skipped' then 'PREVIOUS_RUN_ACTIVE' end,
                case when $4 = 'skipped' then 'the run before it had not ended' end

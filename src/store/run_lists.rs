@@ -26,8 +26,8 @@ pub struct RunFilter {
     pub window: Window,
     /// Of this flow.
     pub flow: Option<FlowId>,
-    /// Reading from or writing to this connector.
-    pub connector: Option<ConnectorId>,
+    /// Reading from or writing to one of these connectors.
+    pub connectors: Option<Vec<ConnectorId>>,
     /// In one of these states; empty: any.
     pub status: Vec<RunStatus>,
     /// Caused by one of these; empty: any.
@@ -186,13 +186,13 @@ impl Shape {
     }
 
     /// `$4..$5` the page's window, `$6..$7` whole hours, `$4..$6` and `$7..$5` the cut hours, `$8` rows,
-    /// `$9` zone, `$10` flow, `$11` connector, `$12` states, `$13` triggers, `$14, $15` where to go on; the
+    /// `$9` zone, `$10` flow, `$11` connectors, `$12` states, `$13` triggers, `$14, $15` where to go on; the
     /// unused `parameters` give the types of those that a shape leaves out.
     fn compose(self) -> String {
         let filter = |on: bool, text: &'static str| if on { text } else { "" };
         let flow = filter(self.flow, " and x.flow_id = $10");
         let connector =
-            filter(self.connector, " and (x.source_connector_id = $11 or x.destination_connector_id = $11)");
+            filter(self.connector, " and (x.source_connector_id = any ($11) or x.destination_connector_id = any ($11))");
         let status = filter(self.status, " and x.status = any ($12)");
         let trigger = filter(self.trigger, " and x.trigger = any ($13)");
         let after = filter(self.after, " and (x.window_at, x.run_id) < ($14, $15)");
@@ -253,7 +253,7 @@ impl Shape {
             "with caller as materialized (
                 select set_config('app.customer_id', live_caller($1, $2, $3), true) as id),
              parameters as (
-                select $9::text, $10::text, $11::text, $12::text[], $13::text[], $14::timestamptz, $15::text),
+                select $9::text, $10::text, $11::text[], $12::text[], $13::text[], $14::timestamptz, $15::text),
              cells (hour, flow_id, source_connector_id, destination_connector_id, trigger, status, runs,
                     records_read, records_written, records_failed, records_skipped, bytes_written) as materialized (
                 select x.hour, x.flow_id, x.source_connector_id, x.destination_connector_id, x.trigger, x.status, x.runs,
@@ -365,7 +365,7 @@ impl Reader<'_> {
     ) -> Result<RunList, StoreError> {
         let shape = Shape {
             flow: filter.flow.is_some(),
-            connector: filter.connector.is_some(),
+            connector: filter.connectors.is_some(),
             status: !filter.status.is_empty(),
             trigger: !filter.trigger.is_empty(),
             after: after.is_some(),
@@ -382,7 +382,7 @@ impl Reader<'_> {
             .bind(limit)
             .bind(filter.zone.name())
             .bind(filter.flow.as_ref().map(|flow| flow.as_str().to_owned()))
-            .bind(filter.connector.as_ref().map(|connector| connector.as_str().to_owned()))
+            .bind(filter.connectors.as_ref().map(|ids| ids.iter().map(|id| id.as_str().to_owned()).collect::<Vec<_>>()))
             .bind(words(filter.status.iter().map(|status| status.as_str()).collect()))
             .bind(words(filter.trigger.iter().map(|trigger| trigger.as_str()).collect()))
             .bind(after.map(|after| after.window_at))

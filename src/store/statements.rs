@@ -50,6 +50,7 @@ pub fn all_statements() -> Vec<&'static str> {
         super::scheduling::ALL,
         super::tenancy::ALL,
         super::tokens::ALL,
+        super::triggers::ALL,
         super::usage::ALL,
         super::wake::ALL,
     ];

@@ -3,7 +3,11 @@
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on panics")]
 
 mod apply;
+mod catalog;
 mod demo;
 mod embedded;
+mod floors;
 mod listen;
+mod statements;
 mod support;
+mod tools;

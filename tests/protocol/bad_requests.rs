@@ -147,8 +147,10 @@ async fn depth_is_bounded_outside_strings_only() {
     let nested = |depth: usize| format!("{}{}", "[".repeat(depth), "]".repeat(depth));
     assert_eq!(call(&nested(61)).send(&app).await.status, StatusCode::OK);
     assert_eq!(call(&nested(62)).send(&app).await.error(), INVALID_REQUEST);
-    let open = format!("\"{}\\\"{{\"", "[".repeat(10_000));
-    assert_eq!(call(&open).send(&app).await.status, StatusCode::OK);
+    let text = format!("\"\\\\\\\"{}\"", "[{".repeat(10_000));
+    assert_eq!(call(&text).send(&app).await.status, StatusCode::OK);
+    let after_text = format!("[\"\\\\\",{}]", nested(61));
+    assert_eq!(call(&after_text).send(&app).await.error(), INVALID_REQUEST);
     for bomb in ["[".repeat(500_000), "{\"a\":".repeat(100_000), nested(200_000)] {
         assert_eq!(Post::bytes(bomb).send(&app).await.error(), INVALID_REQUEST);
     }

@@ -21,6 +21,22 @@ pub enum Event {
     Dropped,
 }
 
+/// Hears what waiting calls tell.
+pub struct Heard(UnboundedReceiver<Event>);
+
+impl Heard {
+    /// The next event; a test whose event never comes fails instead of hanging.
+    pub async fn next(&mut self) -> Event {
+        let event = tokio::time::timeout(Duration::from_secs(30), self.0.recv()).await;
+        event.expect("a call told nothing for half a minute").expect("the probe is gone")
+    }
+
+    /// Whether everything told so far was heard.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
 pub struct Probe {
     fixture: Fixture,
     events: UnboundedSender<Event>,
@@ -30,7 +46,7 @@ pub struct Probe {
 }
 
 impl Probe {
-    pub fn new() -> (Arc<Self>, UnboundedReceiver<Event>) {
+    pub fn new() -> (Arc<Self>, Heard) {
         let (events, heard) = unbounded_channel();
         let any = || json!({"type": "object"});
         let more = [
@@ -45,7 +61,7 @@ impl Probe {
         ];
         let more = more.map(|(name, description)| definition(name, description, any()));
         let (admits, met) = (AtomicUsize::new(usize::MAX), Mutex::default());
-        (Arc::new(Self { fixture: Fixture::with(more.to_vec()), events, admits, met }), heard)
+        (Arc::new(Self { fixture: Fixture::with(more.to_vec()), events, admits, met }), Heard(heard))
     }
 }
 
@@ -76,7 +92,7 @@ impl Server for Probe {
         self.met.lock().expect("no test panics while it holds the list").push(client.clone());
     }
 
-    fn admit(&self, _caller: &Caller) -> Result<(), Duration> {
+    async fn admit(&self, _caller: &Caller) -> Result<(), Duration> {
         self.admits
             .try_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1))
             .map(drop)

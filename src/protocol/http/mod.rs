@@ -45,7 +45,7 @@ pub struct HttpConfig {
     pub max_batch: usize,
     /// How long the calls of one POST may take together, progress or not.
     pub call_timeout: Duration,
-    /// How often a silent event stream carries a comment, so that nobody on the way closes it.
+    /// How often an event stream carries a comment, so that nobody on the way takes it for dead.
     pub keep_alive: Duration,
 }
 
@@ -76,22 +76,22 @@ where
     P::Caller: FromRequestParts<S>,
     S: Clone + Send + Sync + 'static,
 {
-    let endpoint = Arc::new(Endpoint { server, config, inflight: Inflight::default() });
+    let shared = Arc::new(Shared { server, config, inflight: Inflight::default() });
     let handler = move |State(state): State<S>, request: Request| {
-        let endpoint = Arc::clone(&endpoint);
-        async move { handle(endpoint, state, request).await }
+        let shared = Arc::clone(&shared);
+        async move { handle(shared, state, request).await }
     };
     Router::new().route("/mcp", any(handler))
 }
 
 /// What every request to one router shares.
-struct Endpoint<P> {
+struct Shared<P> {
     server: Arc<P>,
     config: HttpConfig,
     inflight: Inflight,
 }
 
-async fn handle<P, S>(endpoint: Arc<Endpoint<P>>, state: S, request: Request) -> Response
+async fn handle<P, S>(shared: Arc<Shared<P>>, state: S, request: Request) -> Response
 where
     P: Server,
     P::Caller: FromRequestParts<S>,
@@ -99,21 +99,21 @@ where
 {
     let (mut parts, body) = request.into_parts();
     if parts.method == Method::OPTIONS && gate::is_preflight(&parts) {
-        return gate::preflight(&endpoint.config, &parts).into_response();
+        return gate::preflight(&shared.config, &parts).into_response();
     }
     if parts.method != Method::POST {
         let problem = Problem::new(StatusCode::METHOD_NOT_ALLOWED, "Method not allowed: send POST.");
         return ([(ALLOW, "POST")], problem).into_response();
     }
-    let origin = match gate::pass(&endpoint.config, &parts) {
+    let origin = match gate::pass(&shared.config, &parts) {
         Ok(origin) => origin,
         Err(problem) => return problem.into_response(),
     };
-    let mut response = match admitted::<P, S>(&endpoint.config, &mut parts, &state).await {
+    let mut response = match admitted::<P, S>(&shared.config, &mut parts, &state).await {
         Err(refusal) => refusal,
         Ok(caller) => {
-            let server = Arc::clone(&endpoint.server);
-            let mut response = post::post(endpoint, caller.clone(), &parts, body).await;
+            let server = Arc::clone(&shared.server);
+            let mut response = post::post(shared, caller.clone(), &parts, body).await;
             server.headers(&caller, response.headers_mut());
             response
         }

@@ -27,19 +27,19 @@ use crate::protocol::server::Server;
 use crate::protocol::wire::{encode, legacy, modern};
 
 use super::sse::{Call, Outcome, respond};
-use super::{Endpoint, RequestId, body, json, media};
+use super::{RequestId, Shared, body, json, media};
 
 /// How many notifications a slow client may leave unread before the call waits for it.
 const UNREAD: usize = 16;
 
 /// Answers a recognised caller.
 pub(super) async fn post<P: Server>(
-    endpoint: Arc<Endpoint<P>>,
+    shared: Arc<Shared<P>>,
     caller: P::Caller,
     parts: &Parts,
     body: Body,
 ) -> Response {
-    let config = &endpoint.config;
+    let config = &shared.config;
     if let Err(refusal) = media::check(&parts.headers) {
         return refusal.into_response();
     }
@@ -50,7 +50,7 @@ pub(super) async fn post<P: Server>(
     let messages = jsonrpc::read(&bytes, config.max_depth, config.max_batch);
     let request_id = parts.extensions.get::<RequestId>().map(|id| id.0.clone()).unwrap_or_default();
     let deadline = Instant::now() + config.call_timeout;
-    let post = Arc::new(Post { endpoint, caller, request_id, deadline });
+    let post = Arc::new(Post { shared, caller, request_id, deadline });
     match messages {
         Err(Unreadable { id, error }) => json(StatusCode::BAD_REQUEST, failure(id.as_ref(), &error)),
         Ok(jsonrpc::Body::One(message)) => post.one(&parts.headers, message).await,
@@ -60,7 +60,7 @@ pub(super) async fn post<P: Server>(
 
 /// One POST of a recognised caller.
 struct Post<P: Server> {
-    endpoint: Arc<Endpoint<P>>,
+    shared: Arc<Shared<P>>,
     caller: P::Caller,
     request_id: String,
     /// When its calls end, done or not.
@@ -81,8 +81,8 @@ impl<P: Server> Post<P> {
             Err(modern::Refusal { status, error }) => json(status, failure(Some(&id), &error)),
             Ok((request @ Request::CallTool(_), mut exchange)) => {
                 let (sender, notifications) = mpsc::channel(UNREAD);
-                exchange.stream = Some(sender);
-                let keep_alive = self.endpoint.config.keep_alive;
+                exchange.notifications = Some(sender);
+                let keep_alive = self.shared.config.keep_alive;
                 let call: Call = Box::pin(self.serve(id, request, exchange));
                 respond(call, notifications, keep_alive).await
             }
@@ -110,7 +110,7 @@ impl<P: Server> Post<P> {
         }
         let mut answers = Vec::new();
         for (position, message) in messages.into_iter().enumerate() {
-            let admitted = if position == 0 { Ok(()) } else { self.endpoint.server.admit(&self.caller) };
+            let admitted = if position == 0 { Ok(()) } else { self.shared.server.admit(&self.caller).await };
             let (id, error) = match (message, admitted) {
                 (Ok(Message { id: None, .. }), Err(_)) => continue,
                 (Ok(message), Err(wait)) => {
@@ -157,7 +157,7 @@ impl<P: Server> Post<P> {
 
     fn notified(&self, inbound: Inbound, message: &Message) {
         if let (Inbound::Legacy(_), Some(id)) = (inbound, legacy::cancelled(message)) {
-            self.endpoint.inflight.cancel(self.endpoint.server.caller_key(&self.caller), id);
+            self.shared.inflight.cancel(self.shared.server.caller_key(&self.caller), id);
         }
     }
 
@@ -168,7 +168,7 @@ impl<P: Server> Post<P> {
         inbound: Inbound,
         message: Message,
     ) -> Result<(Request, Exchange), modern::Refusal> {
-        let server = &self.endpoint.server;
+        let server = &self.shared.server;
         match inbound {
             Inbound::Legacy(revision) => {
                 let mut exchange = Exchange::unheard(self.request_id.clone(), revision);
@@ -199,11 +199,11 @@ impl<P: Server> Post<P> {
 
     /// Serves a request to its end: an answer, the deadline, a panic, or a cancellation.
     async fn serve(self: Arc<Self>, id: Id, request: Request, exchange: Exchange) -> Outcome {
-        let server = self.endpoint.server.as_ref();
+        let server = self.shared.server.as_ref();
         let revision = exchange.revision;
         let underway = match (&request, revision.era()) {
             (Request::CallTool(_), Era::Legacy) => {
-                Some(self.endpoint.inflight.begin(server.caller_key(&self.caller), id.clone()))
+                Some(self.shared.inflight.begin(server.caller_key(&self.caller), id.clone()))
             }
             _ => None,
         };
@@ -237,7 +237,7 @@ impl<P: Server> Post<P> {
     }
 
     fn timed_out(&self) -> RpcError {
-        let seconds = self.endpoint.config.call_timeout.as_secs_f32();
+        let seconds = self.shared.config.call_timeout.as_secs_f32();
         let message = format!("The call took longer than {seconds} s and was ended; ask for less at a time.");
         RpcError::new(INTERNAL_ERROR, message).with(json!({ "request_id": self.request_id }))
     }

@@ -32,15 +32,7 @@ pub(super) async fn respond(
 ) -> Response {
     tokio::select! {
         biased;
-        Some(first) = notifications.recv() => {
-            let mut ticks = interval_at(Instant::now() + keep_alive, keep_alive);
-            ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-            // From here on the response moves only as fast as the client reads; the call, and its deadline, must not.
-            let call = AbortOnDropHandle::new(tokio::spawn(call));
-            let live = Live { call, notifications, ticks };
-            let rest = stream::unfold(Some(live), |live| async { next(live?).await });
-            events(Body::from_stream(stream::once(async move { Bytes::from(frame(&first)) }).chain(rest).map(Ok::<_, Infallible>)))
-        }
+        Some(first) = notifications.recv() => live(first, call, notifications, keep_alive),
         outcome = &mut call => {
             let told = frames_left(&mut notifications);
             match outcome {
@@ -52,6 +44,17 @@ pub(super) async fn respond(
     }
 }
 
+fn live(first: Bytes, call: Call, notifications: mpsc::Receiver<Bytes>, keep_alive: Duration) -> Response {
+    let mut ticks = interval_at(Instant::now() + keep_alive, keep_alive);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    // From here on the response moves only as fast as the client reads; the call, and its deadline, must not.
+    let call = AbortOnDropHandle::new(tokio::spawn(call));
+    let live = Live { call, notifications, ticks };
+    let first = stream::once(async move { Bytes::from(frame(&first)) });
+    let rest = stream::unfold(Some(live), |live| async { next(live?).await });
+    events(Body::from_stream(first.chain(rest).map(Ok::<_, Infallible>)))
+}
+
 struct Live {
     call: AbortOnDropHandle<Outcome>,
     notifications: mpsc::Receiver<Bytes>,
@@ -61,10 +64,7 @@ struct Live {
 async fn next(mut live: Live) -> Option<(Bytes, Option<Live>)> {
     tokio::select! {
         biased;
-        Some(event) = live.notifications.recv() => {
-            live.ticks.reset();
-            Some((frame(&event).into(), Some(live)))
-        }
+        Some(event) = live.notifications.recv() => Some((frame(&event).into(), Some(live))),
         outcome = &mut live.call => {
             let told = frames_left(&mut live.notifications);
             let answer = outcome.ok().flatten().map(|(_, body)| frame(&body)).unwrap_or_default();

@@ -173,7 +173,7 @@ impl Meta<'_> {
 impl Serialize for Meta<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut map = serializer.serialize_map(None)?;
-        for (key, value) in self.own.into_iter().flatten().filter(|(key, _)| *key != SERVER_KEY) {
+        for (key, value) in self.own.into_iter().flatten() {
             map.serialize_entry(key, value)?;
         }
         if let Some(server) = &self.server {

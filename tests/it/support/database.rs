@@ -11,11 +11,14 @@ use std::thread;
 
 use anyhow::Context;
 use apixx_mcp::embedded::{self, Embedded, EmbeddedConfig, EmbeddedError};
-use apixx_mcp::store::cluster;
+use apixx_mcp::store::migrate;
 use sha2::{Digest, Sha256};
-use sqlx::ConnectOptions;
 use sqlx::postgres::PgConnectOptions;
+use sqlx::{AssertSqlSafe, ConnectOptions, PgConnection};
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
+
+/// The cluster's superuser, and a database where it can work.
+const ADMIN: &str = "postgres";
 
 /// A migrated database that only this test uses. Dropped with this value.
 pub struct TestDatabase {
@@ -30,13 +33,17 @@ pub struct TestDatabase {
 impl TestDatabase {
     /// A fresh copy of the template.
     pub async fn create() -> Self {
+        Self::copy_of(&keeper().template).await
+    }
+
+    /// A fresh copy of another database, to which nobody is connected.
+    pub async fn copy_of(template: &str) -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let keeper = keeper();
         let name = format!("test_{}_{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
         let mut owner = keeper.owner.connect().await.expect("the test server answers");
-        cluster::copy_database(&mut owner, &name, &keeper.template)
-            .await
-            .expect("the template can be copied");
+        let copy = format!("create database {name} template {template}");
+        run(&mut owner, copy).await.expect("the template can be copied");
         Self {
             owner: keeper.owner.clone().database(&name),
             server: keeper.server.clone().database(&name),
@@ -79,13 +86,17 @@ async fn keep(ready: mpsc::Sender<anyhow::Result<Keeper>>) {
         Ok(started) => started,
         Err(error) => return ready.send(Err(error)).expect("a test waits"),
     };
-    let owner = server.owner_options(embedded::DATABASE);
-    let keeper =
-        Keeper { owner: owner.clone(), server: server.server_options(embedded::DATABASE), template, unused };
+    let keeper = Keeper {
+        owner: server.addresses().owner_options(embedded::DATABASE),
+        server: server.addresses().server_options(embedded::DATABASE),
+        template,
+        unused,
+    };
     ready.send(Ok(keeper)).expect("a test waits");
+    let admin = server.addresses().role_options(ADMIN, ADMIN);
     while let Some(name) = names.recv().await {
-        let mut owner = owner.connect().await.expect("the test server answers");
-        cluster::drop_database(&mut owner, &name).await.expect("a test's database can be dropped");
+        let mut admin = admin.connect().await.expect("the test server answers");
+        drop_database(&mut admin, &name).await.expect("a test's database can be dropped");
     }
 }
 
@@ -102,28 +113,35 @@ async fn start() -> anyhow::Result<(File, Embedded, String)> {
         }
         started => started?,
     };
-    let owner = server.owner_options(embedded::DATABASE);
-    let mut connection = owner.connect().await?;
-    for leftover in cluster::databases(&mut connection, "test_").await? {
-        cluster::drop_database(&mut connection, &leftover).await?;
-    }
+    let mut admin = server.addresses().role_options(ADMIN, ADMIN).connect().await?;
     let template = template_name()?;
-    let mut found = false;
-    for name in cluster::databases(&mut connection, "template_").await? {
-        if name == template {
-            found = true;
-        } else {
-            cluster::drop_database(&mut connection, &name).await?;
-        }
+    let left: Vec<String> = sqlx::query_scalar(
+        r"select datname::text from pg_database
+          where datname like 'test\_%' or datname like 'template\_%'",
+    )
+    .fetch_all(&mut admin)
+    .await?;
+    for name in left.iter().filter(|name| **name != template) {
+        drop_database(&mut admin, name).await?;
     }
-    if !found {
+    if !left.contains(&template) {
         // Named only when whole.
         let unfinished = format!("{template}_new");
-        cluster::copy_database(&mut connection, &unfinished, "template1").await?;
-        apixx_mcp::store::migrate(&owner.clone().database(&unfinished), embedded::SERVER, None).await?;
-        cluster::rename_database(&mut connection, &unfinished, &template).await?;
+        run(&mut admin, format!("create database {unfinished} owner {}", embedded::OWNER)).await?;
+        migrate(&server.addresses().owner_options(&unfinished), embedded::SERVER, None).await?;
+        run(&mut admin, format!("alter database {unfinished} rename to {template}")).await?;
     }
     Ok((lock, server, template))
+}
+
+/// Drops a database with whoever is connected to it, which only the administrator may.
+async fn drop_database(admin: &mut PgConnection, name: &str) -> sqlx::Result<()> {
+    run(admin, format!("drop database if exists {name} with (force)")).await
+}
+
+/// Runs a statement on databases, whose names are all made here.
+async fn run(connection: &mut PgConnection, statement: String) -> sqlx::Result<()> {
+    sqlx::raw_sql(AssertSqlSafe(statement)).execute(connection).await.map(drop)
 }
 
 /// A place per build directory, outside of it: PostgreSQL's own user may not be able to enter that.
@@ -135,30 +153,19 @@ fn data_dir() -> anyhow::Result<PathBuf> {
     Ok(parent.join(build))
 }
 
-/// Another name for every state of the migrations.
+/// Another name for every state of what migrates.
 fn template_name() -> anyhow::Result<String> {
-    // The rights of the server's role are part of it.
-    let mut all = include_bytes!("../../../src/store/migrate.rs").to_vec();
-    for (name, text) in migrations()? {
-        all.extend_from_slice(name.as_bytes());
-        all.push(0);
-        all.extend_from_slice(text.as_bytes());
-        all.push(0);
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut files = vec![root.join("src/store/migrate.rs")];
+    for entry in fs::read_dir(root.join("migrations"))? {
+        files.push(entry?.path());
+    }
+    files.sort();
+    let mut all = Vec::new();
+    for file in files {
+        all.extend(fs::read(&file).with_context(|| file.display().to_string())?);
     }
     Ok(format!("template_{}", hex(&all)))
-}
-
-/// Names and texts of the migrations, in order.
-fn migrations() -> anyhow::Result<Vec<(String, String)>> {
-    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("migrations");
-    let mut found = Vec::new();
-    for entry in fs::read_dir(&dir).into_iter().flatten() {
-        let entry = entry?;
-        let text = fs::read_to_string(entry.path()).with_context(|| entry.path().display().to_string())?;
-        found.push((entry.file_name().to_string_lossy().into_owned(), text));
-    }
-    found.sort();
-    Ok(found)
 }
 
 /// The first 12 digits of a digest.

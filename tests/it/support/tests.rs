@@ -1,22 +1,20 @@
 //! The test database itself.
 
-use sqlx::{ConnectOptions, Connection};
+use sqlx::ConnectOptions;
 
 use super::database::TestDatabase;
 
 #[tokio::test]
-async fn every_test_has_a_database_of_its_own() {
+async fn every_test_has_a_migrated_database_of_its_own() {
     let one = TestDatabase::create().await;
     let other = TestDatabase::create().await;
     let mut owner = one.owner.connect().await.unwrap();
     sqlx::query("create table only_here (n int)").execute(&mut owner).await.unwrap();
     let mut stranger = other.owner.connect().await.unwrap();
-    let here: Option<String> =
-        sqlx::query_scalar("select to_regclass('only_here')::text").fetch_one(&mut owner).await.unwrap();
-    let there: Option<String> =
-        sqlx::query_scalar("select to_regclass('only_here')::text").fetch_one(&mut stranger).await.unwrap();
-    assert_eq!(here.as_deref(), Some("only_here"));
-    assert_eq!(there, None);
+    let tables = "select to_regclass('only_here') is not null, to_regclass('runs') is not null";
+    let here: (bool, bool) = sqlx::query_as(tables).fetch_one(&mut owner).await.unwrap();
+    let there: (bool, bool) = sqlx::query_as(tables).fetch_one(&mut stranger).await.unwrap();
+    assert_eq!((here, there), ((true, true), (false, true)));
 }
 
 #[tokio::test]
@@ -29,5 +27,4 @@ async fn a_test_can_speak_as_the_role_that_serves() {
             .await
             .unwrap();
     assert_eq!((user.as_str(), name.as_str()), ("apixx_server", database.name.as_str()));
-    server.close().await.unwrap();
 }

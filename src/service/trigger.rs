@@ -1,0 +1,306 @@
+//! Starting a run because somebody asked for it: at most one is made, however often and by however many it is
+//! asked for, and none that could not succeed.
+
+use std::time::Duration;
+
+use chrono::{DateTime, TimeDelta, Utc};
+use sha2::{Digest, Sha256};
+use tokio::time::{Instant, timeout_at};
+
+use super::Serving;
+use super::access::Principal;
+use crate::domain::flow::FlowState;
+use crate::domain::ids::{FlowId, RunId};
+use crate::domain::run::{RunStatus, Trigger};
+use crate::domain::untrusted::line;
+use crate::domain::words;
+use crate::store::customers::{Actor, Target};
+use crate::store::queue::NewRun;
+use crate::store::tokens::Plan;
+use crate::store::triggers::{Load, OpenRun, Readiness, Wanted};
+use crate::store::{StoreError, TenantTx};
+
+/// How long a key is remembered.
+const KEY_HOURS: i64 = 24;
+
+/// How long a connector that looks broken is given to prove otherwise.
+const CHECK_PATIENCE: Duration = Duration::from_secs(3);
+
+/// The priority of runs that somebody waits for; schedules have 100.
+const PRIORITY: i32 = 50;
+
+words! {
+    /// What happens when the flow is already running.
+    IfRunning {
+        /// The run that is going is the answer.
+        Attach = "attach",
+        /// One more run follows it.
+        Queue = "queue",
+        /// The request is refused.
+        Error = "error",
+    }
+}
+
+words! {
+    /// What came of a request.
+    Outcome {
+        /// A run was made and may start at once.
+        Started = "started",
+        /// A run was made and waits for the one before it.
+        Queued = "queued",
+        /// The run that is going is the answer; none was made.
+        AttachedToRunning = "attached_to_running",
+        /// The run that waits is the answer; none was made.
+        AttachedToQueued = "attached_to_queued",
+        /// The key had made this run before; none was made.
+        Deduplicated = "deduplicated",
+    }
+}
+
+impl Outcome {
+    /// Whether a run was made.
+    pub fn made_a_run(self) -> bool {
+        matches!(self, Self::Started | Self::Queued)
+    }
+}
+
+/// A request for a run.
+#[derive(Clone, Debug)]
+pub struct Request {
+    /// Of which flow.
+    pub flow: FlowId,
+    /// What happens when it is already running.
+    pub if_running: IfRunning,
+    /// Why.
+    pub reason: Option<String>,
+    /// The run that it repeats, as the caller wrote it.
+    pub retry_of: Option<String>,
+    /// Repeated keys give the same run.
+    pub key: Option<String>,
+}
+
+impl Request {
+    /// What must be the same for a repeated key to be the same request.
+    fn hash(&self) -> [u8; 32] {
+        let parts = [self.flow.as_str(), self.if_running.as_str(), self.retry_of.as_deref().unwrap_or("")];
+        Sha256::digest(parts.join("\u{1f}").as_bytes()).into()
+    }
+}
+
+/// What came of a request.
+#[derive(Clone, Debug)]
+pub struct Triggered {
+    /// The run that is the answer.
+    pub run: RunId,
+    /// Whether and how it was made.
+    pub outcome: Outcome,
+}
+
+/// Why no run was made.
+#[derive(Debug)]
+pub enum Refusal {
+    /// The flow is gone.
+    NoFlow,
+    /// The flow is paused: by whom, when and why.
+    Paused(Box<Wanted>),
+    /// The flow is a draft or archived.
+    NotRunnable(FlowState),
+    /// It is running, and the request said not to attach.
+    AlreadyRunning(OpenRun),
+    /// A connector cannot serve a run.
+    Unavailable(Box<Readiness>),
+    /// The plan's limits are reached; which, in words.
+    Quota(String),
+    /// The key was used for another request.
+    KeyReused,
+    /// `retry_of` names no run of this flow.
+    NotARunOfIt,
+    /// The database failed.
+    Failed(StoreError),
+}
+
+impl From<StoreError> for Refusal {
+    fn from(error: StoreError) -> Self {
+        Self::Failed(error)
+    }
+}
+
+/// What one look at the flow came to.
+enum Look {
+    Done(Triggered),
+    /// A connector looks broken; it is being checked.
+    Checking(Box<Readiness>),
+}
+
+/// Makes a run, or says which run is the answer, or why there is none. All of it happens or nothing.
+///
+/// # Errors
+/// See [`Refusal`].
+pub async fn trigger(serving: &Serving, principal: &Principal, request: &Request) -> Result<Triggered, Refusal> {
+    let broken = match look(serving, principal, request, true).await? {
+        Look::Done(triggered) => return Ok(triggered),
+        Look::Checking(broken) => broken,
+    };
+    wait_for_check(serving, principal, &broken).await?;
+    match look(serving, principal, request, false).await? {
+        Look::Done(triggered) => Ok(triggered),
+        Look::Checking(broken) => Err(Refusal::Unavailable(broken)),
+    }
+}
+
+async fn look(
+    serving: &Serving,
+    principal: &Principal,
+    request: &Request,
+    may_check: bool,
+) -> Result<Look, Refusal> {
+    let mut tx = serving.store.begin(principal.tenancy()).await?;
+    // The flow's row is locked first: requests for one flow take turns.
+    let flow = tx.wanted_flow(&request.flow).await?.ok_or(Refusal::NoFlow)?;
+    if let Some(key) = &request.key
+        && let Some((hash, run)) = tx.remembered_request(key).await?
+    {
+        if hash != request.hash() {
+            return Err(Refusal::KeyReused);
+        }
+        return Ok(Look::Done(Triggered { run, outcome: Outcome::Deduplicated }));
+    }
+    let retry_of = match &request.retry_of {
+        None => None,
+        Some(text) => {
+            let run = RunId::parse(text).map_err(|_| Refusal::NotARunOfIt)?;
+            if tx.flow_of_run(&run).await?.as_ref() != Some(&flow.flow) {
+                return Err(Refusal::NotARunOfIt);
+            }
+            Some(run)
+        }
+    };
+    match flow.state {
+        FlowState::Active => {}
+        FlowState::Paused => return Err(Refusal::Paused(Box::new(flow))),
+        FlowState::Draft | FlowState::Archived => return Err(Refusal::NotRunnable(flow.state)),
+    }
+    let open = tx.open_runs(&flow.flow).await?;
+    let going = open.iter().find(|run| run.status != RunStatus::Queued);
+    let waiting = open.iter().find(|run| run.status == RunStatus::Queued);
+    let attached = match (going, waiting, request.if_running) {
+        (Some(run), _, IfRunning::Error) => return Err(Refusal::AlreadyRunning(run.clone())),
+        (Some(run), _, IfRunning::Attach) => Some((run.run.clone(), Outcome::AttachedToRunning)),
+        (_, Some(run), _) => Some((run.run.clone(), Outcome::AttachedToQueued)),
+        (_, None, _) => None,
+    };
+    if let Some((run, outcome)) = attached {
+        remember(&mut tx, request, &run).await?;
+        tx.commit().await?;
+        return Ok(Look::Done(Triggered { run, outcome }));
+    }
+    if let Some(why) = over_limit(&tx.load().await?, principal.plan(), tx.now()) {
+        return Err(Refusal::Quota(why));
+    }
+    let readiness = tx.readiness(&flow.source, &flow.destination).await?;
+    if let Some(broken) = readiness.into_iter().find(Readiness::is_broken) {
+        if !may_check || !tx.ask_for_check(&broken.connector).await? {
+            return Err(Refusal::Unavailable(Box::new(broken)));
+        }
+        tx.commit().await?;
+        return Ok(Look::Checking(Box::new(broken)));
+    }
+    let outcome = if going.is_some() { Outcome::Queued } else { Outcome::Started };
+    let run = make(&mut tx, principal, request, &flow, retry_of).await?;
+    remember(&mut tx, request, &run).await?;
+    tx.commit().await?;
+    serving.wakes.run_queued();
+    Ok(Look::Done(Triggered { run, outcome }))
+}
+
+async fn make(
+    tx: &mut TenantTx,
+    principal: &Principal,
+    request: &Request,
+    flow: &Wanted,
+    retry_of: Option<RunId>,
+) -> Result<RunId, Refusal> {
+    let owner = principal.owner();
+    let new = NewRun {
+        triggered_by: Some(owner.token_name.clone()),
+        note: request.reason.clone(),
+        priority: PRIORITY,
+        ..NewRun::new(flow.flow.clone(), if retry_of.is_some() { Trigger::Retry } else { Trigger::Mcp })
+    };
+    let new = NewRun { retry_of, ..new };
+    // The flow is locked and nothing waits, so only a schedule's tick in the same moment can be first.
+    let Some(run) = tx.add_run(&new).await? else {
+        let waiting = tx.open_runs(&flow.flow).await?.into_iter().find(|run| run.status == RunStatus::Queued);
+        return waiting.map(|run| run.run).ok_or(Refusal::NoFlow);
+    };
+    let actor = Actor::Token { id: owner.token.clone(), name: owner.token_name.clone() };
+    tx.audit(&actor, "run.triggered", Target::Run(&run), request.reason.as_deref()).await?;
+    Ok(run)
+}
+
+async fn remember(tx: &mut TenantTx, request: &Request, run: &RunId) -> Result<(), StoreError> {
+    match &request.key {
+        Some(key) => tx.remember_request(key, &request.hash(), run, TimeDelta::hours(KEY_HOURS)).await,
+        None => Ok(()),
+    }
+}
+
+/// Which limit of the plan another run would break, in words.
+fn over_limit(load: &Load, plan: &Plan, now: DateTime<Utc>) -> Option<String> {
+    if load.waiting >= i64::from(plan.max_queued_runs) {
+        return Some(format!("{} runs are already waiting (plan limit). Wait until some have run", load.waiting));
+    }
+    if load.last_minute >= i64::from(plan.triggers_per_minute) {
+        return Some(format!(
+            "{} runs were triggered in the last minute (plan limit). Try again in a minute",
+            load.last_minute
+        ));
+    }
+    let most = plan.daily_runs.filter(|most| load.today >= i64::from(*most))?;
+    let reset = (now.date_naive() + chrono::Days::new(1)).format("%Y-%m-%d");
+    Some(format!("the daily allowance of {most} runs is used up; it resets at {reset} 00:00 UTC"))
+}
+
+/// Waits until the connector was checked again, or patience ends.
+async fn wait_for_check(serving: &Serving, principal: &Principal, broken: &Readiness) -> Result<(), Refusal> {
+    let deadline = Instant::now() + CHECK_PATIENCE;
+    let mut changed = serving.wakes.changed();
+    serving.wakes.run_queued();
+    while Instant::now() < deadline && !serving.stopping.is_cancelled() {
+        let mut tx = serving.store.begin(principal.tenancy()).await?;
+        let now = tx.readiness(&broken.connector, &broken.connector).await?;
+        drop(tx);
+        if now.iter().any(|seen| seen.last_check_at != broken.last_check_at) {
+            return Ok(());
+        }
+        let look_again = deadline.min(Instant::now() + Duration::from_millis(200));
+        let _ = timeout_at(look_again, changed.changed()).await;
+    }
+    Ok(())
+}
+
+impl Readiness {
+    /// Why a run through the connector cannot succeed, and what to do about it.
+    pub fn in_words(&self, now: DateTime<Utc>) -> String {
+        let name = line(&self.name);
+        let checked = self
+            .last_check_at
+            .map(|at| format!(", checked {} s ago", (now - at).num_seconds().max(0)))
+            .unwrap_or_default();
+        if self.auth_status.is_broken() {
+            let said = self
+                .auth_error
+                .as_deref()
+                .map(|error| format!("{}{checked}", crate::domain::untrusted::fenced(error)))
+                .unwrap_or_else(|| checked.trim_start_matches(", ").to_owned());
+            let said = if said.is_empty() { String::new() } else { format!(" ({said})") };
+            return format!("{name} authorization is {}{said}. Reconnect it; a run now would fail.", self.auth_status);
+        }
+        let said = self
+            .last_check_error
+            .as_deref()
+            .map(|error| format!(": {}", crate::domain::untrusted::fenced(error)))
+            .unwrap_or_default();
+        format!("{name} is {}{said}{checked}. Repair the connector; a run now would fail.", self.status)
+    }
+}

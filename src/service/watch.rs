@@ -1,0 +1,64 @@
+//! Waiting for a run to end, on behalf of a caller who asked for it.
+
+use std::time::Duration;
+
+use tokio::sync::watch::Receiver;
+use tokio::time::{Instant, timeout_at};
+
+use super::Serving;
+use super::access::Principal;
+use crate::domain::ids::RunId;
+use crate::store::StoreError;
+use crate::store::runs::RunProgress;
+
+/// The net under the notifications: a run is looked at this often at least.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+
+/// A wait for a run to end. Holds no connection between two looks.
+pub struct Watch<'a> {
+    serving: &'a Serving,
+    principal: &'a Principal,
+    run: &'a RunId,
+    deadline: Instant,
+    changed: Receiver<u64>,
+    ended: bool,
+    looked: bool,
+}
+
+impl<'a> Watch<'a> {
+    /// A wait of at most `seconds`.
+    pub fn new(serving: &'a Serving, principal: &'a Principal, run: &'a RunId, seconds: u8) -> Self {
+        Self {
+            deadline: Instant::now() + Duration::from_secs(seconds.into()),
+            changed: serving.wakes.changed(),
+            serving,
+            principal,
+            run,
+            ended: false,
+            looked: false,
+        }
+    }
+
+    /// How far the run is, after something may have changed; `None` when there is nothing to wait for any
+    /// more: the run has ended (and was told so), there is no such run, the time is up, or the server stops.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn look(&mut self) -> Result<Option<RunProgress>, StoreError> {
+        if self.ended || (self.looked && Instant::now() >= self.deadline) || self.serving.stopping.is_cancelled() {
+            return Ok(None);
+        }
+        if self.looked {
+            let until = self.deadline.min(Instant::now() + LOOK_AGAIN);
+            tokio::select! {
+                () = self.serving.stopping.cancelled() => return Ok(None),
+                // Any run that changes wakes every wait; a look is one indexed row.
+                _ = timeout_at(until, self.changed.changed()) => {}
+            }
+        }
+        self.looked = true;
+        let state = self.serving.store.read(self.principal.tenancy()).run_progress(self.run).await?;
+        self.ended = state.as_ref().is_none_or(RunProgress::is_final);
+        Ok(state)
+    }
+}

@@ -1,0 +1,101 @@
+//! What a tool has at hand while it answers.
+
+use std::sync::Mutex;
+
+use chrono::{DateTime, Utc};
+use chrono_tz::Tz;
+use serde::Serialize;
+use tokio::sync::OwnedSemaphorePermit;
+
+use super::error::ToolError;
+use crate::domain::ids::RunId;
+use crate::protocol::Exchange;
+use crate::service::access::Principal;
+use crate::service::watch::Watch;
+use crate::service::Serving;
+use crate::store::Reader;
+
+/// What a tool has at hand while it answers one call.
+pub(super) struct ToolCx<'a> {
+    pub(super) serving: &'a Serving,
+    pub(super) principal: &'a Principal,
+    pub(super) exchange: &'a Exchange,
+    /// The place of this call among those that run at once; given back by a call that waits.
+    pub(super) place: Mutex<Option<OwnedSemaphorePermit>>,
+}
+
+impl ToolCx<'_> {
+    /// The caller's rows.
+    pub(super) fn read(&self) -> Reader<'_> {
+        self.serving.store.read(self.principal.tenancy())
+    }
+
+    pub(super) fn now(&self) -> DateTime<Utc> {
+        self.serving.store.now()
+    }
+
+    /// The workspace's time zone.
+    pub(super) fn zone(&self) -> Tz {
+        self.principal.workspace().zone
+    }
+
+    /// Gives this call's place to others, before a wait.
+    fn leave_place(&self) {
+        self.place.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
+    }
+
+    /// Waits for a run to end, at most `seconds`, telling the client how far it is where it asked to be told.
+    pub(super) async fn watch(&self, run: &RunId, seconds: u8) -> Result<(), ToolError> {
+        self.leave_place();
+        let mut watch = Watch::new(self.serving, self.principal, run, seconds);
+        while let Some(state) = watch.look().await? {
+            if self.exchange.wants_progress() {
+                let records = state.records();
+                let total = state.records_estimated.filter(|total| *total >= records.processed);
+                let message = format!("{} records processed", records.processed);
+                self.exchange.progress(records.processed as f64, total.map(|total| total as f64), Some(message)).await;
+            }
+        }
+        Ok(())
+    }
+
+    /// The position in a cursor that this tool gave for the same `filters`.
+    pub(super) fn open_cursor(
+        &self,
+        tool: &str,
+        filters: &impl Serialize,
+        cursor: Option<&str>,
+    ) -> Result<Option<Vec<String>>, ToolError> {
+        let Some(cursor) = cursor else { return Ok(None) };
+        let wrong = || {
+            ToolError::argument(
+                "cursor",
+                "the cursor does not belong to this query",
+                "next_cursor of the page before, with all other arguments unchanged",
+            )
+        };
+        let query = query(tool, filters)?;
+        let position = self
+            .serving
+            .cursors
+            .open(self.principal.tenancy().customer(), &query, cursor)
+            .ok_or_else(wrong)?;
+        serde_json::from_str(&position).map(Some).map_err(|_| wrong())
+    }
+
+    /// The cursor for the page after `position`.
+    pub(super) fn seal_cursor(
+        &self,
+        tool: &str,
+        filters: &impl Serialize,
+        position: &[String],
+    ) -> Result<String, ToolError> {
+        let position = serde_json::to_string(position).map_err(ToolError::Unserialisable)?;
+        let query = query(tool, filters)?;
+        Ok(self.serving.cursors.seal(self.principal.tenancy().customer(), &query, &position))
+    }
+}
+
+fn query(tool: &str, filters: &impl Serialize) -> Result<String, ToolError> {
+    Ok(format!("{tool}{}", serde_json::to_string(filters).map_err(ToolError::Unserialisable)?))
+}

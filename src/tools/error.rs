@@ -1,0 +1,123 @@
+//! How a call fails, and how that is told.
+
+use serde::Serialize;
+use serde_json::{Map, json};
+
+use crate::protocol::{CallError, ToolAnswer};
+use crate::store::StoreError;
+
+/// Where the code of a failed call stands in the answer's `_meta`.
+const META_KEY: &str = "io.apixx/error";
+
+/// How a call fails.
+#[derive(Debug)]
+pub(super) enum ToolError {
+    /// The arguments are not what the schema, or the tool, asks for.
+    Arguments(Vec<ArgumentError>),
+    /// A well-formed call that cannot be answered; the caller can do something about it.
+    Refused {
+        /// Stable code.
+        code: &'static str,
+        /// What is wrong and what to do.
+        message: String,
+    },
+    /// Our database failed.
+    Store(StoreError),
+    /// Our answer has no JSON form.
+    Unserialisable(serde_json::Error),
+}
+
+/// What is wrong with one argument.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(super) struct ArgumentError {
+    /// Where, as a JSON Pointer into the arguments.
+    pub(super) path: String,
+    /// What is wrong.
+    pub(super) message: String,
+    /// What would be right.
+    pub(super) expected: String,
+    /// What may have been meant.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) did_you_mean: Option<String>,
+}
+
+impl From<StoreError> for ToolError {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
+}
+
+impl ToolError {
+    /// A well-formed call that cannot be answered.
+    pub(super) fn refused(code: &'static str, message: impl Into<String>) -> Self {
+        Self::Refused { code, message: message.into() }
+    }
+
+    /// One argument is wrong.
+    pub(super) fn argument(name: &str, message: impl Into<String>, expected: impl Into<String>) -> Self {
+        Self::Arguments(vec![ArgumentError {
+            path: format!("/{name}"),
+            message: message.into(),
+            expected: expected.into(),
+            did_you_mean: None,
+        }])
+    }
+
+    /// The failure as the protocol layer tells it. The cause of a fault of ours goes to the log, here and only
+    /// here, under `request_id`.
+    pub(super) fn told(self, tool: &str, request_id: &str) -> Result<ToolAnswer, CallError> {
+        match self {
+            Self::Refused { code, message } => Ok(answer(code, &message)),
+            Self::Arguments(errors) => {
+                let message = sentence(&errors);
+                let data = json!({ "tool": tool, "errors": errors });
+                let answer = answer("INVALID_ARGUMENTS", &message);
+                Err(CallError::InvalidArguments { message, data, answer })
+            }
+            Self::Store(StoreError::NotLive) => {
+                Ok(answer("TOKEN_REVOKED", "this token was revoked or has expired. Ask the workspace's owner for a new one."))
+            }
+            Self::Store(error) if error.is_overload() => {
+                tracing::warn!(request.id = request_id, tool.name = tool, "no database connection came free in time");
+                Ok(answer("BUSY", "the server has more to do than it can. Try again in a few seconds."))
+            }
+            Self::Store(error) => Err(internal(tool, request_id, &error)),
+            Self::Unserialisable(error) => Err(internal(tool, request_id, &error)),
+        }
+    }
+}
+
+fn internal(tool: &str, request_id: &str, cause: &(dyn std::error::Error + 'static)) -> CallError {
+    tracing::error!(request.id = request_id, tool.name = tool, error = cause, "a call failed");
+    CallError::Internal { request_id: request_id.to_owned() }
+}
+
+fn answer(code: &'static str, message: &str) -> ToolAnswer {
+    let mut meta = Map::new();
+    meta.insert(META_KEY.to_owned(), json!({ "code": code }));
+    ToolAnswer { meta: Some(meta), ..ToolAnswer::error(format!("{code}: {message}")) }
+}
+
+/// All that is wrong, in one plain sentence.
+fn sentence(errors: &[ArgumentError]) -> String {
+    let said: Vec<String> = errors
+        .iter()
+        .map(|error| {
+            let expected = if error.expected.is_empty() { String::new() } else { format!(" (expected {})", error.expected) };
+            let meant = error.did_you_mean.as_ref().map(|word| format!("; did you mean `{word}`?")).unwrap_or_default();
+            format!("{}{expected}{meant}", error.message)
+        })
+        .collect();
+    format!("Invalid arguments: {}.", said.join("; ")).replace("?.", "?")
+}
+
+/// What every tool says of an id it does not know; the same for another customer's and for one that never was.
+pub(super) fn run_not_found(id: &str, retention_days: i32) -> ToolError {
+    ToolError::refused(
+        "RUN_NOT_FOUND",
+        format!(
+            "there is no run \"{}\" in this workspace (runs are kept {retention_days} days). list_runs shows recent ids.",
+            crate::domain::untrusted::line(id)
+        ),
+    )
+}

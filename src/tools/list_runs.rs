@@ -1,0 +1,249 @@
+//! Answers "what ran, across all flows?". Needs the scope `runs:read`.
+
+use chrono_tz::Tz;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::cx::ToolCx;
+use super::error::ToolError;
+use super::find;
+use super::tool::{Access, Answer, Tool};
+use super::window::{self, WindowArgs};
+use crate::domain::ids::RunId;
+use crate::domain::run::{RunGrouping, RunStatus, Trigger};
+use crate::domain::scope::Scope;
+use crate::store::run_lists::{After, RunFilter};
+use crate::store::runs::Run;
+use crate::view::run::{self, GroupView, RunView, SharedView, TotalsView, records};
+use crate::view::text::{self, Page};
+use crate::view::window::{WindowView, in_words};
+
+pub(super) struct ListRuns;
+
+#[derive(Deserialize, JsonSchema)]
+pub(super) struct Input {
+    #[serde(flatten)]
+    filters: Filters,
+    /// Rows per page (max 100).
+    #[serde(default = "twenty_five")]
+    #[schemars(range(min = 0, max = 100))]
+    limit: u16,
+    /// next_cursor of the previous page. Keep the other arguments unchanged.
+    cursor: Option<String>,
+}
+
+fn twenty_five() -> u16 {
+    25
+}
+
+#[derive(Deserialize, Serialize, JsonSchema)]
+struct Filters {
+    /// Only these statuses (case-insensitive).
+    status: Option<Vec<RunStatus>>,
+    /// Only this flow (name or id).
+    #[schemars(length(max = 200))]
+    flow: Option<String>,
+    /// Only runs that read from or wrote to this connector.
+    #[schemars(length(max = 200))]
+    connector: Option<String>,
+    /// Only runs started this way.
+    trigger: Option<Vec<Trigger>>,
+    /// A duration back from now (30m, 24h, 7d, 2w) or today, this_morning, yesterday, this_week, last_week, this_month, last_month. Runs that FINISHED in it, plus active ones.
+    #[serde(default = "day")]
+    #[schemars(length(max = 40))]
+    window: String,
+    #[serde(flatten)]
+    times: WindowArgs,
+    /// Adds groups over the whole window.
+    #[serde(default = "none")]
+    group_by: RunGrouping,
+}
+
+fn day() -> String {
+    "24h".to_owned()
+}
+
+fn none() -> RunGrouping {
+    RunGrouping::None
+}
+
+#[derive(Serialize, JsonSchema)]
+pub(super) struct Output {
+    summary: String,
+    window: WindowView,
+    totals: TotalsView,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    groups: Vec<GroupView>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    shared_connectors: Vec<SharedView>,
+    runs: Vec<RunView>,
+    total: i64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next_cursor: Option<String>,
+}
+
+impl Tool for ListRuns {
+    const NAME: &'static str = "list_runs";
+    const TITLE: &'static str = "List runs across flows";
+    const DESCRIPTION: &'static str = "Run history across ALL flows for a window (default 24h), newest first, with totals over \
+        the whole window (not just the page). Use group_by=flow for \"what ran and how much\", group_by=destination for volume by \
+        destination, group_by=connector to find the connector that failed runs share.";
+    const ACCESS: Access = Access::Read;
+    const SCOPE: Scope = Scope::RunsRead;
+    type Input = Input;
+    type Output = Output;
+
+    async fn call(cx: &ToolCx<'_>, input: Input) -> Result<Answer<Output>, ToolError> {
+        let filters = &input.filters;
+        let asked = window::kept(cx, Some(&filters.window), &filters.times)?;
+        let after = PageOfRuns::after(cx, Self::NAME, filters, input.cursor.as_deref())?;
+        let mut notices = asked.notices;
+        let flow = match &filters.flow {
+            Some(text) => {
+                let found = find::flow(cx, text).await?;
+                notices.extend(found.notices());
+                Some(found.id)
+            }
+            None => None,
+        };
+        let connectors = match &filters.connector {
+            Some(text) => Some(find::connectors(cx, text).await?),
+            None => None,
+        };
+        let filter = RunFilter {
+            window: asked.window.clone(),
+            flow,
+            connectors,
+            status: filters.status.clone().unwrap_or_default(),
+            trigger: filters.trigger.clone().unwrap_or_default(),
+            zone: asked.zone,
+        };
+        let limit = i64::from(input.limit);
+        let list = cx.read().runs(&filter, filters.group_by, after.as_ref(), limit + 1).await?;
+
+        let totals = TotalsView::from(&list.totals);
+        let groups: Vec<GroupView> = list.groups.iter().map(|group| GroupView::new(group, totals.runs)).collect();
+        let shared: Vec<SharedView> = list.shared.iter().map(Into::into).collect();
+        let summary = summary(filters, &totals, &shared, &in_words(&asked.window, asked.zone));
+        let mut page = Page::new(&summary);
+        page.line(figures(&totals));
+        for connector in &shared {
+            let why = connector.reason.as_deref().map(|why| format!(" | {why}")).unwrap_or_default();
+            page.line(format!(
+                "Shared by every matching run: {} [{}] | status {} | auth {}{why}",
+                connector.connector, connector.connector_id, connector.status, connector.auth_status
+            ));
+        }
+        if !groups.is_empty() {
+            page.line(format!("By {}:", filters.group_by));
+            for group in &groups {
+                page.line(group.line());
+            }
+        }
+        let shown = PageOfRuns::write(cx, &mut page, &list.runs, input.limit.into(), asked.zone, true);
+        let next_cursor = if input.limit == 0 { None } else { shown.cursor(cx, Self::NAME, filters)? };
+        if let Some(cursor) = &next_cursor {
+            notices.push(format!("more runs match; pass cursor={cursor}"));
+        }
+        let text = page.end(&notices, &newest_failed(&shown.runs));
+        let output = Output {
+            summary,
+            window: WindowView::new(&asked.window, asked.zone),
+            total: totals.runs,
+            totals,
+            groups,
+            shared_connectors: shared,
+            runs: shown.runs,
+            next_cursor,
+        };
+        Ok(Answer { text, output })
+    }
+}
+
+fn summary(filters: &Filters, totals: &TotalsView, shared: &[SharedView], window: &str) -> String {
+    let states = filters.status.as_ref().map(|states| {
+        states.iter().map(|state| state.as_str()).collect::<Vec<_>>().join(" or ") + " "
+    });
+    let kind = states.unwrap_or_default();
+    if totals.runs == 0 {
+        return format!("No {kind}runs, {window}.");
+    }
+    let share = match shared {
+        [] => String::new(),
+        [one] => format!("; all use {}", one.connector),
+        several => {
+            let names: Vec<&str> = several.iter().map(|shared| shared.connector.as_str()).collect();
+            format!("; all use {}", names.join(" and "))
+        }
+    };
+    let split = if filters.status.is_some() { String::new() } else { format!(": {}", totals.states_in_words()) };
+    format!("{} {kind}{}, {window}{split}{share}.", text::count(totals.runs), if totals.runs == 1 { "run" } else { "runs" })
+}
+
+fn figures(totals: &TotalsView) -> String {
+    let rate = |name: &str, rate: Option<f64>| rate.map(|rate| format!(" | {name} {}", text::percent(rate))).unwrap_or_default();
+    format!(
+        "Totals: {} read | {} | {} written{}{}",
+        text::count(totals.records.read),
+        records(&totals.records),
+        text::bytes(totals.bytes_written),
+        rate("run failure rate", totals.run_failure_rate),
+        rate("record error rate", totals.record_error_rate)
+    )
+}
+
+/// Where to look first: at the errors of the newest run that had some.
+pub(super) fn newest_failed(runs: &[RunView]) -> Vec<String> {
+    runs.iter()
+        .find(|run| run.status == "failed" || run.records.failed > 0)
+        .map(|run| format!("get_run_errors run_id={}", run.run_id))
+        .into_iter()
+        .collect()
+}
+
+/// The runs of a page, as far as they were told.
+pub(super) struct PageOfRuns {
+    pub(super) runs: Vec<RunView>,
+    last: Option<After>,
+    more: bool,
+}
+
+impl PageOfRuns {
+    /// Where a page begins, from the cursor of the page before.
+    pub(super) fn after(
+        cx: &ToolCx<'_>,
+        tool: &str,
+        filters: &impl Serialize,
+        cursor: Option<&str>,
+    ) -> Result<Option<After>, ToolError> {
+        let Some(position) = cx.open_cursor(tool, filters, cursor)? else { return Ok(None) };
+        let [window_at, run] = position.as_slice() else { return Ok(None) };
+        Ok(window_at.parse().ok().zip(RunId::parse(run).ok()).map(|(window_at, run)| After { window_at, run }))
+    }
+
+    /// Writes as many of `runs` (one more than `limit` when there are more) as fit.
+    pub(super) fn write(cx: &ToolCx<'_>, page: &mut Page, runs: &[Run], limit: usize, zone: Tz, across: bool) -> Self {
+        let now = cx.now();
+        let mut shown = Self { runs: Vec::new(), last: None, more: runs.len() > limit };
+        for run in runs.iter().take(limit) {
+            if !page.row(&run::line(run, now, zone, across), shown.runs.len()) {
+                shown.more = true;
+                break;
+            }
+            shown.runs.push(RunView::new(run, now));
+            shown.last = Some(After { window_at: run.window_at, run: run.id.clone() });
+        }
+        shown
+    }
+
+    /// The cursor of the next page, when there is one.
+    pub(super) fn cursor(
+        &self,
+        cx: &ToolCx<'_>,
+        tool: &str,
+        filters: &impl Serialize,
+    ) -> Result<Option<String>, ToolError> {
+        let Some(last) = self.last.as_ref().filter(|_| self.more) else { return Ok(None) };
+        cx.seal_cursor(tool, filters, &[last.window_at.to_rfc3339(), last.run.to_string()]).map(Some)
+    }
+}

@@ -1,0 +1,157 @@
+//! What a tool is, and the catalog of all of them.
+
+use std::future::Future;
+use std::pin::Pin;
+
+use schemars::JsonSchema;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::value::{RawValue, to_raw_value};
+use serde_json::{Map, Value};
+
+use super::arguments::{self, Reader};
+use super::cx::ToolCx;
+use super::error::ToolError;
+use super::schema;
+use crate::domain::scope::{Scope, Scopes};
+use crate::protocol::{Annotations, ToolDefinition};
+
+/// What a tool does to the world; annotations follow from it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// Changes nothing.
+    Read,
+    /// Starts a run, which writes to other systems.
+    Trigger,
+}
+
+/// An answer: text that is complete on its own, and the same as typed JSON.
+pub(super) struct Answer<O> {
+    /// What a model reads.
+    pub(super) text: String,
+    /// What a program reads.
+    pub(super) output: O,
+}
+
+/// A tool: one file, one question.
+pub(super) trait Tool: 'static {
+    /// Its name; renaming it breaks clients.
+    const NAME: &'static str;
+    /// What people call it.
+    const TITLE: &'static str;
+    /// What it returns, when to use it and which sibling to use instead, and its one trap.
+    const DESCRIPTION: &'static str;
+    /// What it does to the world.
+    const ACCESS: Access;
+    /// The scope that a token needs.
+    const SCOPE: Scope;
+    /// Its arguments; the comments on the fields are what models read.
+    type Input: DeserializeOwned + JsonSchema + Send;
+    /// Its typed answer.
+    type Output: Serialize + JsonSchema + Send;
+
+    /// Answers the question.
+    fn call(
+        cx: &ToolCx<'_>,
+        input: Self::Input,
+    ) -> impl Future<Output = Result<Answer<Self::Output>, ToolError>> + Send;
+}
+
+/// An answer whose type was left behind.
+pub(super) struct Told {
+    pub(super) text: String,
+    pub(super) structured: Box<RawValue>,
+}
+
+type Called<'a> = Pin<Box<dyn Future<Output = Result<Told, ToolError>> + Send + 'a>>;
+
+/// A tool in the catalog.
+pub struct Entry {
+    /// Its name.
+    pub name: &'static str,
+    /// The scope that a token needs.
+    pub scope: Scope,
+    /// What it does to the world.
+    pub access: Access,
+    title: &'static str,
+    description: &'static str,
+    input_schema: Value,
+    output_schema: Value,
+    reader: Reader,
+    call: for<'a> fn(&'a ToolCx<'a>, &'a Reader, Map<String, Value>) -> Called<'a>,
+}
+
+impl Entry {
+    pub(super) fn call<'a>(&'a self, cx: &'a ToolCx<'a>, arguments: Map<String, Value>) -> Called<'a> {
+        (self.call)(cx, &self.reader, arguments)
+    }
+
+    /// The tool as it is listed.
+    pub fn definition(&self) -> ToolDefinition {
+        let read = self.access == Access::Read;
+        ToolDefinition {
+            name: self.name.to_owned(),
+            title: self.title.to_owned(),
+            description: self.description.to_owned(),
+            input_schema: self.input_schema.clone(),
+            output_schema: Some(self.output_schema.clone()),
+            annotations: Annotations {
+                title: Some(self.title.to_owned()),
+                read_only: read,
+                destructive: false,
+                idempotent: read,
+                open_world: !read,
+            },
+        }
+    }
+}
+
+/// Every tool there is. From it come the list, the dispatch, the README's table and the contract snapshots.
+#[derive(Default)]
+pub struct Catalog(Vec<Entry>);
+
+impl Catalog {
+    /// The catalog with one tool more.
+    ///
+    /// # Panics
+    /// When two tools share a name, or a schema cannot be compiled: mistakes of ours, met at start-up.
+    pub(super) fn with<T: Tool>(mut self) -> Self {
+        assert!(self.find(T::NAME).is_none(), "two tools are called {}", T::NAME);
+        let input_schema = schema::input::<T::Input>();
+        self.0.push(Entry {
+            name: T::NAME,
+            scope: T::SCOPE,
+            access: T::ACCESS,
+            title: T::TITLE,
+            description: T::DESCRIPTION,
+            reader: Reader::new(T::NAME, &input_schema),
+            input_schema,
+            output_schema: schema::output::<T::Output>(),
+            call: |cx, reader, arguments| Box::pin(run::<T>(cx, reader, arguments)),
+        });
+        self
+    }
+
+    /// The tool of this name.
+    pub fn find(&self, name: &str) -> Option<&Entry> {
+        self.0.iter().find(|entry| entry.name == name)
+    }
+
+    /// Every tool, in the order in which they are listed.
+    pub fn entries(&self) -> impl Iterator<Item = &Entry> {
+        self.0.iter()
+    }
+
+    /// The tools that a token with `scopes` sees.
+    pub fn visible_to(&self, scopes: Scopes) -> Vec<ToolDefinition> {
+        self.0.iter().filter(|entry| scopes.has(entry.scope)).map(Entry::definition).collect()
+    }
+}
+
+async fn run<T: Tool>(cx: &ToolCx<'_>, reader: &Reader, arguments: Map<String, Value>) -> Result<Told, ToolError> {
+    let arguments = reader.read(arguments)?;
+    let input: T::Input = arguments::deserialize(arguments)?;
+    let answer = T::call(cx, input).await?;
+    let structured = to_raw_value(&answer.output).map_err(ToolError::Unserialisable)?;
+    Ok(Told { text: answer.text, structured })
+}
