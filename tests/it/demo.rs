@@ -245,7 +245,7 @@ async fn the_story_holds_on_the_morning_it_is_told_for() {
         join runs r using (customer_id, run_id) where r.flow_id = 'flow_hubspot_deals' order by r.window_at desc limit 1";
     assert_eq!(
         demo.line(errors).await,
-        "AUTH/INVALID_GRANT extract 1 invalid_grant: refresh token is invalid or revoked"
+        "AUTH/AUTH_EXPIRED extract 1 invalid_grant: refresh token is invalid or revoked"
     );
 }
 
