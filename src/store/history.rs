@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 use serde_json::Value;
+use serde_json::value::to_raw_value;
 use sha2::{Digest, Sha256};
 use sqlx::types::Json;
 
@@ -538,7 +539,7 @@ impl TenantTx {
 
     async fn add_rows<T: Serialize>(&mut self, text: &'static str, rows: &[T]) -> Result<(), StoreError> {
         for chunk in rows.chunks(CHUNK) {
-            let rows = serde_json::to_value(chunk).map_err(|error| sqlx::Error::Encode(error.into()))?;
+            let rows = to_raw_value(chunk).map_err(|error| sqlx::Error::Encode(error.into()))?;
             self.query(text).bind(Json(rows)).execute(self.conn()).await?;
         }
         Ok(())

@@ -5,11 +5,13 @@
 mod apply;
 mod catalog;
 mod clients;
+mod demo;
 mod embedded;
 mod floors;
 mod hostile;
 mod isolation;
 mod listen;
+mod readme;
 mod round_trips;
 mod statements;
 mod support;
