@@ -4,6 +4,7 @@
 
 mod apply;
 mod embedded;
+mod engine;
 mod listen;
 mod support;
 mod catalog;
