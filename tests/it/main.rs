@@ -7,6 +7,7 @@ mod catalog;
 mod clients;
 mod demo;
 mod embedded;
+mod engine;
 mod floors;
 mod hostile;
 mod isolation;
