@@ -19,6 +19,7 @@ mod flow_state;
 pub mod flows;
 pub mod history;
 mod migrate;
+pub mod operator;
 pub mod queue;
 pub mod queue_view;
 pub mod retention;
