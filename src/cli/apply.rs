@@ -4,7 +4,6 @@ use anyhow::Context;
 
 use super::session::{As, customer, operator, with};
 use crate::config::Config;
-use crate::demo::check_stream;
 use crate::service::apply::{Rules, apply as apply_to};
 
 /// Brings the customer to what the file says, or tells what would change.
@@ -16,7 +15,7 @@ pub(super) async fn apply(mut config: Config, args: &super::Apply) -> anyhow::Re
     let postgres_dsns: Vec<String> = config.engine.postgres_dsns.keys().cloned().collect();
     with(&config, As::Server, async |store| {
         let tenancy = customer(store, &args.customer).await?;
-        let rules = Rules { files_roots: &files_roots, postgres_dsns: &postgres_dsns, check_stream };
+        let rules = Rules { files_roots: &files_roots, postgres_dsns: &postgres_dsns };
         let mut tx = store.begin(&tenancy).await.context("cannot begin")?;
         let report = apply_to(&mut tx, &file, &bytes, &rules, &operator()).await?;
         if !args.dry_run {

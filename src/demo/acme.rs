@@ -129,7 +129,7 @@ fn revoke(times: &Times, habit: &Habit, runs: &mut [PastRun]) {
         fail(run, ReasonCode::AuthExpired, REVOKED, finished);
         run.errors.push(PastErrors {
             class: ErrorClass::Auth,
-            code: "INVALID_GRANT",
+            code: "AUTH_EXPIRED",
             stage: Stage::Extract,
             field: None,
             message: REVOKED.to_owned(),

@@ -10,12 +10,10 @@ mod times;
 use chrono::TimeDelta;
 use chrono_tz::Tz;
 
-use crate::domain::definition::Stream;
 use crate::domain::ids::CustomerId;
 use crate::domain::scope::Scopes;
 use crate::domain::token::PlainToken;
-use crate::engine::mapping::Plan;
-use crate::service::apply::{ApplyError, Problem, Rules, apply};
+use crate::service::apply::{ApplyError, Rules, apply};
 use crate::store::customers::{Actor, NewCustomer, Role, Target};
 use crate::store::definitions::StoredFlow;
 use crate::store::history::History;
@@ -116,12 +114,6 @@ pub async fn seed(store: &Store, kept: &[DemoToken]) -> Result<Vec<DemoToken>, D
     Ok(tokens)
 }
 
-/// What the engine says against a stream, for [`Rules::check_stream`].
-pub fn check_stream(stream: &Stream) -> Vec<Problem> {
-    let errors = Plan::compile(stream).err().into_iter().flatten();
-    errors.map(|error| Problem { path: error.path, reason: error.message }).collect()
-}
-
 impl Workspace {
     async fn put(&self, store: &Store, kept: Option<&PlainToken>) -> Result<PlainToken, DemoError> {
         let now = store.now();
@@ -137,7 +129,7 @@ impl Workspace {
                 tx.turn_clock_to(now - TimeDelta::days(AGE_DAYS));
             }
             let (roots, dsns) = ([lab::NAME.to_owned()], [lab::NAME.to_owned()]);
-            let rules = Rules { files_roots: &roots, postgres_dsns: &dsns, check_stream };
+            let rules = Rules { files_roots: &roots, postgres_dsns: &dsns };
             apply(&mut tx, self.file, self.definitions.as_bytes(), &rules, &owner).await?;
             tx.turn_clock_to(now);
         }

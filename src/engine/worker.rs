@@ -37,7 +37,11 @@ impl Worker {
     pub async fn tick(&self, stop: &CancellationToken) -> Result<usize, StoreError> {
         let leases = self.claim(self.executor.settings.workers).await?;
         let count = leases.len();
-        futures_util::future::join_all(leases.into_iter().map(|lease| self.execute(lease, stop))).await;
+        let mut runs = Vec::with_capacity(count);
+        for lease in leases {
+            runs.push(self.execute(lease, stop));
+        }
+        futures_util::future::join_all(runs).await;
         Ok(count)
     }
 

@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 use serde_json::Value;
+use serde_json::value::to_raw_value;
 use sha2::{Digest, Sha256};
 use sqlx::types::Json;
 
@@ -145,7 +146,7 @@ statements! {
                                order by r.window_at desc, r.run_id desc limit 1),
                last_success_run_id = (select r.run_id from runs r
                                        where r.customer_id = $1 and r.flow_id = f.flow_id
-                                         and r.status in ('succeeded', 'partial')
+                                         and r.status = 'succeeded'
                                        order by r.window_at desc, r.run_id desc limit 1)
          where f.customer_id = $1";
     HEALTH_SINCE = plain "
@@ -538,7 +539,7 @@ impl TenantTx {
 
     async fn add_rows<T: Serialize>(&mut self, text: &'static str, rows: &[T]) -> Result<(), StoreError> {
         for chunk in rows.chunks(CHUNK) {
-            let rows = serde_json::to_value(chunk).map_err(|error| sqlx::Error::Encode(error.into()))?;
+            let rows = to_raw_value(chunk).map_err(|error| sqlx::Error::Encode(error.into()))?;
             self.query(text).bind(Json(rows)).execute(self.conn()).await?;
         }
         Ok(())

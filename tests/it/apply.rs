@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use apixx_mcp::demo::check_stream;
 use apixx_mcp::domain::clock::Clock;
 use apixx_mcp::domain::ids::IdSource;
 use apixx_mcp::service::apply::{ApplyError, Outcome, Report, Rules, apply};
@@ -87,7 +86,7 @@ impl Workspace {
 
     async fn try_apply(&self, text: impl AsRef<[u8]>, commit: bool) -> Result<Report, ApplyError> {
         let (roots, dsns) = (["mine".to_owned()], ["lab".to_owned()]);
-        let rules = Rules { files_roots: &roots, postgres_dsns: &dsns, check_stream };
+        let rules = Rules { files_roots: &roots, postgres_dsns: &dsns };
         let mut tx = self.store.begin(&self.tenancy).await.unwrap();
         let report =
             apply(&mut tx, "flows.toml", text.as_ref(), &rules, &Actor::Operator("ana".to_owned())).await?;

@@ -4,10 +4,16 @@
 
 mod apply;
 mod catalog;
+mod clients;
 mod demo;
 mod embedded;
+mod engine;
 mod floors;
+mod hostile;
+mod isolation;
 mod listen;
+mod readme;
+mod round_trips;
 mod statements;
 mod support;
 mod tools;

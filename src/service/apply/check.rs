@@ -10,6 +10,7 @@ use crate::domain::connector::ConnectorKind;
 use crate::domain::definition::WriteMode;
 use crate::domain::ids::{ConnectorId, FlowId};
 use crate::domain::names::{exact_key, nearest_word};
+use crate::engine::mapping::Plan;
 use crate::store::definitions::{ConnectorRecord, Definitions};
 
 /// Notes everything in `wanted` that cannot be.
@@ -45,7 +46,7 @@ pub(super) fn check(wanted: &Wanted, stored: &Definitions, rules: &Rules<'_>, pr
         if let Some(owner) = record.owner_email.as_ref().filter(|owner| !stored.users.contains_key(*owner)) {
             problems.add(format!("{}.owner", flow.path), format!("nobody in this workspace has the address {owner}"));
         }
-        streams(flow, source, rules, problems);
+        streams(flow, source, problems);
     }
 }
 
@@ -119,7 +120,7 @@ fn kinds_known<'a>(wanted: &'a Wanted, stored: &'a Definitions) -> Vec<&'a str> 
     stored.chain(wanted.connectors.iter().map(|connector| connector.item.record.name.as_str())).collect()
 }
 
-fn streams(flow: &Placed<WantedFlow>, source: Option<ConnectorKind>, rules: &Rules<'_>, problems: &Problems) {
+fn streams(flow: &Placed<WantedFlow>, source: Option<ConnectorKind>, problems: &Problems) {
     let streams = &flow.item.record.definition.streams;
     for (n, stream) in streams.iter().enumerate() {
         let path = format!("{}.stream[{n}]", flow.path);
@@ -136,8 +137,8 @@ fn streams(flow: &Placed<WantedFlow>, source: Option<ConnectorKind>, rules: &Rul
             let reason = "is missing: name the fields that identify a record, or say write = \"append\"";
             problems.add(format!("{path}.key"), reason);
         }
-        for problem in (rules.check_stream)(stream) {
-            problems.add(format!("{path}.{}", problem.path), problem.reason);
+        for error in Plan::compile(stream).err().into_iter().flatten() {
+            problems.add(format!("{path}.{}", error.path), error.message);
         }
     }
 }

@@ -11,7 +11,6 @@ mod section;
 
 use std::fmt;
 
-use crate::domain::definition::Stream;
 use crate::domain::flow::FlowState;
 use crate::domain::ids::{ConnectorId, FlowId};
 use crate::domain::names::exact_key;
@@ -23,15 +22,13 @@ pub use diff::Change;
 use file::{Placed, WantedConnector, WantedFlow};
 use section::Problems;
 
-/// What a file may refer to, and who understands its expressions.
-#[derive(Clone, Copy)]
+/// What a file may refer to outside of itself and the workspace.
+#[derive(Clone, Copy, Debug)]
 pub struct Rules<'a> {
     /// The directories that the operator named.
     pub files_roots: &'a [String],
     /// The databases that the operator named.
     pub postgres_dsns: &'a [String],
-    /// What the engine says against a stream; paths are relative to the stream, e.g. `field[0].transform`.
-    pub check_stream: fn(&Stream) -> Vec<Problem>,
 }
 
 /// One thing that is wrong with a file.
