@@ -4,12 +4,14 @@
 
 mod apply;
 mod catalog;
+mod cli;
 mod clients;
 mod demo;
 mod embedded;
 mod engine;
 mod floors;
 mod hostile;
+mod http;
 mod isolation;
 mod listen;
 mod readme;
