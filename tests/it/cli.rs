@@ -6,9 +6,11 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 
+use apixx_mcp::embedded::{DATABASE, Embedded, EmbeddedConfig, OWNER, SERVER};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
+use sqlx::ConnectOptions;
 
 /// A directory that PostgreSQL's own user may enter, where nothing else is.
 struct Place(tempfile::TempDir);
@@ -245,6 +247,86 @@ async fn operators_work_on_a_demo_that_runs_and_on_one_that_does_not() {
     let text = String::from_utf8(found.stdout).unwrap();
     assert_eq!(found.status.code(), Some(1), "{text}");
     assert!(text.contains(&format!("WRONG  address     {address} is taken by another program")), "{text}");
+}
+
+/// A server or worker on a database that somebody set up; told to end with this value.
+struct Running(Child);
+
+impl Running {
+    /// Starts it, and waits until its log says `word`; returns that line.
+    fn start(mut command: Command, word: &str) -> (Self, String) {
+        let mut process = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        let lines = BufReader::new(process.stderr.take().unwrap()).lines();
+        let running = Self(process);
+        let mut told = Vec::new();
+        for line in lines.map(Result::unwrap) {
+            if line.contains(word) {
+                return (running, line);
+            }
+            told.push(line);
+        }
+        panic!("it never said {word}: {told:#?}");
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _gone_already = kill(Pid::from_raw(self.0.id().cast_signed()), Signal::SIGTERM);
+        let _reaped = self.0.wait();
+    }
+}
+
+#[tokio::test]
+async fn servers_and_workers_share_a_database_that_somebody_set_up() {
+    let place = Place::new();
+    let config = EmbeddedConfig { data_dir: place.0.path().join("theirs"), bin_dir: None };
+    let postgres = Embedded::start(config).await.unwrap();
+    let (server, owner) = (postgres.addresses().url(SERVER, DATABASE), postgres.addresses().url(OWNER, DATABASE));
+    let program = |arguments: &[&str]| {
+        let mut program = place.program();
+        program.env("APIXX_DATABASE__URL", &server).env("APIXX_DATABASE__OWNER_URL", &owner).args(arguments);
+        program
+    };
+    let told = |mut program: Command| {
+        let output = program.output().unwrap();
+        assert_eq!(output.status.code(), Some(1), "{output:?}");
+        String::from_utf8(output.stderr).unwrap()
+    };
+    let serve = ["serve", "--listen", "127.0.0.1:0"];
+    assert!(told(program(&serve)).contains("run `apixx-mcp migrate`"));
+    for _ in 0..2 {
+        assert!(program(&["migrate"]).status().unwrap().success());
+    }
+    let mut as_owner = program(&serve);
+    as_owner.env("APIXX_DATABASE__URL", &owner);
+    assert!(told(as_owner).contains("row-level security does not hold"));
+    let mut without_owner = program(&["customer", "list"]);
+    without_owner.env_remove("APIXX_DATABASE__OWNER_URL");
+    assert!(told(without_owner).contains("set database.owner_url"));
+
+    let made = program(&["customer", "create", "--slug", "acme", "--name", "Acme", "--owner-email", "a@acme.example"]);
+    assert!({ made }.status().unwrap().success());
+    let token = program(&["token", "create", "--customer", "acme", "--name", "x"]).output().unwrap().stdout;
+    let token = String::from_utf8(token).unwrap().lines().next().unwrap().to_owned();
+    let (one, first) = Running::start(program(&serve), "serving MCP at ");
+    let (other, second) = Running::start(program(&serve), "serving MCP at ");
+    let (worker, _) = Running::start(program(&["worker"]), "working");
+    for line in [first, second] {
+        let url = line.split_whitespace().last().unwrap();
+        let (status, body) = call(url, &token, "list_flows", json!({})).await;
+        assert_eq!(status, 200);
+        assert!(body["result"]["content"][0]["text"].as_str().unwrap().contains("Acme"), "{body}");
+    }
+
+    let mut db = postgres.addresses().owner_options(DATABASE).connect().await.unwrap();
+    let newer = "insert into _sqlx_migrations (version, description, success, checksum, execution_time)
+                 values (99999, 'of tomorrow', true, '', 0)";
+    sqlx::raw_sql(newer).execute(&mut db).await.unwrap();
+    for command in [program(&serve), program(&["migrate"])] {
+        assert!(told(command).contains("start a newer program"));
+    }
+    drop((one, other, worker));
+    postgres.stop().await;
 }
 
 const PEOPLE: &str = r#"
