@@ -35,7 +35,7 @@ macro_rules! add {
             "insert into ", $table, "
              select p.*
                from jsonb_populate_recordset(
-                        jsonb_populate_record(null::", $table, ", jsonb_build_object('customer_id', $1)), $2) as p"
+                        jsonb_populate_record(null::", $table, ", jsonb_build_object('customer_id', $1::text)), $2) as p"
         )
     };
 }
