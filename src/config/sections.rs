@@ -140,6 +140,13 @@ pub struct DsnConfig {
     pub(super) url_file: Option<PathBuf>,
 }
 
+impl DsnConfig {
+    /// The database at `url`.
+    pub fn at(url: SecretString) -> Self {
+        Self { url: Some(url), url_file: None }
+    }
+}
+
 /// Section `[retention]`: how long things are kept.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]

@@ -17,6 +17,7 @@ pub mod error_lists;
 mod flow_health;
 mod flow_state;
 pub mod flows;
+pub mod history;
 mod migrate;
 pub mod queue;
 pub mod queue_view;

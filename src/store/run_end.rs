@@ -64,7 +64,7 @@ statements! {
     LAST_RUN = plain "
         update flows
            set last_run_id = $3,
-               last_success_run_id = case when $4 in ('succeeded', 'partial') then $3 else last_success_run_id end
+               last_success_run_id = case when $4 = 'succeeded' then $3 else last_success_run_id end
          where customer_id = $1 and flow_id = $2";
     USED = plain "
         update connectors c

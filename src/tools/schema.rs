@@ -81,9 +81,11 @@ fn prune(schema: &mut Map<String, Value>, depth: usize) {
     for word in ["description", "minimum", "additionalProperties", "default", "enum"] {
         schema.remove(word);
     }
+    if depth > 0 {
+        schema.remove("required");
+    }
     if depth > 1 && schema.get("type") == Some(&json!("object")) {
         schema.remove("properties");
-        schema.remove("required");
     }
     if let Some(Value::Object(properties)) = schema.get_mut("properties") {
         for (_, property) in properties.iter_mut() {

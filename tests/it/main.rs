@@ -3,10 +3,11 @@
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on panics")]
 
 mod apply;
+mod catalog;
 mod embedded;
 mod engine;
-mod listen;
-mod support;
-mod catalog;
 mod floors;
+mod listen;
 mod statements;
+mod support;
+mod tools;
