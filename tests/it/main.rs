@@ -7,6 +7,7 @@ mod catalog;
 mod demo;
 mod embedded;
 mod floors;
+mod lab;
 mod listen;
 mod statements;
 mod support;
