@@ -9,6 +9,8 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.error
+import urllib.request
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -134,6 +136,28 @@ class Demo:
         require(said.get("ready") is True, f"the demo's first line is {line}")
         self.url, self.database_url = said["mcp_url"], said["database_url"]
         self.tokens = {workspace["customer"]: workspace["token"] for workspace in said["workspaces"]}
+
+    def call(self, workspace, tool, arguments):
+        """A tool's text and structured answer; the check fails where the tool does."""
+        message = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": tool, "arguments": arguments}}
+        headers = {
+            "Authorization": f"Bearer {self.tokens[workspace]}",
+            "Content-Type": "application/json",
+            "Accept": "application/json, text/event-stream",
+            "MCP-Protocol-Version": "2025-11-25",
+        }
+        request = urllib.request.Request(self.url, json.dumps(message).encode(), headers)
+        asked = f"{tool} {json.dumps(arguments, ensure_ascii=False)}"
+        try:
+            with urllib.request.urlopen(request, timeout=90) as response:
+                answer = json.load(response)
+        except urllib.error.HTTPError as error:
+            raise Failed(f"{asked}: HTTP {error.code} {error.read(2000)!r}") from None
+        except OSError as error:
+            raise Failed(f"{asked}: {error}") from None
+        result = answer.get("result", {})
+        require("result" in answer and not result.get("isError"), f"{asked}: {json.dumps(answer, ensure_ascii=False)[:3000]}")
+        return result["content"][0]["text"], result["structuredContent"]
 
     def tail(self):
         return self.log.read_text(encoding="utf-8", errors="replace")[-4000:]
