@@ -39,9 +39,9 @@ for (const step of JSON.parse(readFileSync(stepsFile, 'utf8')).steps) {
   try {
     answer = told(await client.callTool({ name: step.tool, arguments: Object.fromEntries(values) }));
   } catch (error) {
-    if (typeof error.code !== 'number') throw error;
-    // The SDK puts its own words before the server's.
-    answer = { rpc: { code: error.code, message: error.message.replace(/^MCP error -?\d+: /, '') } };
+    // The SDK puts its own words before the server's, and its own complaints in the same form.
+    const message = error.message.replace(/^MCP error -?\d+: /, '');
+    answer = typeof error.code === 'number' ? { rpc: { code: error.code, message } } : { not_taken: message };
   }
   run = answer.structured?.run_id ?? run;
   answers.push(answer);

@@ -20,13 +20,17 @@ def told(result):
 
 
 async def walk(call):
-    """The answers to all steps. `call(tool, arguments)` gives `told(...)`, or `refused(...)`."""
+    """The answers to all steps. `call(tool, arguments)` gives `told(...)`, or `refused(...)`; an answer that the
+    library does not take is reported too."""
     with open(STEPS, encoding="utf-8") as file:
         steps = json.load(file)["steps"]
     answers, run = [], None
     for step in steps:
         arguments = {name: run if value == "{run}" else value for name, value in step["arguments"].items()}
-        answer = await call(step["tool"], arguments)
+        try:
+            answer = await call(step["tool"], arguments)
+        except Exception as error:
+            answer = {"not_taken": str(error)}
         run = (answer.get("structured") or {}).get("run_id", run)
         answers.append(answer)
     return answers
@@ -37,14 +41,14 @@ def refused(code, message):
     return {"rpc": {"code": code, "message": message}}
 
 
-def causes(error):
+def causes(error, seen=()):
     """An exception and everything it wraps."""
-    yield error
-    for inner in getattr(error, "exceptions", ()):
-        yield from causes(inner)
-    for inner in (error.__cause__, error.__context__):
-        if inner is not None:
-            yield from causes(inner)
+    seen = seen or set()
+    if error is not None and id(error) not in seen:
+        seen.add(id(error))
+        yield error
+        for inner in (*getattr(error, "exceptions", ()), error.__cause__, error.__context__):
+            yield from causes(inner, seen)
 
 
 def turned_away(error):
