@@ -1,4 +1,9 @@
-//! Puts the floors together: state, router, lifecycle.
+//! Puts the floors together: which database, what is served, how a process runs and ends.
 
+pub mod database;
+mod engine;
 pub mod lifecycle;
 pub mod listen;
+pub mod process;
+mod router;
+mod state;

@@ -70,24 +70,24 @@ impl ErrorClass {
     /// One sentence: what to do next.
     pub fn hint(self) -> &'static str {
         match self {
-            Self::Auth => "Reconnect the connector; retrying cannot help until its authorization works again.",
+            Self::Auth => "Reconnect the connector.",
             Self::Permission => "Grant the connector's account the missing right at the other system.",
-            Self::RateLimit => "Retrying later helps; lower the concurrency or the schedule's frequency if it recurs.",
+            Self::RateLimit => "Lower the concurrency or the schedule's frequency if it recurs.",
             Self::Quota => "Wait for the allowance to reset, or raise it at the other system.",
-            Self::Connectivity => "Retrying usually helps; check network, DNS and certificates if it recurs.",
-            Self::Unavailable => "Retrying usually helps; look at the other system's status page.",
-            Self::RequiredField => "Retrying does not help: supply a default or fix the mapping or the source data.",
-            Self::Validation => "Retrying does not help: correct the source data or the rule that rejects it.",
-            Self::Type => "Retrying does not help: correct the source data or convert it in the mapping.",
-            Self::Transform => "Retrying does not help: correct the transform or filter of this field.",
+            Self::Connectivity => "Check network, DNS and certificates if it recurs.",
+            Self::Unavailable => "Look at the other system's status page if it recurs.",
+            Self::RequiredField => "Supply a default, or fix the mapping or the source data.",
+            Self::Validation => "Correct the source data or the rule that rejects it.",
+            Self::Type => "Correct the source data or convert it in the mapping.",
+            Self::Transform => "Correct the transform or filter of this field.",
             Self::Reference => "Create the referenced record at the destination, then run again.",
-            Self::Duplicate => "Retrying does not help: the destination already has this record under another key.",
-            Self::Conflict => "Retrying helps once the other change is over.",
-            Self::Schema => "Retrying does not help: the object or field does not exist at the other system.",
-            Self::Size => "Retrying does not help: shorten the value or split the record.",
-            Self::Config => "Retrying does not help: correct the flow or the connector.",
+            Self::Duplicate => "The destination already has this record under another key.",
+            Self::Conflict => "Run again once the other change is over.",
+            Self::Schema => "The object or field does not exist at the other system: correct the flow.",
+            Self::Size => "Shorten the value or split the record.",
+            Self::Config => "Correct the flow or the connector.",
             Self::Agent => "Look at the agent step's tools and prompt.",
-            Self::Internal => "A fault of this server; retrying may help. Tell the operator.",
+            Self::Internal => "Tell the operator, with the run's id.",
         }
     }
 }

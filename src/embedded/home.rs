@@ -182,7 +182,7 @@ fn check_reachable(root: &Path, account: &Account, dir: &Path) -> Result<(), Emb
 
 /// The private directory of the socket: in the data directory, or under `/tmp` if its path is too long
 /// for a socket.
-fn run_dir(root: &Path, account: &Account) -> io::Result<PathBuf> {
+pub(super) fn run_dir(root: &Path, account: &Account) -> io::Result<PathBuf> {
     let usual = root.join("run");
     let socket = usual.join(format!(".s.PGSQL.{PORT}"));
     if socket.as_os_str().len() <= SOCKET_PATH_MAX {

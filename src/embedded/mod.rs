@@ -14,7 +14,7 @@ mod server;
 
 use std::collections::BTreeSet;
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use sqlx::postgres::{PgConnectOptions, PgSslMode};
@@ -59,11 +59,17 @@ pub struct EmbeddedConfig {
 /// A running private PostgreSQL. End it with [`Embedded::stop`]; dropped, it is told to end as well, but
 /// nobody waits for it.
 pub struct Embedded {
-    options: PgConnectOptions,
-    run_dir: PathBuf,
+    addresses: Addresses,
     access: Mutex<Access>,
     stop: oneshot::Sender<Duration>,
     supervisor: JoinHandle<()>,
+}
+
+/// How to connect to a private PostgreSQL, ours or that of another process of this user.
+#[derive(Clone, Debug)]
+pub struct Addresses {
+    options: PgConnectOptions,
+    run_dir: PathBuf,
 }
 
 /// Who may log in, as files of the cluster.
@@ -88,18 +94,13 @@ impl Embedded {
             let installed = binaries.major;
             return Err(EmbeddedError::WrongVersion { dir: config.data_dir, cluster, installed });
         }
-        let options = PgConnectOptions::new_without_pgpass()
-            .socket(home.run())
-            .port(PORT)
-            .ssl_mode(PgSslMode::Disable)
-            .application_name("apixx-mcp");
+        let addresses = Addresses::at(home.run());
         let access = Access {
             cluster: home.cluster(),
             account: account.clone(),
             roles: [ADMIN, OWNER, SERVER].map(str::to_owned).into(),
         };
-        let run_dir = home.run().to_owned();
-        let admin = options.clone().username(ADMIN).database(ADMIN);
+        let admin = addresses.role_options(ADMIN, ADMIN);
         let setup = Setup { home, account, binaries, admin };
         if cluster_major.is_none() {
             setup.make_cluster().await?;
@@ -109,7 +110,7 @@ impl Embedded {
         let (server, mut admin) = setup.start().await?;
         let (stop, stopped) = oneshot::channel();
         let supervisor = tokio::spawn(server.supervise(stopped));
-        let embedded = Self { options, run_dir, access: Mutex::new(access), stop, supervisor };
+        let embedded = Self { addresses, access: Mutex::new(access), stop, supervisor };
         if let Err(error) = embedded.furnish(&mut admin).await {
             embedded.stop().await;
             return Err(error);
@@ -118,24 +119,9 @@ impl Embedded {
         Ok(embedded)
     }
 
-    /// Connects to `database` as its owner, who migrates.
-    pub fn owner_options(&self, database: &str) -> PgConnectOptions {
-        self.role_options(OWNER, database)
-    }
-
-    /// Connects to `database` as the role that serves.
-    pub fn server_options(&self, database: &str) -> PgConnectOptions {
-        self.role_options(SERVER, database)
-    }
-
-    /// Connects to `database` as `role`, which must be one of ours or made by [`Embedded::ensure_role`].
-    pub fn role_options(&self, role: &str, database: &str) -> PgConnectOptions {
-        self.options.clone().username(role).database(database)
-    }
-
-    /// The same as a URL, which `psql` and other clients take.
-    pub fn url(&self, role: &str, database: &str) -> String {
-        format!("postgresql:///{database}?host={}&port={PORT}&user={role}", encoded(&self.run_dir))
+    /// How to connect to it.
+    pub fn addresses(&self) -> &Addresses {
+        &self.addresses
     }
 
     /// Makes the plain login role `name` unless there is one, and lets us log in as it until the server
@@ -154,14 +140,14 @@ impl Embedded {
         access.write().map_err(|source| EmbeddedError::Directory { dir: access.cluster.clone(), source })?;
         cluster::reload(&mut admin).await?;
         for _ in 1..RELOAD_TRIES {
-            match self.role_options(name, ADMIN).connect().await {
+            match self.addresses.role_options(name, ADMIN).connect().await {
                 Ok(_) => return Ok(()),
                 Err(sqlx::Error::Database(error)) if error.code().as_deref() == Some("28000") => {}
                 Err(error) => return Err(error.into()),
             }
             sleep(Duration::from_millis(20)).await;
         }
-        Ok(self.role_options(name, ADMIN).connect().await.map(drop)?)
+        Ok(self.addresses.role_options(name, ADMIN).connect().await.map(drop)?)
     }
 
     /// Makes the database `name`, owned by `owner_role`, unless there is one. Only its owner may connect.
@@ -191,7 +177,7 @@ impl Embedded {
         cluster::ensure_role(admin, OWNER, RoleRights::Owner).await?;
         // The owner makes the server's role, here as in a database that someone else runs, so that it may
         // change it later.
-        let mut owner = self.owner_options(ADMIN).connect().await?;
+        let mut owner = self.addresses.owner_options(ADMIN).connect().await?;
         cluster::ensure_role(&mut owner, SERVER, RoleRights::Plain).await?;
         cluster::ensure_database(admin, DATABASE, OWNER).await?;
         cluster::allow_connect(admin, DATABASE, SERVER).await?;
@@ -199,13 +185,55 @@ impl Embedded {
     }
 
     async fn admin(&self) -> sqlx::Result<PgConnection> {
-        self.role_options(ADMIN, ADMIN).connect().await
+        self.addresses.role_options(ADMIN, ADMIN).connect().await
+    }
+}
+
+impl Addresses {
+    /// Those of the server that another process keeps running on the data directory.
+    ///
+    /// # Errors
+    /// What the file system says about the directory. Whether the server answers shows when connecting.
+    pub fn of_running(data_dir: &Path) -> Result<Self, EmbeddedError> {
+        let failed = |source| EmbeddedError::Directory { dir: data_dir.to_owned(), source };
+        let root = std::fs::canonicalize(data_dir).map_err(failed)?;
+        let run_dir = home::run_dir(&root, &Account::choose()?).map_err(failed)?;
+        Ok(Self::at(&run_dir))
+    }
+
+    fn at(run_dir: &Path) -> Self {
+        let options = PgConnectOptions::new_without_pgpass()
+            .socket(run_dir)
+            .port(PORT)
+            .ssl_mode(PgSslMode::Disable)
+            .application_name("apixx-mcp");
+        Self { options, run_dir: run_dir.to_owned() }
+    }
+
+    /// Connects to `database` as its owner, who migrates.
+    pub fn owner_options(&self, database: &str) -> PgConnectOptions {
+        self.role_options(OWNER, database)
+    }
+
+    /// Connects to `database` as the role that serves.
+    pub fn server_options(&self, database: &str) -> PgConnectOptions {
+        self.role_options(SERVER, database)
+    }
+
+    /// Connects to `database` as `role`, which must be one of ours or made by [`Embedded::ensure_role`].
+    pub fn role_options(&self, role: &str, database: &str) -> PgConnectOptions {
+        self.options.clone().username(role).database(database)
+    }
+
+    /// The same as a URL, which `psql` and other clients take.
+    pub fn url(&self, role: &str, database: &str) -> String {
+        format!("postgresql:///{database}?host={}&port={PORT}&user={role}", encoded(&self.run_dir))
     }
 }
 
 impl fmt::Debug for Embedded {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Embedded").field("run_dir", &self.run_dir).finish_non_exhaustive()
+        f.debug_struct("Embedded").field("run_dir", &self.addresses.run_dir).finish_non_exhaustive()
     }
 }
 
@@ -236,7 +264,7 @@ fn check_name(name: &str) -> Result<(), EmbeddedError> {
 }
 
 /// A path as part of a URL's query.
-fn encoded(path: &std::path::Path) -> String {
+fn encoded(path: &Path) -> String {
     let mut text = String::new();
     for byte in path.as_os_str().as_encoded_bytes() {
         match byte {

@@ -139,7 +139,8 @@ async fn make_role(conn: &mut PgConnection, role: &str, password: Option<&str>) 
             "grant usage on schema public to {role};
              grant select, insert, update, delete on all tables in schema public to {role};
              revoke insert, update, delete on plans, installation, _sqlx_migrations from {role};
-             revoke update, delete on audit_log, flow_versions from {role};
+             revoke update, delete on audit_log from {role};
+             revoke update on flow_versions from {role};
              revoke delete on customers, users, tokens from {role};
              grant execute on all functions in schema public to {role};"
         ),

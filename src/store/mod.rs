@@ -17,7 +17,9 @@ pub mod error_lists;
 mod flow_health;
 mod flow_state;
 pub mod flows;
+pub mod history;
 mod migrate;
+pub mod operator;
 pub mod queue;
 pub mod queue_view;
 pub mod retention;
@@ -57,6 +59,17 @@ pub struct Store {
     ids: IdSource,
 }
 
+/// Which database one is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DatabaseIdentity {
+    /// The system identifier of its cluster.
+    pub system: i64,
+    /// Its name there.
+    pub database: String,
+    /// The roles that serve it and own it.
+    pub roles: Vec<String>,
+}
+
 statements! {
     ROLE = plain "select r.rolsuper or r.rolbypassrls or exists (
             select 1 from pg_class c where c.relname = 'runs' and c.relowner = r.oid) as may_bypass
@@ -64,6 +77,10 @@ statements! {
          where r.rolname = current_user";
     NOW = plain "select clock_timestamp()";
     CURSOR_KEY = plain "select cursor_key from installation";
+    IDENTITY = plain "
+        select s.system_identifier, current_database()::text, array[current_user::text, pg_get_userbyid(c.relowner)::text]
+          from pg_control_system() s
+          join pg_class c on c.oid = 'runs'::regclass";
 }
 
 impl Store {
@@ -141,6 +158,15 @@ impl Store {
         let bytes: Vec<u8> = sqlx::query_scalar(CURSOR_KEY).fetch_one(&self.pool).await?;
         let key = bytes.try_into().map_err(|_| StoreError::inconsistent("installation", "cursor_key"))?;
         Ok(CursorKey::new(&key))
+    }
+
+    /// Which database this is, so that no flow is pointed at it.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn identity(&self) -> Result<DatabaseIdentity, StoreError> {
+        let (system, database, roles) = sqlx::query_as(IDENTITY).fetch_one(&self.pool).await?;
+        Ok(DatabaseIdentity { system, database, roles })
     }
 
     /// Closes every connection; statements under way end first.

@@ -74,12 +74,13 @@ statements! {
                             'by', v.created_by, 'summary', v.summary) order by v.version)
                            from flow_versions v
                           where v.customer_id = $1 and v.flow_id = r.flow_id
-                            and v.version > s.flow_version and v.version <= r.flow_version), '[]') as versions,
+                            and v.version > s.flow_version
+                            and v.created_at <= coalesce(r.finished_at + interval '6 hours', $3)), '[]') as versions,
                coalesce((select jsonb_agg(jsonb_build_object('at', l.at, 'action', l.action, 'by', l.actor_label,
                             'message', l.message) order by l.at)
                            from (select * from audit_log l
                                   where l.customer_id = $1 and l.target_id in (r.flow_id, r.source_connector_id, r.destination_connector_id)
-                                    and l.action <> 'run.triggered'
+                                    and l.action not in ('run.triggered', 'flow.changed')
                                     and l.at > coalesce(s.finished_at, r.queued_at)
                                     and l.at <= coalesce(r.finished_at + interval '6 hours', $3)
                                   order by l.at limit 12) l), '[]') as changes,
@@ -330,7 +331,7 @@ pub struct RunDetail {
     pub next_run: Option<Neighbour>,
     /// The last run before it that succeeded.
     pub last_success: Option<Neighbour>,
-    /// Versions of the flow made since then, up to the one that ran.
+    /// Versions of the flow made since then, until six hours after the run.
     pub versions: Vec<VersionChange>,
     /// What people did to the flow and its connectors since then, until six hours after the run.
     pub changes: Vec<Change>,

@@ -123,6 +123,11 @@ impl TenantTx {
         self.now
     }
 
+    /// Makes the statements that follow see another time: a past that is put in place later.
+    pub fn turn_clock_to(&mut self, now: DateTime<Utc>) {
+        self.now = now;
+    }
+
     /// Where new ids come from.
     pub fn ids(&self) -> &crate::domain::ids::IdSource {
         &self.ids

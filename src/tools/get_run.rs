@@ -299,7 +299,7 @@ fn changes(versions: &[VersionChange], changes: &[Change]) -> Vec<ChangeView> {
         by: version.by.as_deref().map(text::line),
         message: version.summary.as_deref().map(text::line),
     });
-    let others = changes.iter().filter(|change| change.action != "flow.version").map(|change| ChangeView {
+    let others = changes.iter().map(|change| ChangeView {
         at: change.at,
         what: change.action.replace('.', " "),
         by: change.by.as_deref().map(text::line),

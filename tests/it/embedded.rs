@@ -33,7 +33,7 @@ async fn refusal(data_dir: &Path) -> EmbeddedError {
 }
 
 async fn remember(server: &Embedded) {
-    let mut owner = server.owner_options(DATABASE).connect().await.unwrap();
+    let mut owner = server.addresses().owner_options(DATABASE).connect().await.unwrap();
     sqlx::raw_sql("create table kept (n int); insert into kept values (42)")
         .execute(&mut owner)
         .await
@@ -84,7 +84,7 @@ fn as_cluster_user(program: impl AsRef<Path>, data_dir: &Path) -> Command {
 async fn a_fresh_start_is_durable_and_reached_through_its_socket_only() {
     let place = place();
     let server = start(&place.path().join("data")).await;
-    let mut owner = server.owner_options(DATABASE).connect().await.unwrap();
+    let mut owner = server.addresses().owner_options(DATABASE).connect().await.unwrap();
     for (setting, value) in [
         ("fsync", "on"),
         ("full_page_writes", "on"),
@@ -97,7 +97,7 @@ async fn a_fresh_start_is_durable_and_reached_through_its_socket_only() {
         assert_eq!(show(&mut owner, setting).await, value, "{setting}");
     }
     sqlx::query("create table mine (n int)").execute(&mut owner).await.unwrap();
-    let mut serving = server.server_options(DATABASE).connect().await.unwrap();
+    let mut serving = server.addresses().server_options(DATABASE).connect().await.unwrap();
     let rights: (bool, bool, bool, bool) = sqlx::query_as(
         "select rolsuper, rolbypassrls, rolcreaterole, rolcreatedb \
          from pg_roles \
@@ -109,7 +109,7 @@ async fn a_fresh_start_is_durable_and_reached_through_its_socket_only() {
     assert_eq!(rights, (false, false, false, false));
     let denied = sqlx::query("select n from mine").fetch_all(&mut serving).await.unwrap_err();
     assert_eq!(denied.as_database_error().unwrap().code().unwrap(), "42501");
-    let by_url: PgConnectOptions = server.url(OWNER, DATABASE).parse().unwrap();
+    let by_url: PgConnectOptions = server.addresses().url(OWNER, DATABASE).parse().unwrap();
     assert_eq!(show(&mut by_url.connect().await.unwrap(), "is_superuser").await, "off");
     server.stop().await;
 }
@@ -126,7 +126,7 @@ async fn a_restart_keeps_the_data_and_sweeps_what_a_killed_start_left() {
 
     let server = start(&data).await;
     assert!(!data.join("cluster.new-1").exists());
-    let mut owner = server.owner_options(DATABASE).connect().await.unwrap();
+    let mut owner = server.addresses().owner_options(DATABASE).connect().await.unwrap();
     assert_eq!(recall(&mut owner).await, 42);
     server.stop().await;
 }
@@ -139,7 +139,7 @@ async fn the_second_of_two_starts_is_told_who_has_the_directory() {
     let error = refusal(&data).await;
     assert!(matches!(&error, EmbeddedError::InUse { pid, .. } if *pid == std::process::id().to_string()));
     assert!(error.to_string().contains(&format!("in use by process {}", std::process::id())), "{error}");
-    server.owner_options(DATABASE).connect().await.unwrap();
+    server.addresses().owner_options(DATABASE).connect().await.unwrap();
     server.stop().await;
 }
 
@@ -152,7 +152,7 @@ async fn a_killed_postmaster_is_started_again_with_what_was_committed() {
     let killed = postmaster(&data).unwrap();
     kill(killed, Signal::SIGKILL).unwrap();
     until_gone(killed).await;
-    let mut owner = connect_when_up(&server.owner_options(DATABASE)).await;
+    let mut owner = connect_when_up(&server.addresses().owner_options(DATABASE)).await;
     assert_eq!(recall(&mut owner).await, 42);
     assert_ne!(postmaster(&data), Some(killed));
     server.stop().await;
@@ -180,7 +180,7 @@ fn without_us_the_server_ends_by_itself() {
         }
         let server = start(&data).await;
         assert_ne!(postmaster(&data), Some(orphan));
-        assert_eq!(recall(&mut server.owner_options(DATABASE).connect().await.unwrap()).await, 42);
+        assert_eq!(recall(&mut server.addresses().owner_options(DATABASE).connect().await.unwrap()).await, 42);
         server.stop().await;
     });
 }
@@ -192,7 +192,7 @@ async fn a_survivor_is_ended_before_the_next_start() {
     let server = start(&data).await;
     remember(&server).await;
     let program = fs::read_link(format!("/proc/{}/exe", postmaster(&data).unwrap())).unwrap();
-    let options = server.owner_options(DATABASE);
+    let options = server.addresses().owner_options(DATABASE);
     server.stop().await;
 
     let mut survivor = as_cluster_user(program, &data)
@@ -271,7 +271,7 @@ async fn a_path_too_long_for_a_socket_is_no_obstacle() {
     let place = place();
     let data = place.path().join("d".repeat(120));
     let server = start(&data).await;
-    let options = server.owner_options(DATABASE);
+    let options = server.addresses().owner_options(DATABASE);
     options.connect().await.unwrap();
     let socket_dir = options.get_socket().unwrap();
     assert_eq!(fs::metadata(socket_dir).unwrap().mode() & 0o777, 0o700);
@@ -287,11 +287,11 @@ async fn a_role_of_its_own_has_a_database_of_its_own() {
         server.ensure_role("apixx_lab").await.unwrap();
         server.ensure_database("lab", "apixx_lab").await.unwrap();
     }
-    let mut lab = server.role_options("apixx_lab", "lab").connect().await.unwrap();
+    let mut lab = server.addresses().role_options("apixx_lab", "lab").connect().await.unwrap();
     sqlx::query("create table mine (n int)").execute(&mut lab).await.unwrap();
-    let error = server.role_options("apixx_lab", DATABASE).connect().await.unwrap_err();
+    let error = server.addresses().role_options("apixx_lab", DATABASE).connect().await.unwrap_err();
     assert_eq!(error.as_database_error().unwrap().code().unwrap(), "42501");
-    let error = server.server_options("lab").connect().await.unwrap_err();
+    let error = server.addresses().server_options("lab").connect().await.unwrap_err();
     assert_eq!(error.as_database_error().unwrap().code().unwrap(), "42501");
     server.stop().await;
 }
@@ -302,9 +302,9 @@ async fn strangers_are_refused() {
     let data = place.path().join("data");
     let server = start(&data).await;
     // A role that nobody is mapped to, even though it exists.
-    let mut owner = server.owner_options(DATABASE).connect().await.unwrap();
+    let mut owner = server.addresses().owner_options(DATABASE).connect().await.unwrap();
     sqlx::query("create role passer_by login").execute(&mut owner).await.unwrap();
-    let error = server.role_options("passer_by", DATABASE).connect().await.unwrap_err();
+    let error = server.addresses().role_options("passer_by", DATABASE).connect().await.unwrap_err();
     assert_eq!(error.as_database_error().unwrap().code().unwrap(), "28000");
 
     if geteuid().is_root() {
@@ -312,7 +312,7 @@ async fn strangers_are_refused() {
         let daemon = nix::unistd::User::from_name("daemon").unwrap().unwrap();
         let attempt = || {
             let output = Command::new("psql")
-                .args([&server.url(OWNER, DATABASE), "-c", "select 1"])
+                .args([&server.addresses().url(OWNER, DATABASE), "-c", "select 1"])
                 .env("LC_ALL", "C")
                 .current_dir("/")
                 .uid(daemon.uid.as_raw())

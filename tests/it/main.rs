@@ -3,9 +3,17 @@
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on panics")]
 
 mod apply;
-mod embedded;
-mod listen;
-mod support;
 mod catalog;
+mod clients;
+mod demo;
+mod embedded;
+mod engine;
 mod floors;
+mod hostile;
+mod isolation;
+mod listen;
+mod readme;
+mod round_trips;
 mod statements;
+mod support;
+mod tools;

@@ -170,7 +170,8 @@ fn flow(section: Section<'_>, zone: Tz) -> Option<WantedFlow> {
     let tags = section.texts("tags");
     let owner_email = section.text("owner").map(|owner| owner.trim().to_lowercase());
     let state = section.word("state", FlowState::ALL, FlowState::as_str);
-    let schedule = schedule(&section, zone);
+    // A schedule that is wrong is noted; the rest can be judged without it.
+    let schedule = schedule(&section, zone).unwrap_or(Schedule::Manual);
     let max_attempts = section.integer("max_attempts", 1..=10).unwrap_or(3);
     let timeout_s = section.integer("timeout_s", 1..=604_800).unwrap_or(21_600);
     let max_error_rate = section.share("max_error_rate").unwrap_or(0.1);
@@ -191,7 +192,7 @@ fn flow(section: Section<'_>, zone: Tz) -> Option<WantedFlow> {
         tags,
         source: source?,
         destination: destination?,
-        schedule: schedule?,
+        schedule,
         max_attempts,
         timeout_s,
         max_error_rate,
@@ -270,9 +271,6 @@ fn field(section: Section<'_>) -> Option<FieldMapping> {
     let notes = section.text("notes");
     if constant.is_some() && (from.is_some() || transform.is_some()) {
         section.problem("constant", "stands alone: a field has either a constant, or `from` and `transform`");
-    }
-    if on_fail == Some(OnFail::Default) && default.is_none() {
-        section.problem("default", "is missing: on_fail = \"default\" writes it");
     }
     if on_fail.is_some() && validate.is_empty() {
         section.problem("on_fail", "says what follows a failed validation, but there is no `validate`");

@@ -33,11 +33,16 @@ pub struct TestDatabase {
 impl TestDatabase {
     /// A fresh copy of the template.
     pub async fn create() -> Self {
+        Self::copy_of(&keeper().template).await
+    }
+
+    /// A fresh copy of another database, to which nobody is connected.
+    pub async fn copy_of(template: &str) -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let keeper = keeper();
         let name = format!("test_{}_{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
         let mut owner = keeper.owner.connect().await.expect("the test server answers");
-        let copy = format!("create database {name} template {}", keeper.template);
+        let copy = format!("create database {name} template {template}");
         run(&mut owner, copy).await.expect("the template can be copied");
         Self {
             owner: keeper.owner.clone().database(&name),
@@ -82,13 +87,13 @@ async fn keep(ready: mpsc::Sender<anyhow::Result<Keeper>>) {
         Err(error) => return ready.send(Err(error)).expect("a test waits"),
     };
     let keeper = Keeper {
-        owner: server.owner_options(embedded::DATABASE),
-        server: server.server_options(embedded::DATABASE),
+        owner: server.addresses().owner_options(embedded::DATABASE),
+        server: server.addresses().server_options(embedded::DATABASE),
         template,
         unused,
     };
     ready.send(Ok(keeper)).expect("a test waits");
-    let admin = server.role_options(ADMIN, ADMIN);
+    let admin = server.addresses().role_options(ADMIN, ADMIN);
     while let Some(name) = names.recv().await {
         let mut admin = admin.connect().await.expect("the test server answers");
         drop_database(&mut admin, &name).await.expect("a test's database can be dropped");
@@ -108,7 +113,7 @@ async fn start() -> anyhow::Result<(File, Embedded, String)> {
         }
         started => started?,
     };
-    let mut admin = server.role_options(ADMIN, ADMIN).connect().await?;
+    let mut admin = server.addresses().role_options(ADMIN, ADMIN).connect().await?;
     let template = template_name()?;
     let left: Vec<String> = sqlx::query_scalar(
         r"select datname::text from pg_database
@@ -123,7 +128,7 @@ async fn start() -> anyhow::Result<(File, Embedded, String)> {
         // Named only when whole.
         let unfinished = format!("{template}_new");
         run(&mut admin, format!("create database {unfinished} owner {}", embedded::OWNER)).await?;
-        migrate(&server.owner_options(&unfinished), embedded::SERVER, None).await?;
+        migrate(&server.addresses().owner_options(&unfinished), embedded::SERVER, None).await?;
         run(&mut admin, format!("alter database {unfinished} rename to {template}")).await?;
     }
     Ok((lock, server, template))

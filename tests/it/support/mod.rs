@@ -1,4 +1,5 @@
 //! What the tests share.
 
+pub mod app;
 pub mod database;
 mod tests;

@@ -1,0 +1,215 @@
+//! One process of an installation: it serves, works, or both, until it is told to end.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use chrono::TimeDelta;
+use secrecy::ExposeSecret;
+use sha2::{Digest, Sha256};
+use sqlx::postgres::PgConnectOptions;
+use tokio::net::TcpListener;
+use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio_util::sync::CancellationToken;
+use tracing::warn;
+
+use super::engine::engine;
+use super::lifecycle::Lifecycle;
+use super::listen;
+use super::router::router;
+use super::state::AppState;
+use crate::config::Config;
+use crate::domain::clock::Clock;
+use crate::domain::ids::IdSource;
+use crate::domain::page::CursorKey;
+use crate::engine::Engine;
+use crate::service::Serving;
+use crate::service::access::Access;
+use crate::store::{Store, StoreError, Wakes};
+use crate::tools::ToolServer;
+
+/// How much longer than the calls under way their statements may take to end.
+const STATEMENTS: Duration = Duration::from_millis(500);
+
+/// Between two writes of what callers used.
+const FLUSH: Duration = Duration::from_secs(1);
+
+/// Between two looks at the database's clock.
+const CLOCK: Duration = Duration::from_secs(60);
+
+/// Why a process does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// Row-level security would not hold.
+    #[error(
+        "database.url connects as a role that row-level security does not hold for (a superuser, one that \
+         bypasses it, or the owner of the tables): connect as the role that `apixx-mcp migrate` makes"
+    )]
+    MayBypass,
+    /// A database that flows may use, and that is none.
+    #[error(
+        "engine.postgres_dsns.{name}.url is no URL of a PostgreSQL database: write \
+         postgres://user:password@host/database"
+    )]
+    Dsn {
+        /// What the operator calls it.
+        name: String,
+    },
+    /// The database failed.
+    #[error("cannot use the database: {0}")]
+    Store(#[from] StoreError),
+}
+
+/// Whose time a process lives by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TimeOf {
+    /// The database's, as all processes of an installation do.
+    Database,
+    /// Its own, as somebody set it.
+    Own,
+}
+
+/// One process of an installation.
+pub struct Process {
+    /// What all calls share.
+    pub serving: Serving,
+    access: Access,
+    config: Config,
+    /// How to connect, for the connections that are not from the pool.
+    options: PgConnectOptions,
+    time: TimeOf,
+}
+
+impl Process {
+    /// Connects as the role that serves, and makes sure that this is what it is.
+    ///
+    /// # Errors
+    /// See [`StartError`].
+    pub async fn start(
+        options: &PgConnectOptions,
+        config: Config,
+        clock: Clock,
+        time: TimeOf,
+        stopping: CancellationToken,
+    ) -> Result<Self, StartError> {
+        let database = &config.database;
+        let ids = IdSource::random(clock.clone());
+        let size = database.pool_size.get();
+        let store = Store::connect(options, size, database.acquire_timeout, clock, ids).await?;
+        if store.role_may_bypass().await? {
+            return Err(StartError::MayBypass);
+        }
+        let cursors = match &config.auth.sealing_key {
+            Some(key) => CursorKey::new(&Sha256::digest(key.expose_secret().as_bytes()).into()),
+            None => store.cursor_key().await?,
+        };
+        if time == TimeOf::Database {
+            follow_clock(&store).await?;
+        }
+        let memory = TimeDelta::seconds(config.auth.cache_s.into());
+        let access = Access::new(store.clone(), memory, config.auth.failed_attempts_per_minute);
+        let serving = Serving { store, cursors, wakes: Wakes::default(), stopping };
+        Ok(Self { serving, access, config, options: options.clone(), time })
+    }
+
+    /// What it serves over HTTP.
+    pub fn router(&self) -> Router {
+        let Serving { store, .. } = &self.serving;
+        let state = AppState { access: self.access.clone(), store: store.clone() };
+        let calls = self.config.server.max_concurrent_calls.get();
+        let server = ToolServer::new(self.serving.clone(), self.access.clone(), calls);
+        router(state, Arc::new(server), &self.config.server, store.ids().clone())
+    }
+
+    /// What works on runs, as the operator configured it.
+    ///
+    /// # Errors
+    /// See [`StartError`].
+    pub async fn engine(&self) -> Result<Engine, StartError> {
+        engine(&self.serving, &self.config).await
+    }
+
+    /// Serves at `listener`, works with `engine`, each if given, until the lifecycle's end. What callers used is
+    /// written down last of all.
+    pub async fn run(self, listener: Option<TcpListener>, engine: Option<Engine>, lifecycle: &Lifecycle) {
+        let Serving { store, wakes, .. } = &self.serving;
+        let served_all = CancellationToken::new();
+        let serve = async {
+            match listener {
+                Some(listener) => {
+                    listen::serve(listener, self.router(), &self.config.server, lifecycle).await;
+                }
+                None => lifecycle.stopping().cancelled().await,
+            }
+            served_all.cancel();
+        };
+        let work = async {
+            let Some(engine) = engine else { return };
+            tokio::select! {
+                () = engine.run(lifecycle.stopping().clone()) => {}
+                () = lifecycle.aborting().cancelled() => warn!("runs under way go on once their leases ran out"),
+            }
+        };
+        let until_stopped = lifecycle.stopping().clone();
+        tokio::join!(
+            serve,
+            work,
+            wakes.relay(self.options.clone(), until_stopped.clone()),
+            self.flush_usage(&served_all),
+            self.follow_clock(&until_stopped),
+        );
+        if timeout(lifecycle.left_of(self.config.server.shutdown + STATEMENTS), store.close()).await.is_err() {
+            warn!("gave up on statements that do not end");
+        }
+    }
+
+    async fn flush_usage(&self, end: &CancellationToken) {
+        let mut ticks = interval(FLUSH);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        while !end.is_cancelled() {
+            tokio::select! {
+                _ = ticks.tick() => {}
+                () = end.cancelled() => {}
+            }
+            if let Err(error) = self.access.usage().flush(&self.serving.store).await {
+                warn!("what callers used is not written down yet: {error}");
+            }
+        }
+    }
+
+    async fn follow_clock(&self, end: &CancellationToken) {
+        if self.time == TimeOf::Own {
+            return;
+        }
+        let mut ticks = interval(CLOCK);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                _ = ticks.tick() => {}
+                () = end.cancelled() => return,
+            }
+            if let Err(error) = follow_clock(&self.serving.store).await {
+                warn!("cannot compare clocks with the database: {error}");
+            }
+        }
+    }
+}
+
+impl std::fmt::Debug for Process {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Process")
+    }
+}
+
+/// Sets the process's clock to the database's, as far as a round trip can tell them apart.
+async fn follow_clock(store: &Store) -> Result<(), StoreError> {
+    let clock = store.clock();
+    let asked = clock.now();
+    let told = store.database_time().await?;
+    let trip = clock.now() - asked;
+    let behind = told - (asked + trip / 2);
+    if behind.abs() > trip {
+        clock.advance(behind);
+    }
+    Ok(())
+}

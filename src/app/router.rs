@@ -1,0 +1,112 @@
+//! What is served over HTTP: MCP, two questions after our health, and what all answers have in common.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::middleware::{from_fn, from_fn_with_state};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::{Json, Router};
+use http::StatusCode;
+use http::header::RETRY_AFTER;
+use serde_json::json;
+use tower::ServiceBuilder;
+
+use super::state::AppState;
+use crate::config::ServerConfig;
+use crate::domain::ids::IdSource;
+use crate::middleware::{
+    Headers, TrustedProxies, catch_panics, find_peer, name_request, refusal, security_headers,
+};
+use crate::protocol::http::HttpConfig;
+use crate::protocol::jsonrpc::RpcError;
+use crate::protocol::{self, Server};
+use crate::service::access::Principal;
+
+/// Everything that is served, in the layers that every request passes, the outermost first.
+pub(super) fn router<P>(state: AppState, server: Arc<P>, config: &ServerConfig, ids: IdSource) -> Router
+where
+    P: Server<Caller = Principal>,
+{
+    let only_tls = config.public_url.as_ref().is_some_and(|url| url.scheme_str() == Some("https"));
+    let layers = ServiceBuilder::new()
+        .layer(from_fn_with_state(ids, name_request))
+        .layer(from_fn_with_state(Headers { only_tls }, security_headers))
+        .layer(from_fn(catch_panics))
+        .layer(from_fn_with_state(TrustedProxies::new(&config.trusted_proxies), find_peer));
+    protocol::http::router(server, http_config(config))
+        .route("/healthz", get(alive))
+        .route("/readyz", get(ready))
+        .fallback(not_found)
+        .with_state(state)
+        .layer(layers)
+}
+
+/// The process answers.
+async fn alive() -> Response {
+    Json(json!({ "status": "alive" })).into_response()
+}
+
+/// The database answers too.
+async fn ready(State(state): State<AppState>) -> Response {
+    match state.store.database_time().await {
+        Ok(_) => Json(json!({ "status": "ready" })).into_response(),
+        Err(error) => {
+            tracing::warn!("not ready: {error}");
+            let answer = Json(json!({ "status": "not ready" }));
+            (StatusCode::SERVICE_UNAVAILABLE, [(RETRY_AFTER, "1")], answer).into_response()
+        }
+    }
+}
+
+async fn not_found() -> Response {
+    let error = RpcError::new(404, "Not found: MCP is served at /mcp.");
+    refusal(StatusCode::NOT_FOUND, &error)
+}
+
+/// The protocol's own settings.
+fn http_config(config: &ServerConfig) -> HttpConfig {
+    HttpConfig {
+        allowed_hosts: allowed_hosts(config),
+        allowed_origins: config.allowed_origins.clone(),
+        max_body_bytes: config.max_body_bytes.get(),
+        body_timeout: config.body_timeout,
+        max_depth: config.max_depth.get(),
+        max_batch: config.max_batch.get(),
+        call_timeout: config.call_timeout,
+        ..HttpConfig::default()
+    }
+}
+
+/// The names this server answers to: what the operator listed, that of the public address, and, where only
+/// this machine can call, those of this machine.
+fn allowed_hosts(config: &ServerConfig) -> Vec<String> {
+    let local = config.listen.ip().is_loopback().then(|| "localhost".to_owned());
+    let public = config.public_url.as_ref().and_then(|url| url.authority()).map(ToString::to_string);
+    config.allowed_hosts.iter().cloned().chain(public).chain(local).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Config, Sources};
+
+    fn hosts(pairs: &[(&str, &str)]) -> Vec<String> {
+        let flags = pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+        let environment = vec![("HOME".to_owned(), "/home/ana".to_owned())];
+        let config = Config::load(&Sources { file: None, environment, flags }).unwrap();
+        allowed_hosts(&config.server)
+    }
+
+    #[test]
+    fn hosts_are_those_listed_the_public_one_and_ours() {
+        assert_eq!(hosts(&[]), ["localhost"]);
+        assert!(hosts(&[("server.listen", "0.0.0.0:80")]).is_empty());
+        let proxied = [
+            ("server.listen", "0.0.0.0:80"),
+            ("server.public_url", "https://mcp.example.com"),
+            ("server.allowed_hosts", "mcp.internal:8080"),
+        ];
+        assert_eq!(hosts(&proxied), ["mcp.internal:8080", "mcp.example.com"]);
+    }
+}

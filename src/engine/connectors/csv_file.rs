@@ -1,0 +1,204 @@
+//! CSV (RFC 4180) with a header row, read record by record. A broken line is an error of its own and never
+//! the end of the file, nor of the lines that a quote left open would swallow.
+
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom};
+use std::os::unix::fs::FileExt;
+
+use csv::ByteRecord;
+use serde_json::Value;
+
+use super::files::Place;
+use super::{Item, MAX_RECORD};
+use crate::domain::error_class::{ErrorClass, Stage};
+use crate::domain::failure::Failure;
+
+/// Most columns of a file.
+const MAX_COLUMNS: usize = 2_000;
+/// Characters of a broken line that are kept.
+const MAX_KEPT: usize = 200;
+
+/// A CSV file.
+pub(super) struct CsvFile {
+    reader: Option<csv::Reader<Limited>>,
+    /// Where the reader began.
+    base: u64,
+    columns: Vec<String>,
+    record: ByteRecord,
+}
+
+/// A file that gives so many bytes and then fails, so that one record cannot fill the memory.
+struct Limited {
+    file: File,
+    left: usize,
+}
+
+impl Read for Limited {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.left == 0 {
+            return Err(io::Error::from(io::ErrorKind::FileTooLarge));
+        }
+        let most = buffer.len().min(self.left);
+        let read = self.file.read(&mut buffer[..most])?;
+        self.left -= read;
+        Ok(read)
+    }
+}
+
+fn reader(mut file: File, at: u64) -> Result<csv::Reader<Limited>, Failure> {
+    file.seek(SeekFrom::Start(at)).map_err(|error| unreadable(&error))?;
+    let limited = Limited { file, left: MAX_RECORD };
+    Ok(csv::ReaderBuilder::new().has_headers(false).flexible(true).from_reader(limited))
+}
+
+fn unreadable(error: &dyn std::fmt::Display) -> Failure {
+    tracing::warn!(%error, "a file cannot be read on");
+    Failure::new(ErrorClass::Unavailable, "FILE_UNREADABLE", Stage::Extract, "the file cannot be read on")
+}
+
+impl CsvFile {
+    /// Reads the header, and goes on at `place`.
+    pub(super) fn open(file: File, place: &Place) -> Result<Self, Failure> {
+        let mut this = Self { reader: Some(reader(file, 0)?), base: 0, columns: Vec::new(), record: ByteRecord::new() };
+        match this.read() {
+            Ok(true) => {}
+            Ok(false) => return Err(header_error("the file is empty; its first line names the columns")),
+            Err(_) => return Err(header_error("the first line does not name columns")),
+        }
+        if this.record.len() > MAX_COLUMNS {
+            return Err(header_error(&format!("the first line names {} columns; {MAX_COLUMNS} are allowed", this.record.len())));
+        }
+        for (place, name) in this.record.iter().enumerate() {
+            let name = std::str::from_utf8(name).map_err(|_| header_error("the first line is not UTF-8"))?;
+            let name = if place == 0 { name.trim_start_matches('\u{feff}') } else { name };
+            let name = if name.trim().is_empty() { format!("column_{}", place + 1) } else { name.trim().to_owned() };
+            if name.contains('\0') {
+                return Err(header_error("the first line holds a NUL character"));
+            }
+            if this.columns.contains(&name) {
+                return Err(header_error(&format!("the first line names '{name}' twice")));
+            }
+            this.columns.push(name);
+        }
+        if place.offset > this.offset() {
+            this.go_to(place.offset)?;
+        }
+        Ok(this)
+    }
+
+    pub(super) fn offset(&self) -> u64 {
+        self.base + self.reader.as_ref().map_or(0, |reader| reader.position().byte())
+    }
+
+    fn go_to(&mut self, at: u64) -> Result<(), Failure> {
+        let file = self.reader.take().ok_or_else(Failure::internal)?.into_inner().file;
+        self.reader = Some(reader(file, at)?);
+        self.base = at;
+        Ok(())
+    }
+
+    /// Reads one record; false at the end.
+    fn read(&mut self) -> csv::Result<bool> {
+        let Some(reader) = &mut self.reader else { return Ok(false) };
+        // The reader may hold a part of the record already; that much slack does no harm.
+        reader.get_mut().left = MAX_RECORD;
+        reader.read_byte_record(&mut self.record)
+    }
+
+    /// The next record, or what is wrong with it.
+    pub(super) fn next(&mut self) -> Result<Option<Item>, Failure> {
+        let begin = self.offset();
+        let first_line = self.line();
+        let problem = match self.read() {
+            Ok(false) => return Ok(None),
+            Ok(true) => match self.fields() {
+                Ok(_) if self.line() > first_line + 1 && self.ends_open() => {
+                    Failure::new(ErrorClass::Schema, "QUOTE_NOT_CLOSED", Stage::Extract, "a quote is not closed")
+                }
+                Ok(fields) => return Ok(Some(Item::Record(fields))),
+                Err(problem) => problem,
+            },
+            Err(error) => match error.kind() {
+                csv::ErrorKind::Io(io) if io.kind() == io::ErrorKind::FileTooLarge => {
+                    let message = format!("a record is larger than {} KiB, or a quote is not closed", MAX_RECORD >> 10);
+                    Failure::new(ErrorClass::Size, "RECORD_TOO_LARGE", Stage::Extract, &message)
+                }
+                _ => return Err(unreadable(&error)),
+            },
+        };
+        let swallows = matches!(problem.code.as_ref(), "WRONG_FIELD_COUNT" | "QUOTE_NOT_CLOSED");
+        let too_large = problem.class == ErrorClass::Size;
+        let raw: Vec<u8> = self.record.iter().next().unwrap_or_default().to_vec();
+        // What is wrong with a record of many lines may be one quote too many in the first: read on after that.
+        if too_large || (swallows && self.line() > first_line + 1) {
+            self.skip_line(begin)?;
+        }
+        let kept: String = String::from_utf8_lossy(&raw).chars().take(MAX_KEPT).collect();
+        Ok(Some(Item::Bad(problem, (!kept.is_empty()).then_some(kept))))
+    }
+
+    fn line(&self) -> u64 {
+        self.reader.as_ref().map_or(0, |reader| reader.position().line())
+    }
+
+    /// Whether the file ends here, and not with the quote that a field of many lines ends with.
+    fn ends_open(&self) -> bool {
+        let Some(reader) = &self.reader else { return false };
+        let file = &reader.get_ref().file;
+        let length = file.metadata().map_or(0, |about| about.len());
+        if self.offset() < length {
+            return false;
+        }
+        let mut tail = [b'\n'; 8];
+        let from = length.saturating_sub(8);
+        let read = file.read_at(&mut tail, from).unwrap_or(0);
+        tail[..read].iter().rfind(|byte| !byte.is_ascii_whitespace()) != Some(&b'"')
+    }
+
+    /// Goes to the beginning of the line after the one at `begin`.
+    fn skip_line(&mut self, begin: u64) -> Result<(), Failure> {
+        self.go_to(begin)?;
+        let mut file = self.reader.take().ok_or_else(Failure::internal)?.into_inner().file;
+        let mut buffer = [0; 8_192];
+        let (mut at, mut content) = (begin, false);
+        loop {
+            let read = file.read(&mut buffer).map_err(|error| unreadable(&error))?;
+            // Blank lines before the record are not the record.
+            let end = buffer[..read].iter().position(|byte| {
+                content |= !matches!(byte, b'\n' | b'\r');
+                *byte == b'\n' && content
+            });
+            at += end.map_or(read, |end| end + 1) as u64;
+            if read == 0 || end.is_some() {
+                break;
+            }
+        }
+        self.reader = Some(reader(file, at)?);
+        self.base = at;
+        Ok(())
+    }
+
+    /// The fields of the record that was read; an empty one is null.
+    fn fields(&self) -> Result<super::Fields, Failure> {
+        let bad = |class, code, message: &str| Failure::new(class, code, Stage::Extract, message);
+        if self.record.len() != self.columns.len() {
+            let message = format!("the line has {} fields, not {}", self.record.len(), self.columns.len());
+            return Err(bad(ErrorClass::Schema, "WRONG_FIELD_COUNT", &message));
+        }
+        let mut fields = super::Fields::with_capacity(self.columns.len());
+        for (name, value) in self.columns.iter().zip(&self.record) {
+            let text = std::str::from_utf8(value)
+                .map_err(|_| bad(ErrorClass::Type, "INVALID_UTF8", "a field is not UTF-8").at_field(name))?;
+            if text.contains('\0') {
+                return Err(bad(ErrorClass::Type, "INVALID_CHARACTER", "a field holds a NUL character").at_field(name));
+            }
+            let value = if text.is_empty() { Value::Null } else { Value::String(text.to_owned()) };
+            fields.insert(name.clone(), value);
+        }
+        Ok(fields)
+    }
+}
+
+fn header_error(message: &str) -> Failure {
+    Failure::new(ErrorClass::Schema, "INVALID_HEADER", Stage::Extract, message)
+}

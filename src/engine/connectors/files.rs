@@ -1,0 +1,477 @@
+//! Files in a directory that the operator named: CSV, JSON lines and JSON arrays are read, JSON lines written.
+//!
+//! The configuration of a connector of kind `files` is `{"root": "name"}`. Objects are paths inside of that
+//! directory. Nothing outside of it is ever opened: no absolute path, no `..`, no link that leads out.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fs::{self, File, OpenOptions};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Component, Path, PathBuf};
+
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use nix::fcntl::OFlag;
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::csv_file::CsvFile;
+use super::json_file::JsonFile;
+use super::{
+    CheckReport, Connector, Fields, Item, MAX_PAGE, Page, ReadRequest, Sink, Source, WriteReport, WriteRequest,
+    configuration, cursor_order, named,
+};
+use crate::domain::definition::{FileFormat, WriteMode};
+use crate::domain::error_class::{ErrorClass, Stage};
+use crate::domain::failure::Failure;
+
+/// Largest file that is read, in bytes.
+const MAX_FILE: u64 = 4 << 30;
+/// Largest file that is kept by key, in bytes: it is held in memory.
+const MAX_KEYED_FILE: u64 = 256 << 20;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Config {
+    root: String,
+}
+
+/// A directory.
+#[derive(Debug)]
+pub(super) struct Files {
+    name: String,
+    root: PathBuf,
+}
+
+impl Files {
+    pub(super) fn open(config: &Value, roots: &BTreeMap<String, PathBuf>) -> Result<Self, Failure> {
+        let Config { root: name } = configuration(config)?;
+        let root = named("directory", &name, roots)?.clone();
+        Ok(Self { name, root })
+    }
+
+    fn canonical_root(&self, stage: Stage) -> Result<PathBuf, Failure> {
+        self.root.canonicalize().map_err(|error| {
+            tracing::warn!(root = %self.root.display(), %error, "a files root cannot be opened");
+            let message = format!("the directory '{}' cannot be opened", self.name);
+            Failure::new(ErrorClass::Connectivity, "DIRECTORY_UNREACHABLE", stage, &message)
+        })
+    }
+
+    /// The path of an object inside of the root, its links not yet followed.
+    fn inside(&self, object: &str, stage: Stage) -> Result<(PathBuf, PathBuf), Failure> {
+        let path = Path::new(object);
+        let plain = path.components().all(|part| matches!(part, Component::Normal(_)));
+        if object.is_empty() || object.contains('\0') || !plain {
+            let message = format!("'{object}' leads out of the directory '{}'", self.name);
+            return Err(Failure::new(ErrorClass::Config, "PATH_OUTSIDE", stage, &message));
+        }
+        let root = self.canonical_root(stage)?;
+        Ok((root.join(path), root))
+    }
+
+    /// Opens an object for reading: a regular file, really inside, not too large.
+    fn open_file(&self, object: &str) -> Result<File, Failure> {
+        let stage = Stage::Extract;
+        let (path, root) = self.inside(object, stage)?;
+        let real = path.canonicalize().map_err(|error| self.unreadable(object, &error))?;
+        if !real.starts_with(&root) {
+            let message = format!("'{object}' is a link out of the directory '{}'", self.name);
+            return Err(Failure::new(ErrorClass::Config, "PATH_OUTSIDE", stage, &message));
+        }
+        let mut options = OpenOptions::new();
+        // A pipe must not be waited for, and what was no link a moment ago must not be one now.
+        options.read(true).custom_flags((OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK).bits());
+        let file = options.open(&real).map_err(|error| self.unreadable(object, &error))?;
+        let about = file.metadata().map_err(|error| self.unreadable(object, &error))?;
+        if !about.is_file() {
+            let message = format!("'{object}' is no regular file");
+            return Err(Failure::new(ErrorClass::Config, "NOT_A_FILE", stage, &message));
+        }
+        if about.len() > MAX_FILE {
+            let message = format!("'{object}' is larger than {} GiB", MAX_FILE >> 30);
+            return Err(Failure::new(ErrorClass::Size, "FILE_TOO_LARGE", stage, &message));
+        }
+        Ok(file)
+    }
+
+    fn unreadable(&self, object: &str, error: &std::io::Error) -> Failure {
+        let (class, code, what) = match error.kind() {
+            std::io::ErrorKind::NotFound => (ErrorClass::Schema, "FILE_NOT_FOUND", "does not exist"),
+            std::io::ErrorKind::PermissionDenied => (ErrorClass::Permission, "FILE_DENIED", "may not be read"),
+            _ => (ErrorClass::Unavailable, "FILE_UNREADABLE", "cannot be read"),
+        };
+        tracing::debug!(object, %error, "a file cannot be read");
+        Failure::new(class, code, Stage::Extract, &format!("'{object}' {what} in the directory '{}'", self.name))
+    }
+}
+
+impl Connector for Files {
+    fn check(&self) -> BoxFuture<'_, CheckReport> {
+        let found = self.canonical_root(Stage::Platform).and_then(|root| {
+            fs::read_dir(root).map_err(|_| Failure::config(&format!("the directory '{}' may not be listed", self.name)))
+        });
+        let error = found.err().map(|failure| failure.message);
+        std::future::ready(CheckReport { error, ..CheckReport::default() }).boxed()
+    }
+
+    fn read<'a>(&'a self, request: ReadRequest<'a>) -> BoxFuture<'a, Result<Box<dyn Source>, Failure>> {
+        async move {
+            let stream = request.stream;
+            if stream.source_query.is_some() {
+                return Err(Failure::config("files have no queries; name a file"));
+            }
+            let object = &stream.source_object;
+            let format = stream.source_format.or_else(|| format_of(object)).ok_or_else(|| {
+                Failure::config(&format!("the form of '{object}' is not known; say csv, jsonl or json"))
+            })?;
+            let file = self.open_file(object)?;
+            let place = Place::of(request.position);
+            let file = match format {
+                FileFormat::Csv => Reader::Csv(Box::new(CsvFile::open(file, &place)?)),
+                FileFormat::Jsonl => Reader::Json(Box::new(JsonFile::lines(file, &place)?)),
+                FileFormat::Json => Reader::Json(Box::new(JsonFile::array(file, &place)?)),
+            };
+            let after = request.after().map(|(field, value, inclusive)| After {
+                field: field.to_owned(),
+                from: value.cloned(),
+                inclusive,
+                greatest: place.greatest.clone().or_else(|| value.cloned()),
+            });
+            let pages = Pages { file, index: place.index, after, page_records: request.page_records, done: false };
+            Ok(Box::new(FileSource { pages: Some(pages) }) as Box<dyn Source>)
+        }
+        .boxed()
+    }
+
+    fn write<'a>(&'a self, request: WriteRequest<'a>) -> BoxFuture<'a, Result<Box<dyn Sink>, Failure>> {
+        async move {
+            let object = &request.stream.destination_object;
+            if format_of(object) != Some(FileFormat::Jsonl) {
+                return Err(Failure::config(&format!("files are written as JSON lines: '{object}' must end in .jsonl")));
+            }
+            let (path, root) = self.inside(object, Stage::Load)?;
+            let target = Target::open(&path, &root, object)?;
+            let keyed = match request.stream.write_mode {
+                WriteMode::Append => None,
+                WriteMode::Upsert if request.key.is_empty() => {
+                    return Err(Failure::config("an upsert needs a key; name the fields that identify a record"));
+                }
+                WriteMode::Upsert => Some(Keyed::load(&target, request.key)?),
+            };
+            Ok(Box::new(FileSink { state: Some((target, keyed)) }) as Box<dyn Sink>)
+        }
+        .boxed()
+    }
+}
+
+/// The form that a file's name tells.
+fn format_of(object: &str) -> Option<FileFormat> {
+    match Path::new(object).extension()?.to_str()?.to_ascii_lowercase().as_str() {
+        "csv" => Some(FileFormat::Csv),
+        "jsonl" | "ndjson" => Some(FileFormat::Jsonl),
+        "json" => Some(FileFormat::Json),
+        _ => None,
+    }
+}
+
+/// Where reading goes on.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Place {
+    /// Bytes from the beginning of the file; 0 is before any header.
+    pub(super) offset: u64,
+    index: i64,
+    greatest: Option<Value>,
+}
+
+impl Place {
+    fn of(position: Option<&Value>) -> Self {
+        let Some(position) = position else { return Self::default() };
+        Self {
+            offset: position["offset"].as_u64().unwrap_or(0),
+            index: position["index"].as_i64().unwrap_or(0),
+            greatest: position.get("greatest").filter(|value| !value.is_null()).cloned(),
+        }
+    }
+}
+
+enum Reader {
+    Csv(Box<CsvFile>),
+    Json(Box<JsonFile>),
+}
+
+impl Reader {
+    fn next(&mut self) -> Result<Option<Item>, Failure> {
+        match self {
+            Self::Csv(file) => file.next(),
+            Self::Json(file) => file.next(),
+        }
+    }
+
+    fn offset(&self) -> u64 {
+        match self {
+            Self::Csv(file) => file.offset(),
+            Self::Json(file) => file.offset(),
+        }
+    }
+}
+
+/// What an incremental run leaves out.
+struct After {
+    field: String,
+    from: Option<Value>,
+    inclusive: bool,
+    greatest: Option<Value>,
+}
+
+impl After {
+    /// Whether the record is new; remembers the greatest cursor.
+    fn wants(&mut self, record: &Fields) -> bool {
+        let Some(value) = record.get(&self.field).filter(|value| !value.is_null()) else { return true };
+        if self.greatest.as_ref().is_none_or(|greatest| cursor_order(value, greatest).is_gt()) {
+            self.greatest = Some(value.clone());
+        }
+        self.from.as_ref().is_none_or(|from| {
+            let order = cursor_order(value, from);
+            order.is_gt() || (self.inclusive && order.is_eq())
+        })
+    }
+}
+
+struct Pages {
+    file: Reader,
+    index: i64,
+    after: Option<After>,
+    page_records: usize,
+    done: bool,
+}
+
+impl Pages {
+    fn next(&mut self) -> Result<Option<Page>, Failure> {
+        if self.done {
+            return Ok(None);
+        }
+        let begin = self.file.offset();
+        let mut page = Page { first_index: self.index, ..Page::default() };
+        while page.items.len() < self.page_records && self.file.offset() - begin < MAX_PAGE as u64 {
+            let Some(item) = self.file.next()? else {
+                self.done = true;
+                // Only now is it certain that no record with a smaller cursor follows.
+                page.cursor = self.after.as_ref().and_then(|after| after.greatest.clone());
+                break;
+            };
+            let wanted = match (&item, &mut self.after) {
+                (Item::Record(record), Some(after)) => after.wants(record),
+                _ => true,
+            };
+            if wanted {
+                page.items.push(item);
+            }
+        }
+        self.index += page.items.len() as i64;
+        page.bytes = i64::try_from(self.file.offset() - begin).unwrap_or(0);
+        page.position = serde_json::json!({
+            "offset": self.file.offset(), "index": self.index,
+            "greatest": self.after.as_ref().and_then(|after| after.greatest.clone())
+        });
+        Ok(Some(page))
+    }
+}
+
+struct FileSource {
+    pages: Option<Pages>,
+}
+
+impl Source for FileSource {
+    fn next(&mut self) -> BoxFuture<'_, Result<Option<Page>, Failure>> {
+        async move {
+            let mut pages = self.pages.take().ok_or_else(Failure::internal)?;
+            let (pages, page) = tokio::task::spawn_blocking(move || {
+                let page = pages.next();
+                (pages, page)
+            })
+            .await
+            .map_err(|_| Failure::internal())?;
+            self.pages = Some(pages);
+            page
+        }
+        .boxed()
+    }
+}
+
+/// A file to write, inside of its directory.
+struct Target {
+    path: PathBuf,
+    object: String,
+}
+
+impl Target {
+    fn open(path: &Path, root: &Path, object: &str) -> Result<Self, Failure> {
+        let outside = || {
+            let message = format!("'{object}' leads out of its directory");
+            Failure::new(ErrorClass::Config, "PATH_OUTSIDE", Stage::Load, &message)
+        };
+        let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else { return Err(outside()) };
+        let parent = parent.canonicalize().map_err(|_| {
+            let message = format!("the directory of '{object}' does not exist");
+            Failure::new(ErrorClass::Config, "DIRECTORY_NOT_FOUND", Stage::Load, &message)
+        })?;
+        if !parent.starts_with(root) {
+            return Err(outside());
+        }
+        let path = parent.join(name);
+        match fs::symlink_metadata(&path) {
+            Ok(about) if !about.is_file() => {
+                let message = format!("'{object}' is no regular file");
+                Err(Failure::new(ErrorClass::Config, "NOT_A_FILE", Stage::Load, &message))
+            }
+            _ => Ok(Self { path, object: object.to_owned() }),
+        }
+    }
+
+    fn failed(&self, error: &std::io::Error) -> Failure {
+        tracing::warn!(object = self.object, %error, "a file cannot be written");
+        let (class, code) = match error.kind() {
+            std::io::ErrorKind::PermissionDenied => (ErrorClass::Permission, "FILE_DENIED"),
+            _ => (ErrorClass::Unavailable, "FILE_UNWRITABLE"),
+        };
+        Failure::new(class, code, Stage::Load, &format!("'{}' cannot be written", self.object))
+    }
+
+    fn append(&self, lines: &[String]) -> std::io::Result<()> {
+        let flags = OFlag::O_NOFOLLOW.bits();
+        let mut file = OpenOptions::new().append(true).create(true).custom_flags(flags).open(&self.path)?;
+        let mut text = String::new();
+        for line in lines {
+            text.push_str(line);
+            text.push('\n');
+        }
+        file.write_all(text.as_bytes())?;
+        file.sync_data()
+    }
+
+    /// Puts the lines in the place of the file, whole or not at all.
+    fn replace(&self, lines: &[String]) -> std::io::Result<()> {
+        let mut name = self.path.file_name().unwrap_or_default().to_owned();
+        name.push(".new");
+        let beside = self.path.with_file_name(name);
+        let flags = OFlag::O_NOFOLLOW.bits();
+        let file = OpenOptions::new().write(true).create(true).truncate(true).custom_flags(flags).open(&beside)?;
+        let mut writer = std::io::BufWriter::new(&file);
+        for line in lines {
+            writer.write_all(line.as_bytes())?;
+            writer.write_all(b"\n")?;
+        }
+        writer.flush()?;
+        drop(writer);
+        file.sync_all()?;
+        fs::rename(&beside, &self.path)?;
+        self.path.parent().map_or(Ok(()), |parent| File::open(parent)?.sync_all())
+    }
+}
+
+/// The lines of a file by their key.
+struct Keyed {
+    key: Vec<String>,
+    lines: Vec<String>,
+    places: HashMap<String, usize>,
+}
+
+impl Keyed {
+    fn load(target: &Target, key: &[String]) -> Result<Self, Failure> {
+        let mut keyed = Self { key: key.to_vec(), lines: Vec::new(), places: HashMap::new() };
+        let file = match OpenOptions::new().read(true).custom_flags(OFlag::O_NOFOLLOW.bits()).open(&target.path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(keyed),
+            Err(error) => return Err(target.failed(&error)),
+        };
+        let mut reader = BufReader::new(file.take(MAX_KEYED_FILE + 1));
+        let (mut line, mut size) = (String::new(), 0);
+        loop {
+            line.clear();
+            let read = reader.read_line(&mut line).map_err(|error| target.failed(&error))?;
+            size += read as u64;
+            if read == 0 {
+                return Ok(keyed);
+            }
+            if size > MAX_KEYED_FILE {
+                let message = format!("'{}' is larger than {} MiB", target.object, MAX_KEYED_FILE >> 20);
+                return Err(Failure::new(ErrorClass::Size, "FILE_TOO_LARGE", Stage::Load, &message));
+            }
+            let text = line.trim_end_matches(['\n', '\r']);
+            let record: Fields = serde_json::from_str(text).map_err(|_| {
+                let message = format!("'{}' holds a line that is no JSON object", target.object);
+                Failure::new(ErrorClass::Schema, "INVALID_LINE", Stage::Load, &message)
+            })?;
+            keyed.put(&record, text.to_owned());
+        }
+    }
+
+    /// Puts a line in its place; false when it is there already.
+    fn put(&mut self, record: &Fields, line: String) -> bool {
+        let key: Vec<&Value> = self.key.iter().map(|key| record.get(key).unwrap_or(&Value::Null)).collect();
+        let key = serde_json::to_string(&key).unwrap_or_default();
+        match self.places.get(&key) {
+            Some(place) if self.lines[*place] == line => false,
+            Some(place) => {
+                self.lines[*place] = line;
+                true
+            }
+            None => {
+                self.places.insert(key, self.lines.len());
+                self.lines.push(line);
+                true
+            }
+        }
+    }
+}
+
+struct FileSink {
+    state: Option<(Target, Option<Keyed>)>,
+}
+
+impl Sink for FileSink {
+    fn write<'a>(&'a mut self, batch: &'a [Fields]) -> BoxFuture<'a, Result<WriteReport, Failure>> {
+        async move {
+            let (target, mut keyed) = self.state.take().ok_or_else(Failure::internal)?;
+            let lines: Vec<(Fields, String)> = batch
+                .iter()
+                .map(|record| (record.clone(), serde_json::to_string(record).unwrap_or_default()))
+                .collect();
+            let (state, report) = tokio::task::spawn_blocking(move || {
+                let report = write(&target, keyed.as_mut(), lines);
+                ((target, keyed), report)
+            })
+            .await
+            .map_err(|_| Failure::internal())?;
+            self.state = Some(state);
+            report
+        }
+        .boxed()
+    }
+}
+
+fn write(target: &Target, keyed: Option<&mut Keyed>, lines: Vec<(Fields, String)>) -> Result<WriteReport, Failure> {
+    let mut report = WriteReport::default();
+    let done = match keyed {
+        None => {
+            let lines: Vec<String> = lines.into_iter().map(|(_, line)| line).collect();
+            report.written = lines.len() as i64;
+            report.bytes = lines.iter().map(|line| line.len() as i64 + 1).sum();
+            target.append(&lines)
+        }
+        Some(keyed) => {
+            for (record, line) in lines {
+                let bytes = line.len() as i64 + 1;
+                if keyed.put(&record, line) {
+                    report.written += 1;
+                    report.bytes += bytes;
+                } else {
+                    report.unchanged += 1;
+                }
+            }
+            if report.written > 0 { target.replace(&keyed.lines) } else { Ok(()) }
+        }
+    };
+    done.map(|()| report).map_err(|error| target.failed(&error))
+}

@@ -1,0 +1,195 @@
+//! JSON lines and JSON arrays, read element by element: no more than one record is held.
+
+use std::fs::File;
+use std::io::{BufRead, BufReader, Seek, SeekFrom};
+
+use serde_json::Value;
+
+use super::files::Place;
+use super::{Item, MAX_RECORD};
+use crate::domain::error_class::{ErrorClass, Stage};
+use crate::domain::failure::Failure;
+
+/// Characters of a broken line that are kept.
+const MAX_KEPT: usize = 200;
+
+/// A file of JSON objects.
+pub(super) struct JsonFile {
+    reader: BufReader<File>,
+    offset: u64,
+    array: bool,
+    ended: bool,
+}
+
+fn fatal(code: &'static str, message: &str) -> Failure {
+    Failure::new(ErrorClass::Schema, code, Stage::Extract, message)
+}
+
+fn unreadable(error: &std::io::Error) -> Failure {
+    tracing::warn!(%error, "a file cannot be read on");
+    Failure::new(ErrorClass::Unavailable, "FILE_UNREADABLE", Stage::Extract, "the file cannot be read on")
+}
+
+impl JsonFile {
+    /// One object per line, from `place` on.
+    pub(super) fn lines(file: File, place: &Place) -> Result<Self, Failure> {
+        Self::open(file, place, false)
+    }
+
+    /// One array of objects, from `place` on.
+    pub(super) fn array(file: File, place: &Place) -> Result<Self, Failure> {
+        let mut this = Self::open(file, place, true)?;
+        if place.offset == 0 && this.blank(b"\xef\xbb\xbf")? != Some(b'[') {
+            return Err(fatal("NOT_AN_ARRAY", "the file does not begin with `[`; a JSON file is one array of objects"));
+        }
+        if place.offset == 0 {
+            this.take(1);
+        }
+        Ok(this)
+    }
+
+    fn open(mut file: File, place: &Place, array: bool) -> Result<Self, Failure> {
+        file.seek(SeekFrom::Start(place.offset)).map_err(|error| unreadable(&error))?;
+        Ok(Self { reader: BufReader::with_capacity(64 << 10, file), offset: place.offset, array, ended: false })
+    }
+
+    pub(super) fn offset(&self) -> u64 {
+        self.offset
+    }
+
+    /// The next record, or what is wrong with it.
+    pub(super) fn next(&mut self) -> Result<Option<Item>, Failure> {
+        if self.ended {
+            return Ok(None);
+        }
+        let found = if self.array { self.element()? } else { self.line()? };
+        Ok(found.map(|found| match found {
+            Some(text) => parse(&text),
+            None => {
+                let message = format!("a record is larger than {} KiB", MAX_RECORD >> 10);
+                Item::Bad(Failure::new(ErrorClass::Size, "RECORD_TOO_LARGE", Stage::Extract, &message), None)
+            }
+        }))
+    }
+
+    /// The next line that is not blank; `Some(None)` when it is too large.
+    fn line(&mut self) -> Result<Option<Option<Vec<u8>>>, Failure> {
+        loop {
+            let (mut text, mut large, mut any) = (Vec::new(), false, false);
+            loop {
+                let buffer = self.reader.fill_buf().map_err(|error| unreadable(&error))?;
+                if buffer.is_empty() {
+                    self.ended = !any;
+                    break;
+                }
+                any = true;
+                let end = buffer.iter().position(|byte| *byte == b'\n');
+                let used = end.map_or(buffer.len(), |end| end + 1);
+                large |= text.len() + used > MAX_RECORD;
+                if !large {
+                    text.extend_from_slice(&buffer[..used]);
+                }
+                self.take(used);
+                if end.is_some() {
+                    break;
+                }
+            }
+            if large {
+                return Ok(Some(None));
+            }
+            if text.starts_with(b"\xef\xbb\xbf") {
+                text.drain(..3);
+            }
+            if !text.trim_ascii().is_empty() {
+                return Ok(Some(Some(text)));
+            }
+            if self.ended {
+                return Ok(None);
+            }
+        }
+    }
+
+    /// The next element of the array; `Some(None)` when it is too large.
+    fn element(&mut self) -> Result<Option<Option<Vec<u8>>>, Failure> {
+        let open = || fatal("ARRAY_NOT_CLOSED", "the array does not end with `]`; what was read before it stays");
+        match self.blank(b",")?.ok_or_else(open)? {
+            b']' => {
+                self.take(1);
+                self.ended = true;
+                return Ok(None);
+            }
+            _ => {}
+        }
+        let mut text = Vec::new();
+        let (mut depth, mut quoted, mut escaped, mut large) = (0_u32, false, false, false);
+        loop {
+            let buffer = self.reader.fill_buf().map_err(|error| unreadable(&error))?;
+            if buffer.is_empty() {
+                return Err(open());
+            }
+            let mut end = None;
+            for (place, byte) in buffer.iter().enumerate() {
+                match byte {
+                    _ if escaped => escaped = false,
+                    b'\\' if quoted => escaped = true,
+                    b'"' => quoted = !quoted,
+                    _ if quoted => {}
+                    b'{' | b'[' => depth += 1,
+                    b',' | b']' if depth == 0 => {
+                        end = Some(place);
+                        break;
+                    }
+                    b'}' | b']' => depth = depth.saturating_sub(1),
+                    _ => {}
+                }
+            }
+            let used = end.unwrap_or(buffer.len());
+            large |= text.len() + used > MAX_RECORD;
+            if !large {
+                text.extend_from_slice(&buffer[..used]);
+            }
+            self.take(used);
+            if end.is_some() {
+                return Ok(Some((!large).then_some(text)));
+            }
+        }
+    }
+
+    /// Passes over blanks and `more`; the byte that follows.
+    fn blank(&mut self, more: &[u8]) -> Result<Option<u8>, Failure> {
+        loop {
+            let buffer = self.reader.fill_buf().map_err(|error| unreadable(&error))?;
+            let Some(first) = buffer.first().copied() else { return Ok(None) };
+            if !first.is_ascii_whitespace() && !more.contains(&first) {
+                return Ok(Some(first));
+            }
+            self.take(1);
+        }
+    }
+
+    fn take(&mut self, bytes: usize) {
+        self.reader.consume(bytes);
+        self.offset += bytes as u64;
+    }
+}
+
+fn parse(text: &[u8]) -> Item {
+    let bad = |code, message: &str| {
+        let kept: String = String::from_utf8_lossy(text).trim().chars().take(MAX_KEPT).collect();
+        Item::Bad(Failure::new(ErrorClass::Type, code, Stage::Extract, message), Some(kept))
+    };
+    if std::str::from_utf8(text).is_err() {
+        return bad("INVALID_UTF8", "the record is not UTF-8");
+    }
+    match serde_json::from_slice(text) {
+        Ok(Value::Object(fields)) => Item::Record(fields),
+        Ok(_) => bad("NOT_AN_OBJECT", "the record is no JSON object"),
+        Err(error) => bad("INVALID_JSON", &format!("the record is no JSON: {}", plain(&error))),
+    }
+}
+
+/// What the parser says, without its place: that would make a group of each record.
+fn plain(error: &serde_json::Error) -> String {
+    let text = error.to_string();
+    text.split(" at line ").next().unwrap_or_default().to_owned()
+}

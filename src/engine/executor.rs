@@ -1,0 +1,492 @@
+//! One claimed run, from its checkpoint to its end: read a page, map it, write it, save what happened.
+
+use std::collections::HashMap;
+use std::collections::hash_map::DefaultHasher;
+use std::hash::{Hash, Hasher};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+
+use chrono::{DateTime, TimeDelta, Utc};
+use serde_json::Value;
+use tokio_util::sync::CancellationToken;
+
+use super::EngineSettings;
+use super::connectors::{Connector, Connectors, Fields, Item, Page, ReadRequest, WriteRequest};
+use super::mapping::{self, Mapped, Plan};
+use crate::domain::definition::{FieldType, Stream, SyncMode, WriteMode};
+use crate::domain::error_class::{ErrorClass, Stage};
+use crate::domain::failure::Failure;
+use crate::domain::redact;
+use crate::domain::run::{ReasonCode, Records};
+use crate::store::queue::{Batch, Checkpoint, ClaimedRun, Lease, Standing};
+use crate::store::{Ending, FoundErrors, Sample, Store, StoreError, Wakes};
+
+/// Records after which the share of rejected ones may end a run.
+const MIN_JUDGED: i64 = 100;
+/// Keys of one stream that are remembered, to find those that come twice.
+const MAX_REMEMBERED: usize = 4_000_000;
+
+/// What is to be done with a run once its execution stops.
+#[derive(Debug)]
+pub(super) enum Outcome {
+    /// It ends.
+    End(Ending),
+    /// It failed in a way that ends it, unless trying again may help.
+    Fail(Failure),
+    /// This process ends; another one goes on.
+    Release,
+    /// Nothing: another worker has it, or the database is gone and will give it to one.
+    Leave,
+}
+
+/// Executes runs.
+#[derive(Clone, Debug)]
+pub(super) struct Executor {
+    pub(super) store: Store,
+    pub(super) wakes: Wakes,
+    pub(super) connectors: Arc<Connectors>,
+    pub(super) settings: EngineSettings,
+}
+
+impl From<Failure> for Outcome {
+    fn from(failure: Failure) -> Self {
+        Self::Fail(failure)
+    }
+}
+
+impl From<StoreError> for Outcome {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::LeaseLost => tracing::warn!("another worker took the run over"),
+            error => tracing::error!(%error, "a run cannot be kept; it goes on once its lease ran out"),
+        }
+        Self::Leave
+    }
+}
+
+impl Executor {
+    /// Executes a run until it is done, fails, is cancelled, takes too long, or `stop`.
+    pub(super) async fn execute(&self, lease: &Lease, stop: &CancellationToken) -> Outcome {
+        let run = match self.store.load_run(lease).await {
+            Ok(run) => run,
+            Err(error) => return error.into(),
+        };
+        let progress = AtomicI64::new(self.store.now().timestamp_micros());
+        let work = Work { executor: self, lease, run: &run, progress: &progress };
+        tokio::select! {
+            end = work.streams() => end.unwrap_or_else(|outcome| outcome),
+            cut = self.watch(lease, &run, &progress, stop) => cut,
+        }
+    }
+
+    /// Keeps the lease; returns when the run must be cut short.
+    async fn watch(&self, lease: &Lease, run: &ClaimedRun, progress: &AtomicI64, stop: &CancellationToken) -> Outcome {
+        loop {
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => return Outcome::Release,
+                () = tokio::time::sleep(self.settings.heartbeat) => {}
+            }
+            let now = self.store.now();
+            if let Some(late) = too_late(run, now) {
+                return Outcome::End(late);
+            }
+            let last = DateTime::from_timestamp_micros(progress.load(Ordering::Relaxed)).unwrap_or(now);
+            if now - last > self.settings.no_progress {
+                let message = format!("no record moved for {} minutes", self.settings.no_progress.num_minutes());
+                return Outcome::End(Ending::Lost { reason: ReasonCode::Timeout, message });
+            }
+            match self.store.heartbeat(lease, self.settings.lease).await {
+                Ok(true) => return Outcome::End(Ending::Cancelled),
+                Ok(false) => {}
+                Err(StoreError::LeaseLost) => return StoreError::LeaseLost.into(),
+                // Until the lease runs out the database may come back.
+                Err(error) => tracing::warn!(%error, "a heartbeat failed"),
+            }
+        }
+    }
+}
+
+/// The end of a run that takes longer than its flow allows.
+fn too_late(run: &ClaimedRun, now: DateTime<Utc>) -> Option<Ending> {
+    let most = TimeDelta::seconds(i64::from(run.timeout_s));
+    (now - run.started_at > most).then(|| Ending::Lost {
+        reason: ReasonCode::Timeout,
+        message: format!("it took longer than the {} s that its flow allows", run.timeout_s),
+    })
+}
+
+/// One execution.
+struct Work<'a> {
+    executor: &'a Executor,
+    lease: &'a Lease,
+    run: &'a ClaimedRun,
+    /// When a record moved last, in microseconds.
+    progress: &'a AtomicI64,
+}
+
+impl Work<'_> {
+    async fn streams(&self) -> Result<Outcome, Outcome> {
+        let definition = &self.run.definition;
+        let plans = mapping::compile(definition).map_err(|errors| {
+            let first = errors.first().map_or_else(String::new, ToString::to_string);
+            Failure::config(&format!("the flow's definition is wrong: {first}"))
+        })?;
+        let source = self.executor.connectors.open(&self.run.source)?;
+        let destination = self.executor.connectors.open(&self.run.destination)?;
+        let mut standing = Standing { cancel_requested: false, records: self.run.records };
+        let mut checkpoint = self.run.checkpoint.clone();
+        let count = definition.streams.len();
+        for (place, (stream, plan)) in definition.streams.iter().zip(plans).enumerate().skip(checkpoint.stream) {
+            let mut line = StreamWork {
+                work: self,
+                stream,
+                name: stream.name(),
+                plan: Arc::new(plan),
+                repeats: Repeats::of(stream),
+                standing,
+                checkpoint,
+            };
+            line.copy(source.as_ref(), destination.as_ref()).await?;
+            let event = (count > 1).then(|| format!("stream {} of {count} is done: {}", place + 1, line.name));
+            line.checkpoint.stream += 1;
+            line.checkpoint.position = None;
+            line.save(Records::default(), None, FoundErrors::default(), event).await?;
+            (standing, checkpoint) = (line.standing, line.checkpoint);
+        }
+        Ok(Outcome::End(Ending::Completed { message: in_words(&standing.records) }))
+    }
+}
+
+/// What a whole run did, in words.
+fn in_words(records: &Records) -> String {
+    match records {
+        Records { read: 0, .. } => "nothing changed: there was nothing to read".to_owned(),
+        Records { written: 0, failed: 0, skipped, .. } => {
+            format!("nothing changed: the destination had all that was wanted of {skipped} records")
+        }
+        Records { written, .. } => format!("{written} records changed at the destination"),
+    }
+}
+
+/// One stream under way.
+struct StreamWork<'a> {
+    work: &'a Work<'a>,
+    stream: &'a Stream,
+    name: String,
+    plan: Arc<Plan>,
+    repeats: Repeats,
+    standing: Standing,
+    checkpoint: Checkpoint,
+}
+
+/// A page after its mapping.
+struct MappedPage {
+    page: Page,
+    /// The records to write, with their place in the page.
+    wanted: Vec<(usize, Fields)>,
+    skipped: i64,
+    /// What was rejected, by place in the page.
+    rejected: Vec<(usize, Failure)>,
+    /// What was counted without rejecting its record.
+    warnings: Vec<(usize, Failure)>,
+}
+
+impl StreamWork<'_> {
+    async fn copy(&mut self, source: &dyn Connector, destination: &dyn Connector) -> Result<(), Outcome> {
+        let plan = Arc::clone(&self.plan);
+        let fields: Vec<(&str, Option<FieldType>)> = plan.fields().collect();
+        let (run, attempt) = (self.work.lease.run(), self.work.lease.attempt());
+        let position = self.checkpoint.position.clone();
+        let request = ReadRequest {
+            run,
+            attempt,
+            stream: self.stream,
+            position: position.as_ref(),
+            cursor: self.work.run.cursors.get(&self.name),
+            page_records: self.work.executor.settings.page_records,
+        };
+        let mut pages = source.read(request).await?;
+        let target = WriteRequest { run, attempt, stream: self.stream, fields: &fields, key: plan.key() };
+        let mut sink = destination.write(target).await?;
+        while let Some(page) = pages.next().await? {
+            if page.items.is_empty() && page.cursor.is_none() {
+                continue;
+            }
+            let estimated = page.estimated.map(|stream| self.standing.records.read - page.first_index + stream);
+            let mut mapped = self.map(page).await?;
+            let (mut written, mut unchanged, mut bytes) = (0, 0, 0);
+            let batch: Vec<Fields> = mapped.wanted.iter_mut().map(|(_, fields)| std::mem::take(fields)).collect();
+            if !batch.is_empty() {
+                let report = sink.write(&batch).await?;
+                (written, unchanged, bytes) = (report.written, report.unchanged, report.bytes);
+                let refused = report.rejected.into_iter();
+                mapped.rejected.extend(
+                    refused.filter_map(|(place, why)| mapped.wanted.get(place).map(|(place, _)| (*place, why))),
+                );
+            }
+            let failed = mapped.rejected.len() as i64;
+            let records =
+                Records::new(mapped.page.items.len() as i64, written, failed, mapped.skipped + unchanged);
+            let errors = self.errors(&mapped);
+            self.checkpoint.position = Some(mapped.page.position.clone());
+            let amounts = Amounts { read: mapped.page.bytes, written: bytes, estimated, cursor: mapped.page.cursor };
+            self.save(records, Some(amounts), errors, None).await?;
+            self.judge()?;
+        }
+        Ok(())
+    }
+
+    /// Maps a page away from the threads that wait: an expression may take its time.
+    async fn map(&mut self, page: Page) -> Result<MappedPage, Outcome> {
+        let plan = Arc::clone(&self.plan);
+        let mapped = tokio::task::spawn_blocking(move || map_page(&plan, page)).await;
+        let mut mapped = mapped.map_err(|error| {
+            tracing::error!(%error, "a mapping broke");
+            Failure::internal()
+        })?;
+        self.repeats.sort_out(&mut mapped, self.plan.key());
+        Ok(mapped)
+    }
+
+    async fn save(
+        &mut self,
+        records: Records,
+        amounts: Option<Amounts>,
+        errors: FoundErrors,
+        event: Option<String>,
+    ) -> Result<(), Outcome> {
+        let executor = self.work.executor;
+        let amounts = amounts.unwrap_or_default();
+        self.checkpoint.batch += 1;
+        let batch = Batch {
+            checkpoint: self.checkpoint.clone(),
+            records,
+            bytes_read: amounts.read,
+            bytes_written: amounts.written,
+            estimated: amounts.estimated,
+            cursor: amounts.cursor.as_ref().map(|cursor| (self.name.as_str(), cursor)),
+            errors,
+            event,
+        };
+        self.standing = executor.store.save_batch(self.work.lease, &batch).await?;
+        self.work.progress.store(executor.store.now().timestamp_micros(), Ordering::Relaxed);
+        executor.wakes.run_changed();
+        Ok(())
+    }
+
+    /// Whether the run goes on after a batch.
+    fn judge(&self) -> Result<(), Outcome> {
+        if self.standing.cancel_requested {
+            return Err(Outcome::End(Ending::Cancelled));
+        }
+        if let Some(late) = too_late(self.work.run, self.work.executor.store.now()) {
+            return Err(Outcome::End(late));
+        }
+        let records = &self.standing.records;
+        let (judged, most) = (records.written + records.failed, self.work.run.max_error_rate);
+        match records.error_rate() {
+            Some(rate) if judged >= MIN_JUDGED && rate > most => {
+                let message = format!(
+                    "{} of {judged} records were rejected ({:.1} % > {:.1} %)",
+                    records.failed,
+                    rate * 100.0,
+                    most * 100.0
+                );
+                Err(Outcome::End(Ending::Lost { reason: ReasonCode::ErrorThreshold, message }))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// What is kept of the records that were rejected.
+    fn errors(&self, mapped: &MappedPage) -> FoundErrors {
+        let mut errors = FoundErrors::default();
+        let sensitive = self.plan.sensitive();
+        for (place, failure) in mapped.rejected.iter().chain(&mapped.warnings) {
+            errors.add(failure.clone(), |failure| {
+                let (record_key, payload) = match mapped.page.items.get(*place) {
+                    Some(Item::Record(fields)) => {
+                        let keep = failure.field.as_deref().and_then(|field| self.plan.source_of(field).or(Some(field)));
+                        let record = Value::Object(fields.clone());
+                        (self.plan.record_key(fields), Some(redact::excerpt(&record, &sensitive, keep)))
+                    }
+                    Some(Item::Bad(_, Some(text))) => {
+                        (None, Some(redact::excerpt(&serde_json::json!({ "line": text }), &[], None)))
+                    }
+                    _ => (None, None),
+                };
+                Sample {
+                    stream: self.name.clone(),
+                    message: failure.message.clone(),
+                    record_key,
+                    record_index: mapped.page.first_index + *place as i64,
+                    payload,
+                }
+            });
+        }
+        errors
+    }
+}
+
+#[derive(Default)]
+struct Amounts {
+    read: i64,
+    written: i64,
+    estimated: Option<i64>,
+    cursor: Option<Value>,
+}
+
+fn map_page(plan: &Plan, mut page: Page) -> MappedPage {
+    let mut mapped =
+        MappedPage { wanted: Vec::new(), skipped: 0, rejected: Vec::new(), warnings: Vec::new(), page: Page::default() };
+    for (place, item) in page.items.iter_mut().enumerate() {
+        let record = match item {
+            Item::Record(record) => record,
+            Item::Bad(failure, _) => {
+                mapped.rejected.push((place, failure.clone()));
+                continue;
+            }
+        };
+        match plan.map(record) {
+            Mapped::Skipped => mapped.skipped += 1,
+            Mapped::Rejected(failure) => mapped.rejected.push((place, failure)),
+            Mapped::Record(fields, warnings) => {
+                mapped.warnings.extend(warnings.into_iter().map(|warning| (place, warning)));
+                mapped.wanted.push((place, fields));
+            }
+        }
+    }
+    mapped.page = page;
+    mapped
+}
+
+/// Records of one stream that have the same key. In a whole table the first is kept and a different one after
+/// it rejected, so that the outcome does not depend on where pages end and a second run changes nothing; in a
+/// feed of changes the last one counts.
+enum Repeats {
+    /// Nothing identifies a record.
+    Any,
+    /// Keys with their content, hashed.
+    First(HashMap<u64, u64>),
+    /// Changes by time.
+    Last,
+}
+
+impl Repeats {
+    fn of(stream: &Stream) -> Self {
+        match (stream.write_mode, stream.sync_mode) {
+            (WriteMode::Append, _) => Self::Any,
+            (WriteMode::Upsert, SyncMode::Incremental) => Self::Last,
+            (WriteMode::Upsert, SyncMode::FullRefresh) => Self::First(HashMap::new()),
+        }
+    }
+
+    /// Leaves at most one record per key in a page, and none without one.
+    fn sort_out(&mut self, mapped: &mut MappedPage, key: &[String]) {
+        if key.is_empty() || matches!(self, Self::Any) {
+            return;
+        }
+        let missing = |fields: &Fields| key.iter().find(|key| fields.get(*key).is_none_or(Value::is_null));
+        let lasts: HashMap<u64, usize> = mapped.wanted.iter().map(|(place, fields)| (hash(fields, Some(key)), *place)).collect();
+        for (place, fields) in std::mem::take(&mut mapped.wanted) {
+            if let Some(lost) = missing(&fields) {
+                let message = format!("a value for {lost} is required: it identifies the record");
+                let failure = Failure::new(ErrorClass::RequiredField, "REQUIRED_FIELD_MISSING", Stage::Validate, &message);
+                mapped.rejected.push((place, failure.at_field(lost)));
+                continue;
+            }
+            let named = hash(&fields, Some(key));
+            match self {
+                Self::First(seen) => {
+                    let content = hash(&fields, None);
+                    match seen.get(&named) {
+                        None => {
+                            if seen.len() < MAX_REMEMBERED {
+                                seen.insert(named, content);
+                            }
+                            mapped.wanted.push((place, fields));
+                        }
+                        Some(same) if *same == content => mapped.skipped += 1,
+                        Some(_) => {
+                            let message = "a record with this key came before, with other values; the first one is kept";
+                            let failure = Failure::new(ErrorClass::Duplicate, "DUPLICATE_KEY", Stage::Validate, message);
+                            mapped.rejected.push((place, failure.at_field(&key.join(", "))));
+                        }
+                    }
+                }
+                _ if lasts.get(&named) == Some(&place) => mapped.wanted.push((place, fields)),
+                _ => mapped.skipped += 1,
+            }
+        }
+    }
+}
+
+/// A hash of some fields, or of all.
+fn hash(fields: &Fields, only: Option<&[String]>) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    match only {
+        Some(names) => names.iter().for_each(|name| fields.get(name).unwrap_or(&Value::Null).to_string().hash(&mut hasher)),
+        None => {
+            let mut sorted: Vec<(&String, &Value)> = fields.iter().collect();
+            sorted.sort_by_key(|(name, _)| *name);
+            sorted.iter().for_each(|(name, value)| (name, value.to_string()).hash(&mut hasher));
+        }
+    }
+    hasher.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn page(records: &[Value]) -> MappedPage {
+        let fields = |record: &Value| record.as_object().cloned().unwrap_or_default();
+        MappedPage {
+            wanted: records.iter().enumerate().map(|(place, record)| (place, fields(record))).collect(),
+            skipped: 0,
+            rejected: Vec::new(),
+            warnings: Vec::new(),
+            page: Page::default(),
+        }
+    }
+
+    fn sorted_out(mut repeats: Repeats, pages: &[&[Value]]) -> Vec<(Vec<usize>, i64, Vec<(usize, String)>)> {
+        let sort = |records: &&[Value]| {
+            let mut page = page(records);
+            repeats.sort_out(&mut page, &["id".to_owned()]);
+            let rejected = page.rejected.iter().map(|(place, why)| (*place, why.code.to_string())).collect();
+            (page.wanted.iter().map(|(place, _)| *place).collect(), page.skipped, rejected)
+        };
+        pages.iter().map(sort).collect()
+    }
+
+    #[test]
+    fn of_a_whole_table_the_first_record_of_a_key_is_kept() {
+        let pages: &[&[Value]] = &[
+            &[json!({"id": 1, "v": 1}), json!({"v": 1, "id": 1}), json!({"id": 2, "v": 1}), json!({"id": null})],
+            &[json!({"id": 2, "v": 2}), json!({"v": 3})],
+        ];
+        assert_eq!(
+            sorted_out(Repeats::First(HashMap::new()), pages),
+            [
+                (vec![0, 2], 1, vec![(3, "REQUIRED_FIELD_MISSING".to_owned())]),
+                (vec![], 0, vec![(0, "DUPLICATE_KEY".to_owned()), (1, "REQUIRED_FIELD_MISSING".to_owned())]),
+            ]
+        );
+    }
+
+    #[test]
+    fn of_a_feed_of_changes_the_last_record_of_a_key_counts() {
+        let pages: &[&[Value]] = &[&[json!({"id": 1, "v": 1}), json!({"id": 2}), json!({"id": 1, "v": 2})], &[json!({"id": 1, "v": 3})]];
+        assert_eq!(sorted_out(Repeats::Last, pages), [(vec![1, 2], 1, vec![]), (vec![0], 0, vec![])]);
+    }
+
+    #[test]
+    fn what_a_run_did_is_said_in_words() {
+        assert_eq!(in_words(&Records::new(0, 0, 0, 0)), "nothing changed: there was nothing to read");
+        assert!(in_words(&Records::new(7, 0, 0, 7)).starts_with("nothing changed: the destination had"));
+        assert_eq!(in_words(&Records::new(7, 6, 1, 0)), "6 records changed at the destination");
+    }
+}

@@ -1,0 +1,136 @@
+//! Who is calling, from the `Authorization` header (RFC 6750 section 2.1), and the answers to those who are
+//! not served. Nothing of the request's body is read before.
+
+use axum::extract::{FromRef, FromRequestParts};
+use axum::response::Response;
+use http::header::{AUTHORIZATION, RETRY_AFTER, WWW_AUTHENTICATE};
+use http::request::Parts;
+use http::{HeaderMap, HeaderValue, StatusCode};
+use serde_json::json;
+
+use super::peer::Peer;
+use super::refusal::refusal;
+use crate::protocol::header::{self, Header};
+use crate::protocol::http::RequestId;
+use crate::protocol::jsonrpc::{RpcError, TOO_MANY_REQUESTS};
+use crate::service::access::{Access, Principal, Refused, Wants};
+use crate::service::rate_limit::{Drawn, seconds};
+
+/// Seconds after which a caller may come again when the database is away.
+const AWAY_S: u64 = 1;
+
+impl<S> FromRequestParts<S> for Principal
+where
+    Access: FromRef<S>,
+    S: Send + Sync,
+{
+    type Rejection = Response;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Response> {
+        let access = Access::from_ref(state);
+        let address = parts.extensions.get::<Peer>().map(|peer| peer.0);
+        let recognised = access.recognise(bearer(&parts.headers), address, wants(&parts.headers)).await;
+        recognised.map_err(|refused| answer(refused, parts))
+    }
+}
+
+/// The token, if one came. A header that stands twice, or cannot be read, is a token that cannot be valid.
+fn bearer(headers: &HeaderMap) -> Option<&str> {
+    let text = match Header::of(headers, AUTHORIZATION.as_str()) {
+        Header::Absent => return None,
+        Header::Unreadable => return Some(""),
+        Header::Text(text) => text,
+    };
+    let (scheme, token) = text.split_once(' ').unwrap_or((text, ""));
+    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
+}
+
+/// What the request draws from.
+fn wants(headers: &HeaderMap) -> Wants {
+    if header::can_only_discover(headers) { Wants::Discovery } else { Wants::Service }
+}
+
+fn answer(refused: Refused, parts: &Parts) -> Response {
+    match refused {
+        Refused::NoToken => unauthorized("Bearer"),
+        Refused::BadToken => unauthorized("Bearer error=\"invalid_token\""),
+        Refused::Limited(wait, drawn) => {
+            let advice = "wait, then send it again. The limit is that of the workspace's plan";
+            limited(seconds(wait), advice, drawn)
+        }
+        Refused::TooManyFailures(wait) => {
+            let advice = "too many attempts with tokens that are not valid came from this address; \
+                          send a valid token";
+            limited(seconds(wait), advice, None)
+        }
+        Refused::Failed(error) => {
+            tracing::error!("cannot recognise a caller: {error}");
+            unavailable(parts)
+        }
+    }
+}
+
+/// The same words whatever is wrong with the token: nobody learns which tokens exist.
+fn unauthorized(challenge: &'static str) -> Response {
+    let message = "Unauthorized: send `Authorization: Bearer mcp_…` with a live token. Whoever runs this \
+                   server makes tokens with `apixx-mcp token create`; `apixx-mcp demo` prints its own.";
+    let error = RpcError::new(StatusCode::UNAUTHORIZED.as_u16().into(), message);
+    let mut response = refusal(StatusCode::UNAUTHORIZED, &error);
+    response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
+    response
+}
+
+fn limited(seconds: u64, advice: &str, drawn: Option<Drawn>) -> Response {
+    let message = format!("Too many requests, come again in {seconds} s: {advice}.");
+    let error = RpcError::new(TOO_MANY_REQUESTS, message).with(json!({ "retry_after_seconds": seconds }));
+    let mut response = refusal(StatusCode::TOO_MANY_REQUESTS, &error);
+    response.headers_mut().insert(RETRY_AFTER, seconds.into());
+    for (name, text) in drawn.iter().flat_map(Drawn::headers) {
+        if let Ok(value) = HeaderValue::from_str(&text) {
+            response.headers_mut().insert(name, value);
+        }
+    }
+    response
+}
+
+fn unavailable(parts: &Parts) -> Response {
+    let status = StatusCode::SERVICE_UNAVAILABLE;
+    let id = parts.extensions.get::<RequestId>().map(|id| id.0.as_str());
+    let message = format!("The service cannot answer now: come again in {AWAY_S} s.");
+    let error = RpcError::new(status.as_u16().into(), message)
+        .with(json!({ "retry_after_seconds": AWAY_S, "request_id": id }));
+    let mut response = refusal(status, &error);
+    response.headers_mut().insert(RETRY_AFTER, AWAY_S.into());
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(pairs: &[(&'static str, &str)]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for (name, value) in pairs {
+            headers.append(*name, value.parse().unwrap());
+        }
+        headers
+    }
+
+    #[test]
+    fn a_token_is_what_follows_bearer() {
+        let table: &[(&[&str], Option<&str>)] = &[
+            (&[], None),
+            (&["Bearer mcp_x"], Some("mcp_x")),
+            (&["bEaReR  mcp_x "], Some("mcp_x")),
+            (&["Bearer"], Some("")),
+            (&["Basic mcp_x"], None),
+            (&["mcp_x"], None),
+            (&["Bearer mcp_x", "Bearer mcp_x"], Some("")),
+            (&[""], None),
+        ];
+        for (lines, token) in table {
+            let pairs: Vec<_> = lines.iter().map(|line| ("authorization", *line)).collect();
+            assert_eq!(bearer(&headers(&pairs)), *token, "{lines:?}");
+        }
+    }
+}

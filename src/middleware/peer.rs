@@ -1,0 +1,99 @@
+//! The address a request came from, behind any number of proxies.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use axum::extract::{ConnectInfo, Request, State};
+use axum::middleware::Next;
+use axum::response::Response;
+use http::{HeaderMap, HeaderName};
+use ipnet::IpNet;
+
+const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+
+/// The proxies whose word on where a request came from is believed.
+#[derive(Clone, Debug)]
+pub struct TrustedProxies(Arc<[IpNet]>);
+
+/// The address a request came from, as far as anybody trustworthy knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Peer(pub IpAddr);
+
+impl TrustedProxies {
+    /// Proxies in these networks.
+    pub fn new(networks: &[IpNet]) -> Self {
+        Self(networks.into())
+    }
+
+    fn trust(&self, address: IpAddr) -> bool {
+        self.0.iter().any(|network| network.contains(&address))
+    }
+
+    /// Who is behind `nearest`: each hop of `X-Forwarded-For` was written by the one after it, so the list is
+    /// believed from its end on, for as long as its writers are trusted.
+    fn behind(&self, nearest: IpAddr, headers: &HeaderMap) -> IpAddr {
+        let mut peer = nearest.to_canonical();
+        let lines: Vec<&str> =
+            headers.get_all(FORWARDED_FOR).iter().map(|line| line.to_str().unwrap_or("")).collect();
+        for hop in lines.iter().rev().flat_map(|line| line.rsplit(',')) {
+            if !self.trust(peer) {
+                break;
+            }
+            let Some(address) = address(hop.trim()) else { break };
+            peer = address;
+        }
+        peer
+    }
+}
+
+/// Notes the [`Peer`] of the request among its extensions.
+pub async fn find_peer(State(trusted): State<TrustedProxies>, mut request: Request, next: Next) -> Response {
+    if let Some(ConnectInfo(nearest)) = request.extensions().get::<ConnectInfo<SocketAddr>>() {
+        let peer = Peer(trusted.behind(nearest.ip(), request.headers()));
+        request.extensions_mut().insert(peer);
+    }
+    next.run(request).await
+}
+
+/// An address as proxies write it: with or without a port, IPv6 with or without brackets.
+fn address(text: &str) -> Option<IpAddr> {
+    let bare = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(text);
+    let with_port = || text.parse::<SocketAddr>().map(|address| address.ip());
+    bare.parse::<IpAddr>().or_else(|_| with_port()).ok().map(|address| address.to_canonical())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_nearest_untrusted_hop_is_the_peer() {
+        let trusted = TrustedProxies::new(&["10.0.0.0/8".parse().unwrap(), "fd00::/8".parse().unwrap()]);
+        let table: &[(&str, &[&str], &str)] = &[
+            ("203.0.113.9", &[], "203.0.113.9"),
+            ("203.0.113.9", &["198.51.100.1"], "203.0.113.9"),
+            ("10.0.0.1", &[], "10.0.0.1"),
+            ("10.0.0.1", &["198.51.100.1"], "198.51.100.1"),
+            ("10.0.0.1", &["6.6.6.6, 198.51.100.1"], "198.51.100.1"),
+            ("10.0.0.1", &["198.51.100.1, 10.9.9.9"], "198.51.100.1"),
+            ("10.0.0.1", &["198.51.100.1", "10.9.9.9"], "198.51.100.1"),
+            ("10.0.0.1", &["10.0.0.3, 10.0.0.2"], "10.0.0.3"),
+            ("10.0.0.1", &["198.51.100.1:4711"], "198.51.100.1"),
+            ("10.0.0.1", &["[2001:db8::1]:4711"], "2001:db8::1"),
+            ("10.0.0.1", &["[2001:db8::1]"], "2001:db8::1"),
+            ("10.0.0.1", &["2001:db8::1"], "2001:db8::1"),
+            ("10.0.0.1", &["198.51.100.1, unknown"], "10.0.0.1"),
+            ("10.0.0.1", &["198.51.100.1,"], "10.0.0.1"),
+            ("::ffff:10.0.0.1", &["::ffff:198.51.100.1"], "198.51.100.1"),
+            ("fd00::1", &["198.51.100.1"], "198.51.100.1"),
+        ];
+        for (nearest, lines, peer) in table {
+            let mut headers = HeaderMap::new();
+            for line in *lines {
+                headers.append(FORWARDED_FOR, line.parse().unwrap());
+            }
+            let found = trusted.behind(nearest.parse().unwrap(), &headers);
+            assert_eq!(found, peer.parse::<IpAddr>().unwrap(), "{nearest} {lines:?}");
+        }
+    }
+}

@@ -1,0 +1,714 @@
+//! A past that is put in place whole: what the demo workspaces lived through before they were started.
+//!
+//! Everything written here is marked (runs by the worker `demo`, audit rows by their ids), so that a later
+//! start can replace it and leave alone what really happened since.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use chrono::{DateTime, Utc};
+use serde::Serialize;
+use serde_json::Value;
+use serde_json::value::to_raw_value;
+use sha2::{Digest, Sha256};
+use sqlx::types::Json;
+
+use super::{StoreError, TenantTx};
+use crate::domain::connector::{AuthStatus, ConnectorStatus};
+use crate::domain::definition::FlowDefinition;
+use crate::domain::error_class::{ErrorClass, Stage};
+use crate::domain::fingerprint::{GROUPING_VERSION, fingerprint, template};
+use crate::domain::flow::{FlowState, StatusReason};
+use crate::domain::ids::FlowId;
+use crate::domain::run::{ReasonCode, RunStatus, Trigger};
+use crate::domain::token::TokenDigest;
+
+/// The worker that runs of a made-up past name.
+pub const WORKER: &str = "demo";
+
+/// Rows that one statement writes at most.
+const CHUNK: usize = 2_000;
+
+/// A statement that writes the rows `$2` (a JSON array of objects named as the columns are) of the customer.
+macro_rules! add {
+    ($table:literal) => {
+        concat!(
+            "insert into ", $table, "
+             select p.*
+               from jsonb_populate_recordset(
+                        jsonb_populate_record(null::", $table, ", jsonb_build_object('customer_id', $1::text)), $2) as p"
+        )
+    };
+}
+
+statements! {
+    FORGET = plain "
+        delete from runs
+         where customer_id = $1 and worker_id = 'demo'";
+    MAKE_ROOM = plain "
+        delete from runs
+         where customer_id = $1 and flow_id = $2 and trigger = 'schedule' and finished_at is not null
+           and scheduled_for >= $3 and scheduled_for < $4";
+    TICKS = plain "
+        select flow_id, scheduled_for
+          from runs
+         where customer_id = $1 and origin = 'native' and trigger = 'schedule'";
+    QUEUED = plain "
+        select flow_id
+          from runs
+         where customer_id = $1 and origin = 'native' and status = 'queued'";
+    ADD_RUNS = plain add!("runs");
+    ADD_ATTEMPTS = plain add!("run_attempts");
+    ADD_EVENTS = plain add!("run_events");
+    ADD_AUDIT = plain add!("audit_log"), " on conflict do nothing";
+    ADD_GROUPS = plain add!("error_groups"), " on conflict (customer_id, flow_id, fingerprint) do nothing";
+    ADD_COUNTS = plain "
+        insert into run_error_counts (customer_id, run_id, group_id, count, first_at, last_at)
+        select $1, c.run_id, g.group_id, c.count, c.first_at, c.last_at
+          from jsonb_to_recordset($2) as c (run_id text, flow_id text, fingerprint bytea, count bigint,
+                   first_at timestamptz, last_at timestamptz)
+          join error_groups g on g.customer_id = $1 and g.flow_id = c.flow_id and g.fingerprint = c.fingerprint";
+    ADD_SAMPLES = plain "
+        insert into run_errors (customer_id, run_id, group_id, error_id, occurred_at, attempt, message, record_key,
+               payload)
+        select $1, s.run_id, g.group_id, s.error_id, s.occurred_at, 1, s.message, s.record_key, s.payload
+          from jsonb_to_recordset($2) as s (run_id text, flow_id text, fingerprint bytea, error_id text,
+                   occurred_at timestamptz, message text, record_key text, payload jsonb)
+          join error_groups g on g.customer_id = $1 and g.flow_id = s.flow_id and g.fingerprint = s.fingerprint";
+    FORGET_GROUPS = plain "
+        delete from error_groups g
+         where g.customer_id = $1
+           and not exists (select 1 from run_error_counts c where c.customer_id = $1 and c.group_id = g.group_id)";
+    GROUPS_SEEN = plain "
+        update error_groups g
+           set first_seen_at = c.first_at, last_seen_at = c.last_at, last_seen_run_id = c.run_id
+          from (select group_id, min(first_at) as first_at, max(last_at) as last_at,
+                       (array_agg(run_id order by last_at desc, run_id desc))[1] as run_id
+                  from run_error_counts
+                 where customer_id = $1
+                 group by group_id) c
+         where g.customer_id = $1 and g.group_id = c.group_id";
+    RUN_GROUPS = plain "
+        update runs r
+           set error_groups = c.groups, top_error_class = c.top
+          from (select k.run_id, sum(k.groups)::integer as groups,
+                       (array_agg(k.error_class order by k.errors desc, k.error_class))[1] as top
+                  from (select c.run_id, g.error_class, count(*) as groups, sum(c.count) as errors
+                          from run_error_counts c
+                          join error_groups g on g.customer_id = $1 and g.group_id = c.group_id
+                         where c.customer_id = $1
+                         group by c.run_id, g.error_class) k
+                 group by k.run_id) c
+         where r.customer_id = $1 and r.run_id = c.run_id and r.worker_id = 'demo'";
+    FORGET_STATS = plain "
+        delete from run_stats
+         where customer_id = $1";
+    STATS = plain "
+        insert into run_stats (customer_id, hour, flow_id, source_connector_id, destination_connector_id, trigger,
+               status, runs, records_read, records_written, records_failed, records_skipped, bytes_written)
+        select $1, date_trunc('hour', r.finished_at, 'UTC'), r.flow_id, r.source_connector_id,
+               r.destination_connector_id, r.trigger, r.status, count(*), sum(r.records_read),
+               sum(r.records_written), sum(r.records_failed), sum(r.records_skipped), sum(r.bytes_written)
+          from runs r
+         where r.customer_id = $1 and r.finished_at is not null
+         group by 2, 3, 4, 5, 6, 7";
+    FORGET_ERROR_STATS = plain "
+        delete from error_stats
+         where customer_id = $1";
+    ERROR_STATS = plain "
+        insert into error_stats (customer_id, flow_id, grain, level, at, key, errors, runs)
+        select $1, r.flow_id, grain.grain, l.level, date_trunc(grain.grain, r.finished_at, 'UTC'), l.key,
+               sum(c.count)::bigint, count(distinct r.run_id)
+          from runs r
+          join run_error_counts c on c.customer_id = $1 and c.run_id = r.run_id
+          join error_groups g on g.customer_id = $1 and g.group_id = c.group_id
+         cross join (values ('hour'), ('day')) grain (grain)
+         cross join lateral (values ('all', ''), ('class', g.error_class), ('code', g.code),
+                                    ('field', coalesce(g.field, '(none)')), ('group', g.group_id)) l (level, key)
+         where r.customer_id = $1 and r.finished_at is not null
+         group by 2, 3, 4, 5, 6";
+    FORGET_VERSIONS = plain "
+        delete from flow_versions
+         where customer_id = $1 and flow_id = $2 and version <= $3";
+    CURRENT_VERSION = plain "
+        update flows f
+           set current_version = (select max(v.version) from flow_versions v
+                                   where v.customer_id = $1 and v.flow_id = f.flow_id)
+         where f.customer_id = $1 and f.flow_id = $2";
+    FLOW_STATE = plain "
+        update flows
+           set state_changed_at = $4, state_by = $5, state_reason = $6, next_run_at = $7
+         where customer_id = $1 and flow_id = $2 and state = $3";
+    LAST_RUNS = plain "
+        update flows f
+           set last_run_id = (select r.run_id from runs r
+                               where r.customer_id = $1 and r.flow_id = f.flow_id
+                                 and r.status in ('succeeded', 'partial', 'failed', 'cancelled')
+                               order by r.window_at desc, r.run_id desc limit 1),
+               last_success_run_id = (select r.run_id from runs r
+                                       where r.customer_id = $1 and r.flow_id = f.flow_id
+                                         and r.status = 'succeeded'
+                                       order by r.window_at desc, r.run_id desc limit 1)
+         where f.customer_id = $1";
+    HEALTH_SINCE = plain "
+        update flows f
+           set health_since = coalesce(
+                   (select min((reason ->> 'since')::timestamptz) from jsonb_array_elements(f.health_reasons) reason),
+                   greatest(f.created_at, f.state_changed_at))
+         where f.customer_id = $1 and f.flow_id = $2";
+    CHECKED = plain "
+        update connectors
+           set auth_status = $3, auth_error = $4, auth_expires_at = $5, auth_checked_at = $6, last_check_at = $6,
+               last_check_ok = $7, last_check_ms = $8, last_check_error = $4, consecutive_failures = 0,
+               next_check_at = $9, check_lease_until = null, status = $10, status_reasons = $11, status_since = $12
+         where customer_id = $1 and connector_id = $2";
+    USED = plain "
+        update connectors c
+           set last_activity_at = (select max(r.finished_at) from runs r
+                                    where r.customer_id = $1 and r.started_at is not null
+                                      and c.connector_id in (r.source_connector_id, r.destination_connector_id))
+         where c.customer_id = $1";
+    QUOTA = plain "
+        insert into connector_quotas (customer_id, connector_id, name, unit, used, quota_limit, resets_at,
+               throttled_1h, observed_at)
+        values ($1, $2, $3, $4, $5, $6, $7, $8, $9)
+            on conflict (customer_id, connector_id, name) do update
+           set unit = excluded.unit, used = excluded.used, quota_limit = excluded.quota_limit,
+               resets_at = excluded.resets_at, throttled_1h = excluded.throttled_1h,
+               observed_at = excluded.observed_at";
+    TOKEN = plain "
+        select revoked_at is null and (expires_at is null or expires_at > $3)
+          from tokens
+         where customer_id = $1 and digest = $2";
+}
+
+/// A run that was, with all that is kept of it.
+#[derive(Clone, Debug, Serialize)]
+pub struct PastRun {
+    /// Its id.
+    pub run_id: String,
+    /// The flow that ran.
+    pub flow_id: &'static str,
+    /// In which version.
+    pub flow_version: i32,
+    /// The connector it read.
+    pub source_connector_id: &'static str,
+    /// The connector it wrote.
+    pub destination_connector_id: &'static str,
+    /// `native`, or `ingested` for one that another platform reports.
+    pub origin: &'static str,
+    /// How it ended, or where it is.
+    pub status: RunStatus,
+    /// Why it ended so.
+    pub reason_code: Option<ReasonCode>,
+    /// The same in words.
+    pub reason_message: Option<String>,
+    /// What caused it.
+    pub trigger: Trigger,
+    /// Who.
+    pub triggered_by: Option<&'static str>,
+    /// Why.
+    pub trigger_note: Option<&'static str>,
+    /// Its nominal time.
+    pub scheduled_for: Option<DateTime<Utc>>,
+    /// When it was queued.
+    pub queued_at: DateTime<Utc>,
+    /// From when on it could be claimed.
+    pub available_at: DateTime<Utc>,
+    /// When it began.
+    pub started_at: Option<DateTime<Utc>>,
+    /// When it ended.
+    pub finished_at: Option<DateTime<Utc>>,
+    /// The same, or the end of time.
+    pub window_at: DateTime<Utc>,
+    /// What it is doing.
+    pub phase: Option<&'static str>,
+    /// Its attempt.
+    pub attempt: i32,
+    /// How many it may have.
+    pub max_attempts: i32,
+    /// Lower is claimed first.
+    pub priority: i32,
+    /// Always [`WORKER`].
+    pub worker_id: &'static str,
+    /// Records taken from the source.
+    pub records_read: i64,
+    /// Records accepted by the destination.
+    pub records_written: i64,
+    /// Records rejected.
+    pub records_failed: i64,
+    /// Records filtered out or unchanged.
+    pub records_skipped: i64,
+    /// How many there will be.
+    pub records_estimated: Option<i64>,
+    /// Bytes taken from the source.
+    pub bytes_read: i64,
+    /// Bytes written.
+    pub bytes_written: i64,
+    /// Computed when it is written.
+    pub error_groups: i32,
+    /// Its timeline.
+    #[serde(skip)]
+    pub events: Vec<PastEvent>,
+    /// Its errors.
+    #[serde(skip)]
+    pub errors: Vec<PastErrors>,
+}
+
+/// One line of a timeline.
+#[derive(Clone, Debug)]
+pub struct PastEvent {
+    /// When.
+    pub at: DateTime<Utc>,
+    /// What sort of line.
+    pub kind: &'static str,
+    /// One sentence.
+    pub message: String,
+}
+
+/// Errors of one kind in one run.
+#[derive(Clone, Debug)]
+pub struct PastErrors {
+    /// Their class.
+    pub class: ErrorClass,
+    /// The other system's code.
+    pub code: &'static str,
+    /// At which step.
+    pub stage: Stage,
+    /// The field.
+    pub field: Option<&'static str>,
+    /// What was said of the first of them.
+    pub message: String,
+    /// How many.
+    pub count: i64,
+    /// When the first came.
+    pub first_at: DateTime<Utc>,
+    /// When the last came.
+    pub last_at: DateTime<Utc>,
+    /// Some of the records.
+    pub samples: Vec<PastSample>,
+}
+
+impl PastErrors {
+    fn fingerprint(&self) -> String {
+        let print = fingerprint(self.class, self.code, self.stage, self.field, &template(&self.message), true);
+        hex(&print)
+    }
+}
+
+/// A rejected record, as kept.
+#[derive(Clone, Debug)]
+pub struct PastSample {
+    /// When.
+    pub at: DateTime<Utc>,
+    /// What was said.
+    pub message: String,
+    /// The record's own key.
+    pub record_key: Option<String>,
+    /// What is kept of it, redacted.
+    pub payload: Option<Value>,
+}
+
+/// A version of a flow.
+#[derive(Clone, Debug)]
+pub struct PastVersion {
+    /// Its number.
+    pub number: i32,
+    /// When it was published.
+    pub at: DateTime<Utc>,
+    /// By whom.
+    pub by: &'static str,
+    /// What changed.
+    pub summary: &'static str,
+    /// What it says.
+    pub definition: FlowDefinition,
+}
+
+/// What became of a flow.
+#[derive(Clone, Debug)]
+pub struct PastFlow {
+    /// Which.
+    pub flow: FlowId,
+    /// Its versions.
+    pub versions: Vec<PastVersion>,
+    /// The state it has had since.
+    pub state: FlowState,
+    /// Since when.
+    pub state_since: DateTime<Utc>,
+    /// Who said so.
+    pub state_by: Option<&'static str>,
+    /// Why.
+    pub state_reason: Option<&'static str>,
+    /// When it runs next.
+    pub next_run_at: Option<DateTime<Utc>>,
+}
+
+/// Something that the audit log keeps.
+#[derive(Clone, Debug)]
+pub struct PastDeed {
+    /// When.
+    pub at: DateTime<Utc>,
+    /// Who; `None` is this program.
+    pub by: Option<&'static str>,
+    /// What.
+    pub action: &'static str,
+    /// To what sort of thing.
+    pub target_kind: &'static str,
+    /// To which.
+    pub target: &'static str,
+    /// In words.
+    pub message: Option<&'static str>,
+}
+
+/// How a connector was found when it was last checked.
+#[derive(Clone, Debug)]
+pub struct PastCheck {
+    /// Which.
+    pub connector: &'static str,
+    /// Its authorization.
+    pub auth_status: AuthStatus,
+    /// What was said of it.
+    pub auth_error: Option<&'static str>,
+    /// When it ends.
+    pub auth_expires_at: Option<DateTime<Utc>>,
+    /// When it was checked.
+    pub at: DateTime<Utc>,
+    /// How long that took, in milliseconds.
+    pub took_ms: i32,
+    /// When it is checked next.
+    pub next_at: DateTime<Utc>,
+    /// Its status after it.
+    pub status: ConnectorStatus,
+    /// Why.
+    pub reasons: Vec<StatusReason>,
+    /// Since when.
+    pub since: DateTime<Utc>,
+    /// Its allowances.
+    pub quotas: Vec<PastQuota>,
+}
+
+/// An allowance at the other system.
+#[derive(Clone, Debug)]
+pub struct PastQuota {
+    /// Its name there.
+    pub name: &'static str,
+    /// What is counted.
+    pub unit: &'static str,
+    /// How much is used.
+    pub used: i64,
+    /// How much there is.
+    pub limit: i64,
+    /// When it starts anew.
+    pub resets_at: Option<DateTime<Utc>>,
+    /// Throttled answers in the last hour.
+    pub throttled_1h: i32,
+}
+
+/// What a workspace lived through.
+#[derive(Clone, Debug, Default)]
+pub struct History {
+    /// Its runs, oldest first.
+    pub runs: Vec<PastRun>,
+    /// Its flows.
+    pub flows: Vec<PastFlow>,
+    /// Its connectors.
+    pub checks: Vec<PastCheck>,
+    /// Its audit log.
+    pub deeds: Vec<PastDeed>,
+    /// Where no scheduled runs may be but those given here: the flow, from when, until when.
+    pub cleared: Vec<(FlowId, DateTime<Utc>, DateTime<Utc>)>,
+}
+
+#[derive(Serialize)]
+struct AttemptRow<'a> {
+    run_id: &'a str,
+    attempt: i32,
+    worker_id: &'static str,
+    status: &'static str,
+    started_at: DateTime<Utc>,
+    finished_at: Option<DateTime<Utc>>,
+    records_written: i64,
+    error_class: Option<ErrorClass>,
+    message: Option<&'a str>,
+}
+
+#[derive(Serialize)]
+struct EventRow<'a> {
+    run_id: &'a str,
+    seq: usize,
+    at: DateTime<Utc>,
+    kind: &'static str,
+    message: &'a str,
+}
+
+#[derive(Serialize)]
+struct GroupRow {
+    group_id: String,
+    flow_id: &'static str,
+    fingerprint: String,
+    grouping_version: i16,
+    error_class: ErrorClass,
+    code: &'static str,
+    stage: &'static str,
+    origin: &'static str,
+    field: Option<&'static str>,
+    message: String,
+    first_seen_at: DateTime<Utc>,
+    last_seen_at: DateTime<Utc>,
+    last_seen_run_id: String,
+}
+
+#[derive(Serialize)]
+struct CountRow<'a> {
+    run_id: &'a str,
+    flow_id: &'static str,
+    fingerprint: String,
+    count: i64,
+    first_at: DateTime<Utc>,
+    last_at: DateTime<Utc>,
+}
+
+#[derive(Serialize)]
+struct SampleRow<'a> {
+    run_id: &'a str,
+    flow_id: &'static str,
+    fingerprint: String,
+    error_id: String,
+    occurred_at: DateTime<Utc>,
+    message: &'a str,
+    record_key: Option<&'a str>,
+    payload: Option<&'a Value>,
+}
+
+#[derive(Serialize)]
+struct DeedRow<'a> {
+    audit_id: String,
+    at: DateTime<Utc>,
+    actor_kind: &'static str,
+    actor_label: &'static str,
+    action: &'static str,
+    target_kind: &'static str,
+    target_id: &'a str,
+    message: Option<&'static str>,
+}
+
+impl TenantTx {
+    /// Gives the customer the past `history` in place of the one it was given before. Runs that really
+    /// happened stay, and a tick of a schedule that one of them answered is not answered twice.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn put_history(&mut self, history: &History) -> Result<(), StoreError> {
+        self.query(FORGET).execute(self.conn()).await?;
+        for (flow, from, until) in &history.cleared {
+            self.query(MAKE_ROOM)
+                .bind(flow.as_str().to_owned())
+                .bind(*from)
+                .bind(*until)
+                .execute(self.conn())
+                .await?;
+        }
+        for flow in &history.flows {
+            self.put_past_flow(flow).await?;
+        }
+        let ticks: Vec<(String, DateTime<Utc>)> = self.query_as(TICKS).fetch_all(self.conn()).await?;
+        let ticks: BTreeSet<(String, DateTime<Utc>)> = ticks.into_iter().collect();
+        let queued: Vec<(String,)> = self.query_as(QUEUED).fetch_all(self.conn()).await?;
+        let free = |run: &&PastRun| {
+            let answered = run.scheduled_for.is_some_and(|tick| ticks.contains(&(run.flow_id.to_owned(), tick)));
+            let waiting = run.status == RunStatus::Queued && queued.iter().any(|(flow,)| flow == run.flow_id);
+            !answered && !waiting
+        };
+        let runs: Vec<&PastRun> = history.runs.iter().filter(free).collect();
+        self.add_rows(ADD_RUNS, &runs).await?;
+        self.add_rows(ADD_ATTEMPTS, &runs.iter().filter_map(|run| attempt(run)).collect::<Vec<_>>()).await?;
+        self.add_rows(ADD_EVENTS, &runs.iter().flat_map(|run| events(run)).collect::<Vec<_>>()).await?;
+        self.add_past_errors(&runs).await?;
+        self.add_rows(ADD_AUDIT, &history.deeds.iter().map(deed).collect::<Vec<_>>()).await?;
+        for text in [FORGET_STATS, STATS, FORGET_ERROR_STATS, ERROR_STATS, LAST_RUNS, USED] {
+            self.query(text).execute(self.conn()).await?;
+        }
+        for check in &history.checks {
+            self.put_past_check(check).await?;
+        }
+        for flow in &history.flows {
+            self.refresh_flow_health(&flow.flow).await?;
+            self.query(HEALTH_SINCE).bind(flow.flow.as_str().to_owned()).execute(self.conn()).await?;
+        }
+        Ok(())
+    }
+
+    async fn add_rows<T: Serialize>(&mut self, text: &'static str, rows: &[T]) -> Result<(), StoreError> {
+        for chunk in rows.chunks(CHUNK) {
+            let rows = to_raw_value(chunk).map_err(|error| sqlx::Error::Encode(error.into()))?;
+            self.query(text).bind(Json(rows)).execute(self.conn()).await?;
+        }
+        Ok(())
+    }
+
+    async fn add_past_errors(&mut self, runs: &[&PastRun]) -> Result<(), StoreError> {
+        let mut groups: BTreeMap<(&str, String), GroupRow> = BTreeMap::new();
+        let (mut counts, mut samples) = (Vec::new(), Vec::new());
+        for (run, errors) in runs.iter().flat_map(|run| run.errors.iter().map(move |errors| (*run, errors))) {
+            let print = errors.fingerprint();
+            groups.entry((run.flow_id, print.clone())).or_insert_with(|| group(run, errors, &print));
+            for (n, sample) in errors.samples.iter().enumerate() {
+                samples.push(SampleRow {
+                    run_id: &run.run_id,
+                    flow_id: run.flow_id,
+                    fingerprint: print.clone(),
+                    error_id: format!("err_{}", short(&[&run.run_id, &print, &format!("{n:03}")], &format!("{n:03}"))),
+                    occurred_at: sample.at,
+                    message: &sample.message,
+                    record_key: sample.record_key.as_deref(),
+                    payload: sample.payload.as_ref(),
+                });
+            }
+            counts.push(CountRow {
+                run_id: &run.run_id,
+                flow_id: run.flow_id,
+                fingerprint: print,
+                count: errors.count,
+                first_at: errors.first_at,
+                last_at: errors.last_at,
+            });
+        }
+        self.query(FORGET_GROUPS).execute(self.conn()).await?;
+        self.add_rows(ADD_GROUPS, &groups.into_values().collect::<Vec<_>>()).await?;
+        self.add_rows(ADD_COUNTS, &counts).await?;
+        self.add_rows(ADD_SAMPLES, &samples).await?;
+        for text in [GROUPS_SEEN, RUN_GROUPS] {
+            self.query(text).execute(self.conn()).await?;
+        }
+        Ok(())
+    }
+
+    async fn put_past_flow(&mut self, flow: &PastFlow) -> Result<(), StoreError> {
+        let id = flow.flow.as_str();
+        let last = flow.versions.iter().map(|version| version.number).max().unwrap_or(0);
+        self.query(FORGET_VERSIONS).bind(id.to_owned()).bind(last).execute(self.conn()).await?;
+        for version in &flow.versions {
+            let PastVersion { number, at, by, summary, definition } = version;
+            self.add_version(&flow.flow, *number, definition, summary, by, *at).await?;
+        }
+        self.query(CURRENT_VERSION).bind(id.to_owned()).execute(self.conn()).await?;
+        self.query(FLOW_STATE)
+            .bind(id.to_owned())
+            .bind(flow.state.as_str())
+            .bind(flow.state_since)
+            .bind(flow.state_by)
+            .bind(flow.state_reason)
+            .bind(flow.next_run_at)
+            .execute(self.conn())
+            .await?;
+        Ok(())
+    }
+
+    async fn put_past_check(&mut self, check: &PastCheck) -> Result<(), StoreError> {
+        self.query(CHECKED)
+            .bind(check.connector)
+            .bind(check.auth_status.as_str())
+            .bind(check.auth_error)
+            .bind(check.auth_expires_at)
+            .bind(check.at)
+            .bind(check.auth_error.is_none())
+            .bind(check.took_ms)
+            .bind(check.next_at)
+            .bind(check.status.as_str())
+            .bind(Json(check.reasons.clone()))
+            .bind(check.since)
+            .execute(self.conn())
+            .await?;
+        for quota in &check.quotas {
+            self.query(QUOTA)
+                .bind(check.connector)
+                .bind(quota.name)
+                .bind(quota.unit)
+                .bind(quota.used)
+                .bind(quota.limit)
+                .bind(quota.resets_at)
+                .bind(quota.throttled_1h)
+                .bind(check.at)
+                .execute(self.conn())
+                .await?;
+        }
+        Ok(())
+    }
+
+    /// Whether the customer's token with this digest is live; `None` when it has no such token.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn token_is_live(&mut self, digest: TokenDigest) -> Result<Option<bool>, StoreError> {
+        let now = self.now();
+        let row: Option<(bool,)> =
+            self.query_as(TOKEN).bind(digest.as_bytes().to_vec()).bind(now).fetch_optional(self.conn()).await?;
+        Ok(row.map(|(live,)| live))
+    }
+}
+
+fn attempt(run: &PastRun) -> Option<AttemptRow<'_>> {
+    Some(AttemptRow {
+        run_id: &run.run_id,
+        attempt: run.attempt,
+        worker_id: WORKER,
+        status: if run.finished_at.is_some() { run.status.as_str() } else { "running" },
+        started_at: run.started_at?,
+        finished_at: run.finished_at,
+        records_written: run.records_written,
+        error_class: run.errors.first().filter(|_| run.status == RunStatus::Failed).map(|errors| errors.class),
+        message: run.reason_message.as_deref(),
+    })
+}
+
+fn events(run: &PastRun) -> impl Iterator<Item = EventRow<'_>> {
+    run.events.iter().enumerate().map(|(n, event)| EventRow {
+        run_id: &run.run_id,
+        seq: n + 1,
+        at: event.at,
+        kind: event.kind,
+        message: &event.message,
+    })
+}
+
+fn group(run: &PastRun, errors: &PastErrors, print: &str) -> GroupRow {
+    GroupRow {
+        group_id: format!("eg_{}", short(&[run.flow_id, print], "")),
+        flow_id: run.flow_id,
+        fingerprint: print.to_owned(),
+        grouping_version: GROUPING_VERSION,
+        error_class: errors.class,
+        code: errors.code,
+        stage: errors.stage.as_str(),
+        origin: errors.stage.origin().as_str(),
+        field: errors.field,
+        message: template(&errors.message),
+        first_seen_at: errors.first_at,
+        last_seen_at: errors.last_at,
+        last_seen_run_id: run.run_id.clone(),
+    }
+}
+
+fn deed(deed: &PastDeed) -> DeedRow<'_> {
+    DeedRow {
+        // One deed has one id, so that a past that is given twice is kept once.
+        audit_id: format!("aud_{}", short(&[deed.action, deed.target, &deed.at.to_rfc3339()], "")),
+        at: deed.at,
+        actor_kind: if deed.by.is_some() { "user" } else { "system" },
+        actor_label: deed.by.unwrap_or("apixx-mcp"),
+        action: deed.action,
+        target_kind: deed.target_kind,
+        target_id: deed.target,
+        message: deed.message,
+    }
+}
+
+/// 24 hexadecimal digits that stand for `parts`, after `lead`, by which they sort.
+fn short(parts: &[&str], lead: &str) -> String {
+    let digest = hex(&Sha256::digest(parts.join("\u{1f}").as_bytes()));
+    format!("{lead}{}", &digest[2..26])
+}
+
+/// Bytes as PostgreSQL reads them.
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold("\\x".to_owned(), |text, byte| text + &format!("{byte:02x}"))
+}

@@ -1,0 +1,85 @@
+//! Daily operations.
+
+use serde_json::json;
+
+use crate::support::app::{TestApp, counted};
+
+#[tokio::test]
+async fn list_my_flows() {
+    let app = TestApp::demo().await;
+    let told = app.acme().text("list_flows", json!({})).await;
+    let names: Vec<String> = app.column("select name from flows where customer_id = 'cus_acme'").await;
+    assert_eq!(names.len(), 12);
+    for name in names {
+        assert!(told.contains(&name), "{name} is not in\n{told}");
+    }
+    assert!(told.starts_with("12 flows in Acme Retail (Europe/Berlin): 3 failing, 2 degraded, 1 pending, 5 healthy, 1 paused."), "{told}");
+}
+
+#[tokio::test]
+async fn which_flows_ran_in_the_last_24_hours_and_how_much() {
+    let app = TestApp::demo().await;
+    let told = app.acme().text("list_runs", json!({ "window": "24h", "group_by": "flow", "limit": 0 })).await;
+    let rows: Vec<(String, i64, i64)> = app
+        .rows(
+            "select f.name, count(*), sum(r.records_written + r.records_failed + r.records_skipped)::bigint
+               from runs r join flows f using (customer_id, flow_id)
+              where r.customer_id = 'cus_acme'
+                and (r.finished_at >= $1 - interval '24 hours' or r.finished_at is null)
+              group by 1",
+        )
+        .await;
+    assert!(rows.len() >= 8, "{rows:?}");
+    for (name, runs, processed) in rows {
+        let line = told.lines().find(|line| line.starts_with(&name)).unwrap_or_else(|| panic!("{name}\n{told}"));
+        assert!(line.contains(&format!("| {} run", counted(runs))), "{line}");
+        assert!(line.contains(&format!("{} processed", counted(processed))), "{line} {processed}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_failing_or_degraded() {
+    let app = TestApp::demo().await;
+    let told = app.acme().text("list_flows", json!({ "status": ["needs_attention"] })).await;
+    let failing: Vec<&str> = told.lines().filter(|line| line.starts_with("FAILING ")).collect();
+    let degraded: Vec<&str> = told.lines().filter(|line| line.starts_with("DEGRADED ")).collect();
+    assert_eq!((failing.len(), degraded.len()), (3, 2), "{told}");
+    assert!(failing.iter().all(|line| line.contains("HubSpot") && line.contains("AUTH_EXPIRED")), "{told}");
+    assert!(degraded.iter().any(|line| line.contains("Shopify orders")) && degraded.iter().any(|line| line.contains("Snowflake customers")));
+    let health = app.acme().text("get_system_health", json!({})).await;
+    let cause = health.lines().find(|line| line.contains("HubSpot (Marketing) is down")).unwrap_or_else(|| panic!("{health}"));
+    assert!(cause.contains("3 flows failing"), "{cause}");
+}
+
+#[tokio::test]
+async fn a_one_line_summary_for_each_flow() {
+    let app = TestApp::demo().await;
+    let told = app.acme().text("list_flows", json!({})).await;
+    let rows: Vec<(String, String, String)> = app
+        .rows(
+            "select f.name, f.flow_id, upper(case when f.state = 'active' then f.health else f.state end)
+               from flows f where f.customer_id = 'cus_acme' and $1::timestamptz is not null",
+        )
+        .await;
+    for (name, id, status) in rows {
+        let line = told.lines().find(|line| line.contains(&id)).unwrap_or_else(|| panic!("{id}\n{told}"));
+        assert!(line.starts_with(&format!("{status} {name} [{id}]")), "{line}");
+    }
+}
+
+#[tokio::test]
+async fn the_last_successful_run_of_a_flow() {
+    let app = TestApp::demo().await;
+    let arguments = json!({ "flow": "Salesforce → Snowflake accounts", "status": ["succeeded"], "limit": 1 });
+    let told = app.acme().text("list_flow_runs", arguments).await;
+    let (run, written): (String, i64) = app
+        .row(
+            "select r.run_id, r.records_written from runs r join flows f using (customer_id, flow_id)
+              where r.customer_id = 'cus_acme' and f.name = 'Salesforce → Snowflake accounts'
+                and r.status = 'succeeded' and r.finished_at <= $1
+              order by r.finished_at desc limit 1",
+        )
+        .await;
+    assert!(told.contains(&run) && told.contains(&format!("{} written", counted(written))), "{told}");
+    assert!(told.contains("started 2026-11-21 08:00 +01:00"), "{told}");
+}

@@ -1,0 +1,121 @@
+//! Debugging a failed run.
+
+use serde_json::json;
+
+use crate::support::app::{TestApp, counted, first_run};
+
+#[tokio::test]
+async fn what_went_wrong_with_hubspot_contacts_this_morning() {
+    let app = TestApp::demo().await;
+    let arguments = json!({ "flow": "HubSpot contacts", "status": ["failed"], "window": "this_morning", "limit": 3 });
+    let runs = app.acme().text("list_flow_runs", arguments).await;
+    assert!(runs.contains("AUTH_EXPIRED"), "{runs}");
+    let run = first_run(&runs);
+    let newest: (String,) = app
+        .row(
+            "select r.run_id from runs r join flows f using (customer_id, flow_id)
+              where f.customer_id = 'cus_acme' and f.name like 'HubSpot → Salesforce%' and r.status = 'failed'
+                and r.finished_at <= $1 order by r.finished_at desc limit 1",
+        )
+        .await;
+    assert_eq!(run, newest.0);
+    let errors = app.acme().text("get_run_errors", json!({ "run_id": run })).await;
+    assert!(errors.contains("AUTH") && errors.contains("invalid_grant"), "{errors}");
+    let connector = app.acme().text("list_connectors", json!({ "query": "HubSpot" })).await;
+    assert!(connector.contains("revoked") && connector.contains("since 2026-11-21 05:58 +01:00"), "{connector}");
+}
+
+/// Class, how many, a word of the message, a word of the sample.
+const ABC123: [(&str, i64, &str, &str); 5] = [
+    ("REQUIRED_FIELD", 742, "Tax Code", "#48211"),
+    ("REFERENCE", 311, "Invalid item reference", "#48377"),
+    ("RATE_LIMIT", 96, "Concurrent request limit", "#49002"),
+    ("DUPLICATE", 41, "already exists", "#47990"),
+    ("VALIDATION", 13, "Currency CHF", "#48650"),
+];
+
+#[tokio::test]
+async fn errors_of_a_run_by_type_with_a_sample_each() {
+    let app = TestApp::demo().await;
+    let arguments = json!({ "run_id": "run_abc123", "group_by": "class", "samples_per_group": 1 });
+    let told = app.acme().text("get_run_errors", arguments).await;
+    assert!(told.starts_with("run_abc123 of Shopify orders → NetSuite sales orders (failed (ERROR_THRESHOLD)): 1,203 errors"), "{told}");
+    let rows: Vec<(String, i64)> = app
+        .rows(
+            "select g.error_class, sum(c.count)::bigint from run_error_counts c join error_groups g using (customer_id, group_id)
+              where c.customer_id = 'cus_acme' and c.run_id = 'run_abc123' and $1::timestamptz is not null
+              group by 1 order by 2 desc",
+        )
+        .await;
+    assert_eq!(rows.iter().map(|(class, count)| (class.as_str(), *count)).collect::<Vec<_>>(), ABC123.map(|(class, count, ..)| (class, count)));
+    for (class, count, message, sample) in ABC123 {
+        let at = told.find(&format!(" {class} {count} (")).unwrap_or_else(|| panic!("{class}\n{told}"));
+        let part: String = told[at..].lines().take(2).collect();
+        assert!(part.contains(message) && part.contains("<<data") && part.contains(sample), "{part}");
+    }
+    assert!(!told.contains("lena@"), "payloads are redacted");
+}
+
+#[tokio::test]
+async fn top_error_classes_over_the_last_week() {
+    let app = TestApp::demo().await;
+    let arguments = json!({ "flow": "Shopify orders", "window": "7d", "limit": 5 });
+    let told = app.acme().text("get_flow_error_summary", arguments).await;
+    let rows: Vec<(String, i64, i64)> = app
+        .rows(
+            "select g.error_class, sum(c.count)::bigint, count(distinct r.run_id)
+               from runs r
+               join flows f using (customer_id, flow_id)
+               join run_error_counts c using (customer_id, run_id)
+               join error_groups g on g.customer_id = c.customer_id and g.group_id = c.group_id
+              where r.customer_id = 'cus_acme' and f.name like 'Shopify orders%'
+                and (r.finished_at >= $1 - interval '7 days' or r.finished_at is null)
+              group by 1 order by 2 desc",
+        )
+        .await;
+    let expected = [("REQUIRED_FIELD", 742), ("REFERENCE", 475), ("RATE_LIMIT", 154), ("DUPLICATE", 63), ("VALIDATION", 17)];
+    assert_eq!(rows.iter().take(5).map(|(class, count, _)| (class.as_str(), *count)).collect::<Vec<_>>(), expected);
+    assert_eq!(rows.iter().map(|(_, count, _)| count).sum::<i64>(), 1_460);
+    for (place, (class, count, runs)) in rows.iter().take(5).enumerate() {
+        let line = told.lines().find(|line| line.starts_with(&format!("{} {class} ", place + 1))).unwrap_or_else(|| panic!("{class}\n{told}"));
+        assert!(line.contains(&format!("{class} {} (", counted(*count))), "{line}");
+        assert!(*runs == 1 || line.contains(&format!("{} runs", counted(*runs))), "{line} {runs}");
+    }
+    assert!(told.contains("1,460 record errors") && told.contains("1 more class (9 errors)"), "{told}");
+}
+
+#[tokio::test]
+async fn failed_runs_of_the_last_hour_and_what_they_share() {
+    let app = TestApp::demo().await;
+    let told = app.acme().text("list_runs", json!({ "status": ["FAILED"], "window": "1h" })).await;
+    let runs: Vec<String> = app
+        .column(
+            "select run_id from runs where customer_id = 'cus_acme' and status = 'failed'
+                and finished_at >= $1 - interval '1 hour' and finished_at <= $1",
+        )
+        .await;
+    assert_eq!(runs.len(), 3, "{told}");
+    assert!(runs.iter().all(|run| told.contains(run)), "{told}");
+    assert!(told.contains("all use HubSpot (Marketing)") && told.contains("status down"), "{told}");
+    let connectors = app.acme().text("list_connectors", json!({ "query": "HubSpot" })).await;
+    assert!(connectors.contains("DOWN HubSpot (Marketing)") && connectors.contains("3 flows, all failing"), "{connectors}");
+}
+
+#[tokio::test]
+async fn full_detail_of_a_run() {
+    let app = TestApp::demo().await;
+    let told = app.acme().text("get_run", json!({ "run_id": "run_abc123" })).await;
+    for part in [
+        "run_abc123 FAILED (ERROR_THRESHOLD",
+        "queued 14:15:00, started 14:15:03, finished 14:22:47, duration 7m 44s",
+        "read 4,812 | written 3,561 | failed 1,203 | skipped 48",
+        "error rate 25.3 %",
+        "9.1 MB",
+        "attempt 1 of 3",
+        "flow version 6 → 7 at 2026-11-20 14:03 +01:00",
+        "REQUIRED_FIELD 742, REFERENCE 311, RATE_LIMIT 96, DUPLICATE 41, VALIDATION 13",
+        "2026-11-20",
+    ] {
+        assert!(told.contains(part), "{part} is not in\n{told}");
+    }
+}

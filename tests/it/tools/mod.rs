@@ -1,0 +1,8 @@
+//! What the tools answer, over HTTP, to the seeded demo workspaces under a clock that stands still.
+
+mod action;
+mod daily;
+mod debugging;
+mod health;
+mod reporting;
+mod understanding;

@@ -1,0 +1,72 @@
+//! Reporting and stand-ups.
+
+use serde_json::json;
+
+use crate::support::app::{TestApp, counted};
+
+#[tokio::test]
+async fn a_summary_for_the_standup() {
+    let app = TestApp::demo().await;
+    let health = app.acme().text("get_system_health", json!({ "window": "24h" })).await;
+    let flows = app.acme().text("list_flows", json!({ "status": ["needs_attention"] })).await;
+    for part in ["HubSpot (Marketing) is down", "Shopify (EU Store) is degraded", "Shopify orders", "Salesforce (Production) is near its quota"] {
+        assert!(health.contains(part), "{part}\n{health}");
+    }
+    assert!(flows.starts_with("5 of 12 flows"), "{flows}");
+    let runs: (i64,) = app
+        .row("select count(*) from runs where customer_id = 'cus_acme' and (finished_at >= $1 - interval '24 hours' or finished_at is null)")
+        .await;
+    assert!(health.contains(&format!(": {} (", counted(runs.0))), "{health} {}", runs.0);
+}
+
+#[tokio::test]
+async fn a_postmortem_of_yesterdays_failed_sync() {
+    let app = TestApp::demo().await;
+    let arguments = json!({ "connector": "Shopify", "status": ["failed"], "window": "yesterday" });
+    let runs = app.acme().text("list_runs", arguments).await;
+    assert!(runs.contains("run_abc123"), "{runs}");
+    let run = app.acme().text("get_run", json!({ "run_id": "run_abc123" })).await;
+    for part in [
+        "flow version 6 → 7 at 2026-11-20 14:03 +01:00",
+        "by Jonas Weber",
+        "default VAT-STD removed",
+        "flow paused at 2026-11-20 14:24 +01:00",
+        "flow resumed at 2026-11-20 15:06 +01:00",
+        "14:16:10",
+        "Last success before: 2026-11-20 14:00 +01:00",
+        "Run after: 2026-11-20 15:15 +01:00",
+        "6,911 written",
+    ] {
+        assert!(run.contains(part), "{part} is not in\n{run}");
+    }
+    let errors = app.acme().text("get_run_errors", json!({ "run_id": "run_abc123" })).await;
+    assert!(errors.contains("1,203 errors"), "{errors}");
+    let flow = app.acme().text("get_flow", json!({ "flow": "Shopify orders" })).await;
+    assert!(flow.contains("Version 8 since 2026-11-20 15:05 +01:00"), "{flow}");
+    let summary = app.acme().text("get_flow_error_summary", json!({ "flow": "Shopify orders", "window": "7d" })).await;
+    assert!(summary.contains("NEW in this window"), "{summary}");
+}
+
+#[tokio::test]
+async fn records_moved_yesterday_by_destination() {
+    let app = TestApp::demo().await;
+    let arguments = json!({ "window": "yesterday", "group_by": "destination", "limit": 0 });
+    let told = app.acme().text("list_runs", arguments).await;
+    let rows: Vec<(String, i64, i64)> = app
+        .rows(
+            "select c.name, count(*), sum(r.records_written)::bigint from runs r
+               join connectors c on c.customer_id = r.customer_id and c.connector_id = r.destination_connector_id
+              where r.customer_id = 'cus_acme' and $1::timestamptz is not null
+                and r.finished_at >= '2026-11-20T00:00:00+01:00' and r.finished_at < '2026-11-21T00:00:00+01:00'
+              group by 1",
+        )
+        .await;
+    let mut names: Vec<&str> = rows.iter().map(|(name, ..)| name.as_str()).collect();
+    names.sort_unstable();
+    assert_eq!(names, ["NetSuite (ERP)", "Orders DB (Postgres)", "Salesforce (Production)", "Snowflake (Analytics)"]);
+    for (name, runs, written) in rows {
+        let line = told.lines().find(|line| line.starts_with(&name)).unwrap_or_else(|| panic!("{name}\n{told}"));
+        assert!(line.contains(&format!("({} written,", counted(written))), "{line} {written}");
+        assert!(line.contains(&format!("| {} runs", counted(runs))), "{line} {runs}");
+    }
+}

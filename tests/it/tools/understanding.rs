@@ -1,0 +1,71 @@
+//! Understanding a flow.
+
+use serde_json::json;
+
+use crate::support::app::TestApp;
+
+#[tokio::test]
+async fn what_source_and_destination_a_flow_uses() {
+    let app = TestApp::demo().await;
+    let told = app.acme().text("get_flow", json!({ "flow": "NetSuite invoices" })).await;
+    assert!(told.starts_with("NetSuite → Snowflake invoices reads NetSuite (ERP)/invoice and writes Snowflake (Analytics)/ANALYTICS.FINANCE.INVOICES"), "{told}");
+    let row: (String, String) = app
+        .row(
+            "select s.name, d.name from flows f
+               join connectors s on s.customer_id = f.customer_id and s.connector_id = f.source_connector_id
+               join connectors d on d.customer_id = f.customer_id and d.connector_id = f.destination_connector_id
+              where f.customer_id = 'cus_acme' and f.name = 'NetSuite → Snowflake invoices' and $1::timestamptz is not null",
+        )
+        .await;
+    assert_eq!(row, ("NetSuite (ERP)".to_owned(), "Snowflake (Analytics)".to_owned()));
+    assert!(told.contains("daily at 02:00 Europe/Berlin"), "{told}");
+}
+
+#[tokio::test]
+async fn the_field_mappings_of_a_flow() {
+    let app = TestApp::demo().await;
+    let told = app.acme().text("get_flow_mappings", json!({ "flow": "HubSpot → Salesforce contacts" })).await;
+    let fields: Vec<String> = app
+        .column(
+            "select m ->> 'destination_field' from flows f
+               join flow_versions v on v.customer_id = f.customer_id and v.flow_id = f.flow_id and v.version = f.current_version
+              cross join jsonb_array_elements(v.definition -> 'streams') s
+              cross join jsonb_array_elements(s -> 'mappings') m
+              where f.customer_id = 'cus_acme' and f.name like 'HubSpot → Salesforce%' and $1::timestamptz is not null",
+        )
+        .await;
+    assert_eq!(fields.len(), 14);
+    for field in fields {
+        assert!(told.lines().any(|line| line.contains(&format!("→ {field}"))), "{field}\n{told}");
+    }
+    assert!(told.starts_with("HubSpot → Salesforce contacts v12: 14 mappings"), "{told}");
+    assert!(told.contains("constant \"HubSpot\" → LeadSource"), "{told}");
+}
+
+#[tokio::test]
+async fn fields_with_filters_or_validations() {
+    let app = TestApp::demo().await;
+    let told = app.acme().text("get_flow_mappings", json!({ "flow": "orders", "only": "filtered_or_validated" })).await;
+    let line = |field: &str| {
+        told.lines().find(|line| line.contains(&format!("→ {field} "))).unwrap_or_else(|| panic!("{field}\n{told}"))
+    };
+    assert!(line("currency").contains("validate enum"), "{told}");
+    assert!(line("email").contains("validate format"), "{told}");
+    assert!(line("taxcode").contains("required") && line("taxcode").contains("default \"VAT-STD\""), "{told}");
+    assert!(line("shipdate").contains("filter: write only if"), "{told}");
+    assert!(told.contains("Record filter: ") && told.contains("financial_status") && told.contains("partially_refunded"), "{told}");
+    assert!(!told.contains("→ shipcountry"), "a plain copy is left out\n{told}");
+}
+
+#[tokio::test]
+async fn whether_any_flow_writes_to_a_table() {
+    let app = TestApp::demo().await;
+    let arguments = json!({ "connector": "snowflake", "destination_object": "customers" });
+    let told = app.acme().text("list_flows", arguments).await;
+    assert!(told.starts_with("1 of 12 flows"), "{told}");
+    assert!(told.contains("Shopify → Snowflake customers") && !told.contains("HubSpot companies"), "{told}");
+    let mappings = app.acme().text("get_flow_mappings", json!({ "flow": "Shopify → Snowflake customers" })).await;
+    assert!(mappings.contains("ANALYTICS.PUBLIC.CUSTOMERS"), "{mappings}");
+    let none = app.acme().text("list_flows", json!({ "destination_object": "nothing_here" })).await;
+    assert!(none.starts_with("0 of 12 flows in Acme Retail (Europe/Berlin) write to nothing_here"), "{none}");
+}
