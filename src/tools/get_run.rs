@@ -223,8 +223,11 @@ fn told(cx: &ToolCx<'_>, detail: &RunDetail) -> Answer<Output> {
     }
     if !view.timeline.is_empty() {
         page.line("Timeline:");
-        for event in &view.timeline {
-            page.line(format!("  {} {}", text::clock_time(event.at, run.queued_at, zone), event.message));
+        for (place, event) in view.timeline.iter().enumerate() {
+            let row = format!("  {} {}", text::clock_time(event.at, run.queued_at, zone), event.message);
+            if !page.row(&row, place) {
+                break;
+            }
         }
     }
     let mut notices = Vec::new();
