@@ -101,7 +101,7 @@ impl Executor {
             if now - last > self.settings.no_progress {
                 let message =
                     format!("no record moved for {} minutes", self.settings.no_progress.num_minutes());
-                return Outcome::End(Ending::Lost { reason: ReasonCode::Timeout, message });
+                return Outcome::End(timed_out(&message));
             }
             match self.store.heartbeat(lease, self.settings.lease).await {
                 Ok(true) => return Outcome::End(Ending::Cancelled),
@@ -117,10 +117,13 @@ impl Executor {
 /// The end of a run that takes longer than its flow allows.
 fn too_late(run: &ClaimedRun, now: DateTime<Utc>) -> Option<Ending> {
     let most = TimeDelta::seconds(i64::from(run.timeout_s));
-    (now - run.started_at > most).then(|| Ending::Lost {
-        reason: ReasonCode::Timeout,
-        message: format!("it took longer than the {} s that its flow allows", run.timeout_s),
-    })
+    (now - run.started_at > most)
+        .then(|| timed_out(&format!("it took longer than the {} s that its flow allows", run.timeout_s)))
+}
+
+fn timed_out(message: &str) -> Ending {
+    let failure = Failure::new(ErrorClass::Unavailable, "TIMEOUT", Stage::Platform, message);
+    Ending::Failed { reason: ReasonCode::Timeout, failure }
 }
 
 /// One execution.
@@ -307,7 +310,7 @@ impl StreamWork<'_> {
                     rate * 100.0,
                     most * 100.0
                 );
-                Err(Outcome::End(Ending::Lost { reason: ReasonCode::ErrorThreshold, message }))
+                Err(Outcome::End(Ending::TooManyRejected { message }))
             }
             _ => Ok(()),
         }
@@ -487,7 +490,10 @@ mod tests {
         }
     }
 
-    fn sorted_out(mut repeats: Repeats, pages: &[&[Value]]) -> Vec<(Vec<usize>, i64, Vec<(usize, String)>)> {
+    /// Of each page: what is written, how many are skipped, what is rejected with which code.
+    type SortedOut = (Vec<usize>, i64, Vec<(usize, String)>);
+
+    fn sorted_out(mut repeats: Repeats, pages: &[&[Value]]) -> Vec<SortedOut> {
         let sort = |records: &&[Value]| {
             let mut page = page(records);
             repeats.sort_out(&mut page, &["id".to_owned()]);

@@ -121,13 +121,10 @@ impl JsonFile {
     fn element(&mut self) -> Result<Option<Option<Vec<u8>>>, Failure> {
         let open =
             || fatal("ARRAY_NOT_CLOSED", "the array does not end with `]`; what was read before it stays");
-        match self.blank(b",")?.ok_or_else(open)? {
-            b']' => {
-                self.take(1);
-                self.ended = true;
-                return Ok(None);
-            }
-            _ => {}
+        if self.blank(b",")?.ok_or_else(open)? == b']' {
+            self.take(1);
+            self.ended = true;
+            return Ok(None);
         }
         let mut text = Vec::new();
         let (mut depth, mut quoted, mut escaped, mut large) = (0_u32, false, false, false);
