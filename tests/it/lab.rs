@@ -39,7 +39,8 @@ impl Lab {
         postgres.ensure_role(ROLE).await.unwrap();
         postgres.ensure_database(ROLE, ROLE).await.unwrap();
         let addresses = postgres.addresses();
-        let (owner, tables) = (addresses.owner_options(embedded::DATABASE), addresses.role_options(ROLE, ROLE));
+        let (owner, tables) =
+            (addresses.owner_options(embedded::DATABASE), addresses.role_options(ROLE, ROLE));
         migrate(&owner, embedded::SERVER, None).await.unwrap();
 
         let clock = Clock::fixed("2026-11-21T08:07:00Z".parse().unwrap());
@@ -95,7 +96,8 @@ impl Lab {
                                  where n.label = '{alias}' order by r.queued_at desc, r.run_id desc limit 1)
               group by 1"
         );
-        let rows: Vec<(String, i64)> = sqlx::query_as(AssertSqlSafe(query)).fetch_all(&mut self.owner).await.unwrap();
+        let rows: Vec<(String, i64)> =
+            sqlx::query_as(AssertSqlSafe(query)).fetch_all(&mut self.owner).await.unwrap();
         rows.into_iter().collect()
     }
 
@@ -189,10 +191,20 @@ async fn lab_moves_its_files_into_tables_and_says_what_it_rejected() {
             *entry = (entry.0 + 1, entry.1 + (total * 100.0).round() as i64);
         }
     }
-    let written: Vec<(i64, i64, i64)> =
-        lab.table("select customer_id::bigint, orders::bigint, round(spent * 100)::bigint from public.order_totals").await;
-    assert_eq!(written.into_iter().map(|(customer, orders, cents)| (customer, (orders, cents))).collect::<BTreeMap<_, _>>(), totals);
-    let given_back = orders.values().filter(|(_, status, _)| status == "refunded" || status == "cancelled").count();
+    let written: Vec<(i64, i64, i64)> = lab
+        .table(
+            "select customer_id::bigint, orders::bigint, round(spent * 100)::bigint from public.order_totals",
+        )
+        .await;
+    assert_eq!(
+        written
+            .into_iter()
+            .map(|(customer, orders, cents)| (customer, (orders, cents)))
+            .collect::<BTreeMap<_, _>>(),
+        totals
+    );
+    let given_back =
+        orders.values().filter(|(_, status, _)| status == "refunded" || status == "cancelled").count();
     let ledger = lab.last_run("Lab ledger").await;
     assert_eq!(ledger, format!("succeeded {} {given_back} 0 {}", orders.len(), orders.len() - given_back));
 
