@@ -18,7 +18,10 @@ pub(super) async fn tick(store: &Store, connectors: &Connectors) -> Result<usize
     // Time enough for the check and for writing what it saw.
     let leases = store.claim_checks(AT_ONCE, TimeDelta::seconds(30)).await?;
     let count = leases.len();
-    let checks = leases.into_iter().map(|lease| check(store, connectors, lease));
+    let mut checks = Vec::with_capacity(count);
+    for lease in leases {
+        checks.push(check(store, connectors, lease));
+    }
     for checked in futures_util::future::join_all(checks).await {
         match checked {
             Ok(()) | Err(StoreError::LeaseLost) => {}

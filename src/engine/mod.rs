@@ -17,6 +17,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::TimeDelta;
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
 use tokio_util::sync::CancellationToken;
 
 use crate::store::retention::Retention;
@@ -85,11 +87,11 @@ impl Engine {
 
     /// Everything, until `stop`; returns once runs under way were given back.
     pub async fn run(&self, stop: CancellationToken) {
-        let schedule = every(self.settings.poll, &stop, "schedules", async || self.schedule_tick().await);
-        let check = every(self.settings.poll, &stop, "checks", async || self.check_tick().await);
-        let reap = every(Duration::from_secs(5), &stop, "leases", async || self.reap_tick().await);
-        let watch = every(Duration::from_secs(10), &stop, "health", async || self.watch_tick().await);
-        let purge = every(Duration::from_secs(3_600), &stop, "retention", async || self.purge_tick().await);
+        let schedule = self.every(self.settings.poll, &stop, "schedules", |engine| engine.schedule_tick().boxed());
+        let check = self.every(self.settings.poll, &stop, "checks", |engine| engine.check_tick().boxed());
+        let reap = self.every(Duration::from_secs(5), &stop, "leases", |engine| engine.reap_tick().boxed());
+        let watch = self.every(Duration::from_secs(10), &stop, "health", |engine| engine.watch_tick().boxed());
+        let purge = self.every(Duration::from_secs(3_600), &stop, "retention", |engine| engine.purge_tick().boxed());
         tokio::join!(self.worker.run(stop.clone()), schedule, check, reap, watch, purge);
     }
 
@@ -148,25 +150,25 @@ impl Engine {
         }
         Ok(batches)
     }
-}
 
-/// Calls `tick` until `stop`, resting for `pause` after each time.
-async fn every<T>(pause: Duration, stop: &CancellationToken, what: &str, tick: T)
-where
-    T: AsyncFn() -> Result<usize, StoreError>,
-{
-    while !stop.is_cancelled() {
-        tokio::select! {
-            done = tick() => {
-                if let Err(error) = done {
-                    tracing::warn!(%error, "{what} could not be looked after");
+    /// Calls `tick` until `stop`, resting for `pause` after each time.
+    async fn every(&self, pause: Duration, stop: &CancellationToken, what: &str, tick: Tick) {
+        while !stop.is_cancelled() {
+            tokio::select! {
+                done = tick(self) => {
+                    if let Err(error) = done {
+                        tracing::warn!(%error, "{what} could not be looked after");
+                    }
                 }
+                () = stop.cancelled() => return,
             }
-            () = stop.cancelled() => return,
-        }
-        tokio::select! {
-            () = stop.cancelled() => {}
-            () = tokio::time::sleep(pause) => {}
+            tokio::select! {
+                () = stop.cancelled() => {}
+                () = tokio::time::sleep(pause) => {}
+            }
         }
     }
 }
+
+/// Something that is done again and again.
+type Tick = for<'a> fn(&'a Engine) -> BoxFuture<'a, Result<usize, StoreError>>;

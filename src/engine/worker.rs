@@ -37,7 +37,11 @@ impl Worker {
     pub async fn tick(&self, stop: &CancellationToken) -> Result<usize, StoreError> {
         let leases = self.claim(self.executor.settings.workers).await?;
         let count = leases.len();
-        futures_util::future::join_all(leases.into_iter().map(|lease| self.execute(lease, stop))).await;
+        let mut runs = Vec::with_capacity(count);
+        for lease in leases {
+            runs.push(self.execute(lease, stop));
+        }
+        futures_util::future::join_all(runs).await;
         Ok(count)
     }
 
@@ -116,7 +120,9 @@ impl Worker {
         match done {
             Ok(()) => {}
             Err(StoreError::LeaseLost) => tracing::warn!(%run, "another worker took the run over"),
-            Err(error) => tracing::error!(%run, %error, "a run could not be given back; it goes on once its lease ran out"),
+            Err(error) => {
+                tracing::error!(%run, %error, "a run could not be given back; it goes on once its lease ran out")
+            }
         }
         self.executor.wakes.run_changed();
     }

@@ -19,6 +19,7 @@ mod flow_state;
 pub mod flows;
 mod history;
 mod migrate;
+pub mod operator;
 pub mod past;
 pub mod queue;
 pub mod queue_view;

@@ -215,6 +215,11 @@ pub struct Told {
 }
 
 impl Agent<'_> {
+    /// The token it holds.
+    pub fn token(&self) -> String {
+        self.token.clone()
+    }
+
     /// A request with a body, as a client of the newest legacy revision sends it.
     pub fn request(&self, body: impl Into<Body>) -> Request<Body> {
         Request::builder()

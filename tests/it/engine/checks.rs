@@ -1,0 +1,107 @@
+//! Connectors are looked at, and what is seen reaches their flows.
+
+use apixx_mcp::domain::connector::ConnectorKind;
+use chrono::TimeDelta;
+use serde_json::{Value, json};
+
+use super::{Lab, Policy, streams};
+
+/// Rewrites what a scripted connector does.
+async fn script(lab: &Lab, connector: &str, sim: Value) {
+    let config = json!({ "sim": sim });
+    lab.ask::<bool>(&format!(
+        "with changed as (update connectors set config = '{config}' where connector_id = '{connector}' returning 1)
+         select exists (select 1 from changed)"
+    ))
+    .await;
+}
+
+/// Status, failures in a row, and the first reason's code with its beginning.
+async fn state(lab: &Lab, connector: &str) -> String {
+    lab.ask(&format!(
+        "select concat_ws(' ', status, consecutive_failures, status_reasons -> 0 ->> 'code',
+                to_char((status_reasons -> 0 ->> 'since')::timestamptz, 'HH24:MI:SS'))
+           from connectors where connector_id = '{connector}'"
+    ))
+    .await
+}
+
+async fn health(lab: &Lab) -> String {
+    lab.ask("select concat_ws(' ', health, health_reasons -> 0 ->> 'code') from flows").await
+}
+
+#[tokio::test]
+async fn a_connector_goes_down_after_three_failures_and_comes_back() {
+    let lab = Lab::start().await;
+    let shop = lab.connector(ConnectorKind::Sim, json!({"sim": {}})).await;
+    let store = lab.connector(ConnectorKind::Sim, json!({"sim": {}})).await;
+    lab.flow(&shop, &store, streams("a", "b", json!({})), Policy::default()).await;
+    let shop = shop.0.as_str();
+    assert_eq!(state(&lab, shop).await, "unknown 0 NEVER_POLLED");
+    let other = lab.other_engine("worker-2").await;
+    let (first, second) = tokio::join!(lab.engine.check_tick(), other.check_tick());
+    assert_eq!(first.unwrap() + second.unwrap(), 2, "each is checked by one");
+    assert_eq!(state(&lab, shop).await, "healthy 0");
+    assert_eq!(lab.engine.check_tick().await.unwrap(), 0, "they are not due");
+
+    script(&lab, shop, json!({"down": "connection refused"})).await;
+    lab.clock.advance(TimeDelta::seconds(331));
+    lab.engine.check_tick().await.unwrap();
+    assert_eq!(state(&lab, shop).await, "degraded 1 POLL_FAILED 08:12:31");
+    assert_eq!(health(&lab).await, "degraded CONNECTOR_DEGRADED");
+    lab.clock.advance(TimeDelta::seconds(34));
+    lab.engine.check_tick().await.unwrap();
+    assert_eq!(state(&lab, shop).await, "degraded 2 POLL_FAILED 08:12:31", "a reason keeps its beginning");
+    lab.clock.advance(TimeDelta::seconds(67));
+    lab.engine.check_tick().await.unwrap();
+    assert_eq!(state(&lab, shop).await, "down 3 UNREACHABLE 08:14:12");
+    assert_eq!(health(&lab).await, "failing CONNECTOR_DOWN");
+    let said: String = lab.ask("select health_reasons -> 0 ->> 'message' from flows").await;
+    assert!(said.ends_with("is down: 3 checks in a row failed: <<data connection refused data>>"), "{said}");
+
+    script(&lab, shop, json!({})).await;
+    lab.clock.advance(TimeDelta::seconds(133));
+    lab.engine.check_tick().await.unwrap();
+    assert_eq!(state(&lab, shop).await, "healthy 0");
+    assert_eq!(health(&lab).await, "pending NEVER_RAN");
+}
+
+#[tokio::test]
+async fn authorization_and_quotas_are_seen() {
+    let lab = Lab::start().await;
+    let hubspot =
+        json!({"sim": {"auth_status": "revoked", "auth_error": "invalid_grant: refresh token is invalid"}});
+    let hubspot = lab.connector(ConnectorKind::Sim, hubspot).await.0;
+    let shopify = json!({"sim": {"auth_status": "valid", "quotas": [
+        {"name": "graphql_cost", "unit": "points", "used": 1840, "limit": 2000, "throttled_1h": 14}]}});
+    let shopify = lab.connector(ConnectorKind::Sim, shopify).await.0;
+    lab.engine.check_tick().await.unwrap();
+    assert_eq!(state(&lab, hubspot.as_str()).await, "down 0 AUTH_REVOKED 08:07:00");
+    let said: String = lab
+        .ask("select status_reasons -> 0 ->> 'message' from connectors where auth_status = 'revoked'")
+        .await;
+    assert_eq!(said, "authorization revoked (<<data invalid_grant: refresh token is invalid data>>)");
+    assert_eq!(state(&lab, shopify.as_str()).await, "degraded 0 QUOTA_HIGH 08:07:00");
+    assert_eq!(
+        lab.ask::<String>(
+            "select status_reasons -> 1 ->> 'code' from connectors where auth_status = 'valid'"
+        )
+        .await,
+        "THROTTLED"
+    );
+    assert_eq!(
+        lab.ask::<String>("select concat_ws(' ', name, used, quota_limit, unit) from connector_quotas").await,
+        "graphql_cost 1840 2000 points"
+    );
+}
+
+#[tokio::test]
+async fn a_wrong_configuration_is_said() {
+    let lab = Lab::start().await;
+    lab.connector(ConnectorKind::Files, json!({"root": "elsewhere"})).await;
+    lab.engine.check_tick().await.unwrap();
+    assert_eq!(
+        lab.ask::<String>("select last_check_error from connectors").await,
+        "the operator named no directory 'elsewhere'; there are: mine"
+    );
+}

@@ -1,0 +1,228 @@
+//! Files, well-formed and hostile.
+
+use std::os::unix::fs::symlink;
+
+use apixx_mcp::domain::connector::ConnectorKind;
+use apixx_mcp::domain::ids::RunId;
+use serde_json::{Value, json};
+
+use super::{Lab, Policy, streams};
+
+/// Runs one stream from a file to a file, and says how it went.
+async fn copy(lab: &Lab, from: &str, to: &str, more: Value) -> RunId {
+    let files = lab.connector(ConnectorKind::Files, json!({"root": "mine"})).await;
+    let flow = lab
+        .flow(&files, &files, streams(from, to, more), Policy { max_error_rate: 1.0, ..Policy::default() })
+        .await;
+    let run = lab.queue(&flow).await;
+    lab.work().await;
+    run
+}
+
+fn lines(lab: &Lab, name: &str) -> Vec<Value> {
+    let text = std::fs::read_to_string(lab.files.path().join(name)).unwrap();
+    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+async fn codes(lab: &Lab, run: &RunId) -> Vec<String> {
+    lab.ask(&format!(
+        "select coalesce(array_agg(e.code || ':' || c.count order by e.code), '{{}}') from run_error_counts c
+           join error_groups e using (customer_id, group_id) where c.run_id = '{run}'"
+    ))
+    .await
+}
+
+#[tokio::test]
+async fn every_form_is_read_and_a_second_run_changes_nothing() {
+    let lab = Lab::start().await;
+    lab.write("a.csv", "\u{feff}id,name,note\r\n1,Ana,\"two\nlines\"\r\n2,\"say \"\"hi\"\"\",\r\n");
+    lab.write("a.jsonl", "{\"id\":1,\"name\":\"Ana\",\"note\":\"two\\nlines\"}\n\n{\"id\":2,\"name\":\"say \\\"hi\\\"\",\"note\":null}");
+    lab.write("a.json", " [ {\"id\":1,\"name\":\"Ana\",\"note\":\"two\\nlines\"} ,\n{\"id\":2,\"name\":\"say \\\"hi\\\"\",\"note\":null}]");
+    for (from, one) in [("a.csv", json!("1")), ("a.jsonl", json!(1)), ("a.json", json!(1))] {
+        let to = format!("{from}.out.jsonl");
+        let first = copy(&lab, from, &to, json!({})).await;
+        assert_eq!(lab.outcome(&first).await, "succeeded: 2 2 0 0", "{from}");
+        let written = lines(&lab, &to);
+        assert_eq!(written[0], json!({"id": one, "name": "Ana", "note": "two\nlines"}), "{from}");
+        assert_eq!(
+            (&written[1]["name"], &written[1]["note"]),
+            (&json!("say \"hi\""), &Value::Null),
+            "{from}"
+        );
+        let second = copy(&lab, from, &to, json!({})).await;
+        assert_eq!(lab.outcome(&second).await, "succeeded: 2 0 0 2", "{from}");
+        let said: String = lab
+            .ask(&format!(
+                "select message from run_events where run_id = '{second}' order by seq desc limit 1"
+            ))
+            .await;
+        assert!(said.contains("nothing changed"), "{said}");
+    }
+}
+
+#[tokio::test]
+async fn broken_lines_are_errors_and_not_the_end() {
+    let lab = Lab::start().await;
+    let mut hostile = b"id,name\n1,a\n2\n3,c,d\n4,\xff\xfe\n5,nul\0\n6,\"never closed\n7,g\n10,".to_vec();
+    hostile.extend(std::iter::repeat_n(b'x', 2 << 20));
+    hostile.extend_from_slice(b"\n11,k\n12,\"open\n13,m\n");
+    lab.write("bad.csv", hostile);
+    let run = copy(&lab, "bad.csv", "out.jsonl", json!({})).await;
+    let ids: Vec<Value> = lines(&lab, "out.jsonl").into_iter().map(|line| line["id"].clone()).collect();
+    assert_eq!(ids, ["1", "7", "11", "13"]);
+    assert_eq!(
+        codes(&lab, &run).await,
+        [
+            "INVALID_CHARACTER:1",
+            "INVALID_UTF8:1",
+            "QUOTE_NOT_CLOSED:1",
+            "RECORD_TOO_LARGE:2",
+            "WRONG_FIELD_COUNT:2"
+        ]
+    );
+    let (read, sum): (i64, i64) = (
+        lab.ask("select records_read from runs").await,
+        lab.ask("select records_written + records_failed + records_skipped from runs").await,
+    );
+    assert_eq!(read, sum);
+}
+
+#[tokio::test]
+async fn an_open_quote_swallows_one_line_only() {
+    let lab = Lab::start().await;
+    lab.write("open.csv", "id,name\n1,a\n2,\"b\n3,c\n4,d\n");
+    let run = copy(&lab, "open.csv", "out.jsonl", json!({})).await;
+    assert_eq!(lab.outcome(&run).await, "partial: 4 3 1 0");
+    assert_eq!(codes(&lab, &run).await, ["QUOTE_NOT_CLOSED:1"]);
+}
+
+#[tokio::test]
+async fn broken_json_is_an_error_of_its_record() {
+    let lab = Lab::start().await;
+    let long = format!("{{\"id\":9,\"x\":\"{}\"}}", "y".repeat(2 << 20));
+    let deep = format!("{{\"id\":8,\"x\":{}1{}}}", "[".repeat(5_000), "]".repeat(5_000));
+    let broken = ["{\"id\":1}", "{\"id\":2,}", "[1]", "null", &long, &deep, "{\"id\":3,\"s\":\"\\u0000\"}"];
+    lab.write("bad.jsonl", broken.join("\n"));
+    lab.write("bad.json", format!("[{}]", broken.join(",")));
+    for from in ["bad.jsonl", "bad.json"] {
+        let run = copy(&lab, from, &format!("{from}.out.jsonl"), json!({})).await;
+        assert_eq!(
+            codes(&lab, &run).await,
+            ["INVALID_JSON:2", "NOT_AN_OBJECT:2", "RECORD_TOO_LARGE:1"],
+            "{from}"
+        );
+        assert_eq!(lab.outcome(&run).await, "partial: 7 2 5 0", "{from}");
+    }
+    lab.write("open.json", "[{\"id\":1},{\"id\":2}");
+    let open = copy(&lab, "open.json", "open.out.jsonl", json!({})).await;
+    assert_eq!(codes(&lab, &open).await, ["ARRAY_NOT_CLOSED:1"]);
+    lab.write("object.json", "{\"id\":1}");
+    let object = copy(&lab, "object.json", "object.out.jsonl", json!({})).await;
+    assert_eq!(codes(&lab, &object).await, ["NOT_AN_ARRAY:1"]);
+}
+
+#[tokio::test]
+async fn a_header_must_name_its_columns() {
+    let lab = Lab::start().await;
+    let columns = (0..10_000).map(|n| format!("c{n}")).collect::<Vec<_>>().join(",");
+    for (content, expected) in [
+        (String::new(), "the file is empty"),
+        (columns, "names 10000 columns; 2000 are allowed"),
+        ("id,id\n1,2\n".to_owned(), "names 'id' twice"),
+        (format!("\"{}", "x".repeat(3 << 20)), "does not name columns"),
+    ] {
+        lab.write("h.csv", content);
+        let run = copy(&lab, "h.csv", "h.jsonl", json!({})).await;
+        let said: String = lab
+            .ask(&format!("select reason_code || ' ' || reason_message from runs where run_id = '{run}'"))
+            .await;
+        assert!(said.starts_with("CONFIG_INVALID") && said.contains(expected), "{said}");
+    }
+}
+
+#[tokio::test]
+async fn nothing_outside_of_the_directory_is_touched() {
+    let lab = Lab::start().await;
+    let outside = tempfile::tempdir().unwrap();
+    std::fs::write(outside.path().join("secret.csv"), "id\n1\n").unwrap();
+    symlink(outside.path().join("secret.csv"), lab.files.path().join("link.csv")).unwrap();
+    symlink(outside.path(), lab.files.path().join("dir")).unwrap();
+    symlink(outside.path().join("new.jsonl"), lab.files.path().join("link.jsonl")).unwrap();
+    nix::unistd::mkfifo(&lab.files.path().join("pipe.csv"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+    std::fs::create_dir(lab.files.path().join("folder.csv")).unwrap();
+    lab.write("good.csv", "id\n1\n");
+    let secret = outside.path().join("secret.csv").display().to_string();
+    for (from, to) in [
+        (secret.as_str(), "o.jsonl"),
+        ("../secret.csv", "o.jsonl"),
+        ("a/../../secret.csv", "o.jsonl"),
+        ("link.csv", "o.jsonl"),
+        ("dir/secret.csv", "o.jsonl"),
+        ("pipe.csv", "o.jsonl"),
+        ("folder.csv", "o.jsonl"),
+        ("missing.csv", "o.jsonl"),
+        ("a\u{0}.csv", "o.jsonl"),
+        ("good.csv", "../o.jsonl"),
+        ("good.csv", "dir/o.jsonl"),
+        ("good.csv", "link.jsonl"),
+        ("good.csv", "nowhere/o.jsonl"),
+        ("good.csv", "o.csv"),
+    ] {
+        // The database cannot even hold a NUL.
+        if from.contains('\0') {
+            continue;
+        }
+        let run = copy(&lab, from, to, json!({})).await;
+        let outcome = lab.outcome(&run).await;
+        assert_eq!(outcome, "failed CONFIG_INVALID: 0 0 0 0", "{from} -> {to}");
+        let said: String = lab.ask(&format!("select reason_message from runs where run_id = '{run}'")).await;
+        assert!(!said.contains(&outside.path().display().to_string()) || from == secret, "{said}");
+    }
+    let left: Vec<_> = std::fs::read_dir(outside.path()).unwrap().collect();
+    assert_eq!(left.len(), 1, "nothing was written there");
+}
+
+#[tokio::test]
+async fn an_incremental_stream_reads_on_from_its_cursor() {
+    let lab = Lab::start().await;
+    let more = json!({"sync_mode": "incremental", "cursor_field": "at"});
+    lab.write("feed.csv", "id,at\n1,2026-11-01\n2,2026-11-03\n3,2026-11-02\n");
+    let files = lab.connector(ConnectorKind::Files, json!({"root": "mine"})).await;
+    let flow = lab.flow(&files, &files, streams("feed.csv", "feed.jsonl", more), Policy::default()).await;
+    let first = lab.queue(&flow).await;
+    lab.work().await;
+    assert_eq!(lab.outcome(&first).await, "succeeded: 3 3 0 0");
+    lab.write(
+        "feed.csv",
+        "id,at\n1,2026-11-01\n2,2026-11-03\n3,2026-11-02\n4,2026-11-03\n5,2026-11-04\n5,2026-11-05\n",
+    );
+    let second = lab.queue(&flow).await;
+    lab.work().await;
+    // 2 once more (its cursor is the saved one), 4 new, 5 twice of which the last counts.
+    assert_eq!(lab.outcome(&second).await, "succeeded: 4 2 0 2");
+    assert_eq!(lines(&lab, "feed.jsonl").last().unwrap(), &json!({"id": "5", "at": "2026-11-05"}));
+    assert_eq!(lab.ask::<String>("select cursor #>> '{}' from flow_cursors").await, "2026-11-05");
+}
+
+#[tokio::test]
+async fn a_page_boundary_changes_nothing() {
+    let lab = Lab::start().await;
+    let mut csv = "id,name\n".to_owned();
+    for n in 0..1_234 {
+        csv.push_str(&format!("{n},\"name\n{n}\"\n"));
+    }
+    lab.write("many.csv", csv);
+    let run = copy(
+        &lab,
+        "many.csv",
+        "many.jsonl",
+        json!({"mappings": [
+        {"destination_field": "id", "source_path": "$.id", "destination_type": "integer", "is_key": true},
+        {"destination_field": "name", "source_path": "$.name", "transform": "value.replace('\\n', ' ')"}
+    ], "record_filter": "int(record.id) % 2 == 0"}),
+    )
+    .await;
+    assert_eq!(lab.outcome(&run).await, "succeeded: 1234 617 0 617");
+    assert_eq!(lines(&lab, "many.jsonl")[616], json!({"id": 1232, "name": "name 1232"}));
+    assert_eq!(lab.ask::<i64>("select (checkpoint ->> 'batch')::bigint from runs").await, 14);
+}

@@ -1,0 +1,351 @@
+//! PostgreSQL connectors, against a database of their own.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use apixx_mcp::domain::connector::ConnectorKind;
+use serde_json::{Value, json};
+use sqlx::postgres::PgConnectOptions;
+use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Executor, PgConnection};
+
+use super::{Lab, Policy, streams};
+use crate::support::database::{FLOWS, TestDatabase};
+
+/// A database that a flow may use, as a role that owns nothing else; dropped by the next start of the tests.
+async fn target() -> PgConnectOptions {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let name = format!("test_{}_{}_lab", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+    let database = TestDatabase::create().await;
+    let mut owner = database.owner.connect().await.unwrap();
+    // Who makes a database for another role must belong to it; two tests may grant that at once.
+    owner
+        .execute(AssertSqlSafe(format!(
+            "do $$ begin perform pg_advisory_xact_lock(4711); grant {FLOWS} to current_user; end $$"
+        )))
+        .await
+        .unwrap();
+    owner.execute(AssertSqlSafe(format!("create database {name} owner {FLOWS}"))).await.unwrap();
+    owner.close().await.unwrap();
+    database.owner.clone().username(FLOWS).database(&name)
+}
+
+struct Bench {
+    lab: Lab,
+    target: PgConnectOptions,
+}
+
+impl Bench {
+    async fn start() -> Self {
+        let target = target().await;
+        let lab = Lab::start_with(BTreeMap::from([("lab".to_owned(), target.clone())])).await;
+        Self { lab, target }
+    }
+
+    async fn conn(&self) -> PgConnection {
+        self.target.connect().await.unwrap()
+    }
+
+    async fn run_sql(&self, text: &str) {
+        self.conn().await.execute(AssertSqlSafe(text.to_owned())).await.unwrap();
+    }
+
+    async fn ask<T>(&self, text: &str) -> T
+    where
+        T: Send + Unpin + for<'r> sqlx::Decode<'r, sqlx::Postgres> + sqlx::Type<sqlx::Postgres>,
+    {
+        sqlx::query_scalar(AssertSqlSafe(text.to_owned())).fetch_one(&mut self.conn().await).await.unwrap()
+    }
+
+    /// Runs one stream and returns its outcome and its errors by code.
+    async fn sync(&self, from: ConnectorKind, to: ConnectorKind, streams: Value) -> (String, Vec<String>) {
+        let config = |kind| match kind {
+            ConnectorKind::Postgres => json!({"dsn": "lab", "create_tables": true}),
+            ConnectorKind::Files => json!({"root": "mine"}),
+            ConnectorKind::Sim => json!({"sim": {}}),
+        };
+        let source = self.lab.connector(from, config(from)).await;
+        let destination = self.lab.connector(to, config(to)).await;
+        let policy = Policy { max_error_rate: 1.0, ..Policy::default() };
+        let flow = self.lab.flow(&source, &destination, streams, policy).await;
+        self.again(&flow).await
+    }
+
+    async fn again(&self, flow: &apixx_mcp::domain::ids::FlowId) -> (String, Vec<String>) {
+        let run = self.lab.queue(flow).await;
+        self.lab.work().await;
+        let codes = self
+            .lab
+            .ask(&format!(
+                "select coalesce(array_agg(concat_ws(':', e.error_class, e.code, e.field, c.count) order by e.code), '{{}}')
+                   from run_error_counts c join error_groups e using (customer_id, group_id) where c.run_id = '{run}'"
+            ))
+            .await;
+        (self.lab.outcome(&run).await, codes)
+    }
+}
+
+use ConnectorKind::{Files, Postgres};
+
+#[tokio::test]
+async fn a_file_becomes_a_table_and_a_second_run_changes_nothing() {
+    let bench = Bench::start().await;
+    bench
+        .lab
+        .write("people.csv", "id,email,age\n1,ana@example.com,40\n2,ben@example.com,\n3,nonsense,7\n4,,x\n");
+    let stream = streams(
+        "people.csv",
+        "public.people",
+        json!({"mappings": [
+            {"destination_field": "id", "source_path": "id", "destination_type": "integer", "is_key": true},
+            {"destination_field": "email", "source_path": "$.email", "validate": {"format": "email"}},
+            {"destination_field": "age", "source_path": "$.age", "destination_type": "integer"}
+        ]}),
+    );
+    let (outcome, codes) = bench.sync(Files, Postgres, stream.clone()).await;
+    assert_eq!(outcome, "partial: 4 2 2 0");
+    assert_eq!(codes, ["VALIDATION:INVALID_EMAIL:email:1", "TYPE:INVALID_INTEGER:age:1"]);
+    let rows: String = bench.ask("select string_agg(concat_ws(' ', id, email, coalesce(age::text, '-')), ', ' order by id) from people").await;
+    assert_eq!(rows, "1 ana@example.com 40, 2 ben@example.com -");
+    let types: String = bench.ask("select string_agg(data_type, ' ' order by ordinal_position) from information_schema.columns where table_name = 'people'").await;
+    assert_eq!(types, "bigint text bigint");
+    assert_eq!(bench.sync(Files, Postgres, stream).await.0, "partial: 4 0 2 2");
+}
+
+#[tokio::test]
+async fn a_copied_file_needs_no_mapping_at_all() {
+    let bench = Bench::start().await;
+    bench.lab.write(
+        "things.jsonl",
+        "{\"id\":1,\"name\":\"a\",\"price\":2.50,\"tags\":[1],\"ok\":true}\n{\"id\":2,\"name\":null}\n",
+    );
+    let stream = streams("things.jsonl", "things", json!({}));
+    assert_eq!(bench.sync(Files, Postgres, stream.clone()).await.0, "succeeded: 2 2 0 0");
+    let row: Value = bench.ask("select to_jsonb(t) from things t where id = 1").await;
+    assert_eq!(row, json!({"id": 1, "name": "a", "price": 2.5, "tags": [1], "ok": true}));
+    assert_eq!(bench.sync(Files, Postgres, stream.clone()).await.0, "succeeded: 2 0 0 2");
+    bench.lab.write("things.jsonl", "{\"id\":1,\"name\":\"b\"}\n{\"id\":3,\"more\":1}\n");
+    let (outcome, codes) = bench.sync(Files, Postgres, stream).await;
+    assert_eq!(
+        (outcome.as_str(), codes),
+        ("partial: 2 1 1 0", vec!["SCHEMA:UNDEFINED_COLUMN:more:1".to_owned()])
+    );
+    assert_eq!(
+        bench.ask::<String>("select name || price from things where id = 1").await,
+        "b2.5",
+        "what is left out stays"
+    );
+}
+
+#[tokio::test]
+async fn each_record_that_the_database_refuses_is_named() {
+    let bench = Bench::start().await;
+    bench
+        .run_sql(
+            "create table kinds (kind text primary key);
+             insert into kinds values ('x');
+             create table items (id integer primary key, name text not null, kind text references kinds,
+                                 code text unique, amount numeric check (amount >= 0), day date, short varchar(3), doc json)",
+        )
+        .await;
+    let mut records: Vec<Value> =
+        (0..150).map(|n| json!({"id": n, "name": "ok", "kind": "x", "doc": {"n": n}})).collect();
+    records[3]["name"] = Value::Null;
+    records[20]["kind"] = json!("y");
+    records[77] = json!({"id": 77, "name": "a", "code": "same"});
+    records[78] = json!({"id": 78, "name": "b", "code": "same"});
+    records[99]["amount"] = json!(-1);
+    records[120]["day"] = json!("2026-02-30");
+    records[121]["short"] = json!("abcd");
+    records[122]["name"] = json!("nul \u{0}");
+    records[149]["id"] = json!("no number");
+    let text: Vec<String> = records.iter().map(Value::to_string).collect();
+    bench.lab.write("items.jsonl", text.join("\n"));
+    let (outcome, mut codes) =
+        bench.sync(Files, Postgres, streams("items.jsonl", "public.items", json!({}))).await;
+    codes.sort();
+    assert_eq!(
+        codes,
+        [
+            "DUPLICATE:UNIQUE_VIOLATION:items_code_key:1",
+            "REFERENCE:FOREIGN_KEY_VIOLATION:items_kind_fkey:1",
+            "REQUIRED_FIELD:NOT_NULL_VIOLATION:name:1",
+            "SIZE:STRING_TOO_LONG:1",
+            "TYPE:INVALID_CHARACTER:1",
+            "TYPE:INVALID_DATE:1",
+            "TYPE:INVALID_VALUE:1",
+            "VALIDATION:CHECK_VIOLATION:items_amount_check:1"
+        ]
+    );
+    assert_eq!(outcome, "partial: 150 142 8 0");
+    assert_eq!(bench.ask::<i64>("select count(*) from items").await, 142);
+    assert_eq!(
+        bench.sync(Files, Postgres, streams("items.jsonl", "public.items", json!({}))).await.0,
+        "partial: 150 0 8 142"
+    );
+}
+
+#[tokio::test]
+async fn a_table_is_copied_to_the_counts_that_sql_finds() {
+    let bench = Bench::start().await;
+    bench
+        .run_sql(
+            "create table orders (id integer primary key, customer text, total numeric, placed timestamptz);
+             insert into orders select n, 'c' || n % 7, n * 1.25, '2026-11-01T00:00:00Z'::timestamptz + n * interval '1 minute'
+               from generate_series(1, 1234) n;
+             create table totals (customer text primary key, total numeric, orders bigint)",
+        )
+        .await;
+    let all = streams("public.orders", "public.copies", json!({}));
+    assert_eq!(bench.sync(Postgres, Postgres, all.clone()).await.0, "succeeded: 1234 1234 0 0");
+    assert_eq!(bench.ask::<i64>("select count(*) from orders o join copies c using (id) where o.total = c.total and o.placed = c.placed::timestamptz").await, 1234);
+    assert_eq!(bench.sync(Postgres, Postgres, all).await.0, "succeeded: 1234 0 0 1234");
+    let totals = json!([{
+        "source_object": "orders", "destination_object": "public.totals", "sync_mode": "full_refresh", "write_mode": "upsert",
+        "source_query": "select customer, sum(total) as total, count(*) as orders from orders group by customer; -- by customer",
+        "key": ["customer"]
+    }]);
+    // A comment at the end swallows nothing; a semicolon inside does not make two statements.
+    let (outcome, codes) = bench.sync(Postgres, Postgres, totals.clone()).await;
+    assert_eq!((outcome.as_str(), codes.len()), ("failed CONFIG_INVALID: 0 0 0 0", 1));
+    let mut totals = totals;
+    totals[0]["source_query"] = json!(
+        "select customer, sum(total) as total, count(*) as orders from orders group by customer -- by customer"
+    );
+    assert_eq!(bench.sync(Postgres, Postgres, totals).await.0, "succeeded: 7 7 0 0");
+    assert_eq!(bench.ask::<i64>("select count(*) from totals t where total = (select sum(o.total) from orders o where o.customer = t.customer)").await, 7);
+}
+
+#[tokio::test]
+async fn an_incremental_table_is_read_on_from_its_cursor() {
+    let bench = Bench::start().await;
+    bench
+        .run_sql(
+            "create table events (id integer primary key, at timestamptz);
+             insert into events select n, '2026-11-01T00:00:00Z'::timestamptz + (n / 60) * interval '1 minute' from generate_series(1, 250) n",
+        )
+        .await;
+    let lab = &bench.lab;
+    let postgres = lab.connector(Postgres, json!({"dsn": "lab", "create_tables": true})).await;
+    let stream = streams("events", "seen", json!({"sync_mode": "incremental", "cursor_field": "at"}));
+    let flow = lab.flow(&postgres, &postgres, stream, Policy::default()).await;
+    assert_eq!(bench.again(&flow).await.0, "succeeded: 250 250 0 0");
+    // Eleven rows have the last cursor; rows of that very moment may still come.
+    assert_eq!(bench.again(&flow).await.0, "succeeded: 11 0 0 11");
+    bench
+        .run_sql("insert into events values (900, '2026-11-01T00:04:00Z'), (901, '2026-11-01T00:09:00Z'); update events set at = '2026-11-01T00:08:00Z' where id = 3")
+        .await;
+    assert_eq!(bench.again(&flow).await.0, "succeeded: 14 3 0 11");
+    assert_eq!(bench.ask::<i64>("select count(*) from seen").await, 252);
+}
+
+#[tokio::test]
+async fn an_interrupted_read_goes_on_without_a_gap() {
+    let bench = Bench::start().await;
+    bench.run_sql("create table many (id integer primary key, at integer); insert into many select n, n / 40 from generate_series(1, 1000) n").await;
+    for (mode, more) in
+        [("full", json!({})), ("incremental", json!({"sync_mode": "incremental", "cursor_field": "at"}))]
+    {
+        let lab = &bench.lab;
+        let source = lab.connector(Postgres, json!({"dsn": "lab"})).await;
+        let fails = json!({"sim": {"fail_write": {"after": 420, "attempts": 1, "class": "UNAVAILABLE", "code": "503", "message": "later"}}});
+        let sink = lab.connector(ConnectorKind::Sim, fails).await;
+        let flow = lab.flow(&source, &sink, streams("many", mode, more), Policy::default()).await;
+        let run = lab.queue(&flow).await;
+        lab.work().await;
+        let stopped = lab.outcome(&run).await;
+        assert!(stopped.starts_with("retrying: 3"), "{stopped}");
+        lab.clock.advance(chrono::TimeDelta::seconds(36));
+        lab.work().await;
+        assert_eq!(lab.outcome(&run).await, "succeeded: 1000 1000 0 0", "{mode}");
+    }
+}
+
+#[tokio::test]
+async fn a_source_only_reads() {
+    let bench = Bench::start().await;
+    bench.run_sql("create table a (id integer primary key); insert into a values (1); create function f() returns integer language sql as 'delete from a returning 1'").await;
+    for query in [
+        "delete from a returning id",
+        "select f() as id",
+        "with d as (delete from a returning id) select * from d",
+        "select 1 as id) s; drop table a; --",
+        "select pg_sleep(0) as id, nope",
+    ] {
+        let mut stream = streams("a", "b", json!({}));
+        stream[0]["source_query"] = json!(query);
+        let (outcome, codes) = bench.sync(Postgres, Postgres, stream).await;
+        assert!(outcome.starts_with("failed CONFIG_INVALID"), "{query}: {outcome}");
+        assert_eq!(codes.len(), 1, "{query}");
+    }
+    assert_eq!(bench.ask::<i64>("select count(*) from a").await, 1);
+}
+
+#[tokio::test]
+async fn what_does_not_exist_is_said_plainly() {
+    let bench = Bench::start().await;
+    bench.run_sql("create table b (id integer, name text)").await;
+    bench.lab.write("a.csv", "id\n1\n");
+    let files = bench.lab.connector(Files, json!({"root": "mine"})).await;
+    let plain = bench.lab.connector(Postgres, json!({"dsn": "lab"})).await;
+    let mapped = json!({"key": [], "mappings": [{"destination_field": "lost", "source_path": "$.id", "is_key": true}]});
+    for (to, more, expected) in [
+        ("missing", json!({}), "the table 'missing' does not exist"),
+        ("nowhere.b", json!({}), "the table 'nowhere.b' does not exist"),
+        ("a.b.c", json!({}), "names no table"),
+        ("b", mapped, "the table 'b' has no column 'lost'"),
+        ("b", json!({}), "there is no unique or exclusion constraint"),
+        ("b", json!({"key": []}), "an upsert needs a key"),
+    ] {
+        let flow = bench.lab.flow(&files, &plain, streams("a.csv", to, more), Policy::default()).await;
+        let (outcome, _) = bench.again(&flow).await;
+        assert_eq!(outcome, "failed CONFIG_INVALID: 0 0 0 0", "{to}");
+        let said: String =
+            bench.lab.ask(&format!("select reason_message from runs where flow_id = '{flow}'")).await;
+        assert!(said.contains(expected), "{said}");
+    }
+}
+
+#[tokio::test]
+async fn our_own_database_is_out_of_reach() {
+    let database = TestDatabase::create().await;
+    let target = target().await;
+    let dsns = BTreeMap::from([
+        ("owner".to_owned(), database.owner.clone()),
+        ("server".to_owned(), database.server.clone()),
+        ("owner elsewhere".to_owned(), database.owner.clone().database("postgres")),
+        ("nobody".to_owned(), target.clone().username("nobody_there")),
+        ("stranger".to_owned(), target.clone().username("postgres")),
+        ("no database".to_owned(), target.clone().database("test_none_such")),
+        ("lab".to_owned(), target),
+    ]);
+    let lab = Lab::start_with(dsns.clone()).await;
+    lab.write("a.csv", "id\n1\n");
+    let files = lab.connector(Files, json!({"root": "mine"})).await;
+    for name in dsns.keys().map(String::as_str).chain(["unknown"]).filter(|name| *name != "lab") {
+        let postgres = lab.connector(Postgres, json!({ "dsn": name })).await;
+        for (source, destination) in [(&postgres, &files), (&files, &postgres)] {
+            let (from, to) =
+                if source.0 == files.0 { ("a.csv", "public.tokens") } else { ("public.tokens", "o.jsonl") };
+            let flow = lab.flow(source, destination, streams(from, to, json!({})), Policy::default()).await;
+            let run = lab.queue(&flow).await;
+            lab.work().await;
+            let outcome = lab.outcome(&run).await;
+            assert!(
+                outcome.starts_with("failed CONFIG_INVALID") || outcome.starts_with("failed AUTH_EXPIRED"),
+                "{name}: {outcome}"
+            );
+        }
+    }
+    let lab_database = lab.connector(Postgres, json!({"dsn": "lab", "create_tables": true})).await;
+    let flow = lab.flow(&files, &lab_database, streams("a.csv", "fine", json!({})), Policy::default()).await;
+    let run = lab.queue(&flow).await;
+    lab.work().await;
+    assert_eq!(
+        lab.outcome(&run).await,
+        "succeeded: 1 1 0 0",
+        "a database of its own on the same cluster is fine"
+    );
+    lab.engine.check_tick().await.unwrap();
+    let seen: String = lab.ask("select string_agg(status || ' ' || auth_status, ',') from connectors where config ->> 'dsn' = 'lab'").await;
+    assert_eq!(seen, "healthy valid");
+}

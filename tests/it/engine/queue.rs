@@ -1,0 +1,375 @@
+//! The queue: who may work on a run, and what becomes of it when they stop.
+
+use apixx_mcp::domain::error_class::{ErrorClass, Stage};
+use apixx_mcp::domain::failure::Failure;
+use apixx_mcp::domain::run::Records;
+use apixx_mcp::store::queue::{Batch, Checkpoint, Lease};
+use apixx_mcp::store::{Ending, FoundErrors, Sample, StoreError};
+use chrono::TimeDelta;
+use futures_util::FutureExt;
+use serde_json::json;
+use tokio_util::sync::CancellationToken;
+
+use super::{LEASE, Lab, Policy, customer, flow_of, queue, streams};
+use apixx_mcp::domain::connector::ConnectorKind;
+
+fn done() -> Ending {
+    Ending::Completed { message: "done".to_owned() }
+}
+
+fn outage() -> Failure {
+    Failure::new(ErrorClass::Unavailable, "503", Stage::Extract, "the shop is down")
+}
+
+fn batch(number: i64, records: Records) -> Batch<'static> {
+    Batch {
+        checkpoint: Checkpoint { batch: number, stream: 0, position: Some(json!({ "given": number })) },
+        records,
+        bytes_read: 10,
+        bytes_written: 5,
+        estimated: Some(100),
+        cursor: None,
+        errors: FoundErrors::default(),
+        event: None,
+    }
+}
+
+async fn lab_with_a_run() -> (Lab, apixx_mcp::domain::ids::RunId) {
+    let lab = Lab::start().await;
+    let flow = lab.sim_flow(json!({}), json!({}), Policy::default()).await;
+    let run = lab.queue(&flow).await;
+    (lab, run)
+}
+
+#[tokio::test]
+async fn a_run_is_claimed_once() {
+    let (lab, run) = lab_with_a_run().await;
+    let (first, second) = tokio::join!(lab.claim_all(5), lab.claim_all(5));
+    let mut leases = first;
+    leases.extend(second);
+    assert_eq!(leases.len(), 1);
+    let lease = leases.pop().unwrap();
+    assert_eq!((lease.run(), lease.attempt(), lease.max_attempts()), (&run, 1, 3));
+    assert_eq!(lab.attempts(&run).await, ["running"]);
+}
+
+#[tokio::test]
+async fn a_flow_has_one_run_waiting_and_one_going() {
+    let lab = Lab::start().await;
+    let flow = lab.sim_flow(json!({}), json!({}), Policy::default()).await;
+    lab.queue(&flow).await;
+    assert_eq!(queue(&lab.store, &lab.tenancy, &flow).await, None);
+    let first = lab.claim().await;
+    lab.queue(&flow).await;
+    assert!(lab.claim_all(5).await.is_empty(), "the first one is not done");
+    lab.store.finish_run(first, &done()).await.unwrap();
+    let second = lab.claim().await;
+    lab.store.finish_run(second, &done()).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_stale_worker_changes_nothing() {
+    let (lab, run) = lab_with_a_run().await;
+    let stale = lab.claim().await;
+    lab.clock.advance(LEASE);
+    assert_eq!(lab.engine.reap_tick().await.unwrap(), 1);
+    let fresh = lab.claim().await;
+    assert_eq!(fresh.attempt(), 2);
+    let lost = |result: Result<_, StoreError>| matches!(result, Err(StoreError::LeaseLost));
+    assert!(lost(lab.store.load_run(&stale).await.map(|_| ())));
+    assert!(lost(lab.store.heartbeat(&stale, LEASE).await.map(|_| ())));
+    assert!(lost(lab.store.save_batch(&stale, &batch(1, Records::new(5, 5, 0, 0))).await.map(|_| ())));
+    assert!(lost(lab.store.finish_run(stale, &done()).await.map(|_| ())));
+    assert_eq!(lab.outcome(&run).await, "running: 0 0 0 0");
+    lab.store.finish_run(fresh, &done()).await.unwrap();
+    assert_eq!(lab.outcome(&run).await, "succeeded: 0 0 0 0");
+    assert_eq!(lab.attempts(&run).await, ["lost", "succeeded"]);
+}
+
+#[tokio::test]
+async fn a_heartbeat_keeps_a_run() {
+    let (lab, _) = lab_with_a_run().await;
+    let lease = lab.claim().await;
+    lab.clock.advance(LEASE - TimeDelta::seconds(1));
+    assert!(!lab.store.heartbeat(&lease, LEASE).await.unwrap());
+    lab.clock.advance(LEASE - TimeDelta::seconds(1));
+    assert_eq!(lab.engine.reap_tick().await.unwrap(), 0);
+    lab.store.finish_run(lease, &done()).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_batch_counts_once() {
+    let (lab, run) = lab_with_a_run().await;
+    let lease = lab.claim().await;
+    let mut first = batch(1, Records::new(10, 7, 2, 1));
+    for place in 0..2 {
+        let failure = Failure::new(ErrorClass::Reference, "NO_ITEM", Stage::Load, "item 'x' is unknown")
+            .at_field("item");
+        first.errors.add(failure, |failure| sample(place, &failure.message));
+    }
+    let standing = lab.store.save_batch(&lease, &first).await.unwrap();
+    assert_eq!(standing.records, Records::new(10, 7, 2, 1));
+    // The answer was lost on its way; the worker saves again.
+    assert_eq!(lab.store.save_batch(&lease, &first).await.unwrap(), standing);
+    assert_eq!(lab.outcome(&run).await, "running: 10 7 2 1");
+    lab.store.save_batch(&lease, &batch(2, Records::new(5, 5, 0, 0))).await.unwrap();
+    let skipped_ahead = lab.store.save_batch(&lease, &batch(9, Records::new(5, 5, 0, 0))).await;
+    assert!(matches!(skipped_ahead, Err(StoreError::LeaseLost)));
+    let claimed = lab.store.load_run(&lease).await.unwrap();
+    assert_eq!(claimed.checkpoint, Checkpoint { batch: 2, stream: 0, position: Some(json!({"given": 2})) });
+    lab.store.finish_run(lease, &done()).await.unwrap();
+    assert_eq!(lab.outcome(&run).await, "partial: 15 12 2 1");
+    assert_eq!(lab.timeline(&run).await, ["queued", "first_error", "finished"]);
+    let errors: (i64, i64) = (
+        lab.ask("select sum(count)::bigint from run_error_counts").await,
+        lab.ask("select count(*) from run_errors").await,
+    );
+    assert_eq!(errors, (2, 2));
+    let levels: Vec<String> =
+        lab.ask("select array_agg(level || '=' || key || ':' || errors order by level) from error_stats where grain = 'day' and level <> 'group'").await;
+    assert_eq!(levels, ["all=:2", "class=REFERENCE:2", "code=REFERENCE/NO_ITEM:2", "field=item:2"]);
+    assert_eq!(lab.ask::<i64>("select count(*) from error_stats where runs = 1").await, 10);
+}
+
+fn sample(index: i64, message: &str) -> Sample {
+    Sample {
+        stream: "a".to_owned(),
+        message: message.to_owned(),
+        record_key: None,
+        record_index: index,
+        payload: None,
+    }
+}
+
+#[tokio::test]
+async fn samples_are_capped_and_counts_are_not() {
+    let (lab, _) = lab_with_a_run().await;
+    let lease = lab.claim().await;
+    for number in 1..=3 {
+        let mut batch = batch(number, Records::new(60, 0, 60, 0));
+        for index in 0..60 {
+            let message = format!("'{index}' is no number");
+            let failure = Failure::new(ErrorClass::Type, "INVALID_NUMBER", Stage::Transform, &message)
+                .at_field("total");
+            batch.errors.add(failure, |failure| sample(index, &failure.message));
+        }
+        lab.store.save_batch(&lease, &batch).await.unwrap();
+    }
+    lab.store.finish_run(lease, &done()).await.unwrap();
+    assert_eq!(lab.ask::<i64>("select count(*) from run_errors").await, 100);
+    assert_eq!(lab.ask::<i64>("select count from run_error_counts").await, 180);
+    assert_eq!(lab.ask::<String>("select top_error_class from runs").await, "TYPE");
+    assert_eq!(lab.ask::<String>("select message from error_groups").await, "<str> is no number");
+}
+
+#[tokio::test]
+async fn the_end_of_a_run_is_counted_once() {
+    let (lab, run) = lab_with_a_run().await;
+    let lease = lab.claim().await;
+    lab.store.save_batch(&lease, &batch(1, Records::new(10, 9, 0, 1))).await.unwrap();
+    lab.store.finish_run(lease, &done()).await.unwrap();
+    assert_eq!(lab.cancel(&run).await.as_deref(), Some("succeeded"));
+    let stats: String =
+        lab.ask("select concat_ws(' ', count(*), sum(runs), sum(records_read), sum(records_written), min(status)) from run_stats").await;
+    assert_eq!(stats, "1 1 10 9 succeeded");
+    let flow: String =
+        lab.ask("select concat_ws(' ', health, last_run_id, last_success_run_id) from flows").await;
+    assert_eq!(flow, format!("healthy {run} {run}"));
+    assert_eq!(lab.ask::<i64>("select count(*) from connectors where last_activity_at is not null").await, 2);
+    assert!(lab.ask::<bool>("select window_at = finished_at and lease_until is null from runs").await);
+}
+
+#[tokio::test]
+async fn a_failure_that_may_pass_is_tried_again_later() {
+    let (lab, run) = lab_with_a_run().await;
+    let first = lab.claim().await;
+    lab.store.save_batch(&first, &batch(1, Records::new(10, 10, 0, 0))).await.unwrap();
+    lab.store.retry_run(first, lab.clock.now() + TimeDelta::seconds(30), &outage()).await.unwrap();
+    assert!(lab.claim_all(1).await.is_empty(), "it is too early");
+    lab.clock.advance(TimeDelta::seconds(30));
+    let second = lab.claim().await;
+    assert_eq!(second.attempt(), 2);
+    assert_eq!(lab.store.load_run(&second).await.unwrap().checkpoint.batch, 1);
+    lab.store.save_batch(&second, &batch(2, Records::new(4, 4, 0, 0))).await.unwrap();
+    lab.store.finish_run(second, &done()).await.unwrap();
+    assert_eq!(lab.outcome(&run).await, "succeeded: 14 14 0 0");
+    assert_eq!(lab.attempts(&run).await, ["failed", "succeeded"]);
+    let written: Vec<i64> =
+        lab.ask("select array_agg(records_written order by attempt) from run_attempts").await;
+    assert_eq!(written, [10, 4]);
+}
+
+#[tokio::test]
+async fn a_released_run_uses_up_no_attempt() {
+    let lab = Lab::start().await;
+    let flow = lab.sim_flow(json!({}), json!({}), Policy { max_attempts: 1, ..Policy::default() }).await;
+    let run = lab.queue(&flow).await;
+    for attempt in 1..=3 {
+        let lease = lab.claim().await;
+        assert_eq!((lease.attempt(), lease.max_attempts()), (attempt, attempt));
+        lab.store.release_run(lease).await.unwrap();
+    }
+    assert_eq!(lab.work().await, 1);
+    assert_eq!(lab.outcome(&run).await, "succeeded: 100 100 0 0");
+    assert_eq!(lab.attempts(&run).await, ["released", "released", "released", "succeeded"]);
+}
+
+#[tokio::test]
+async fn a_run_without_attempts_left_fails_when_its_worker_is_lost() {
+    let lab = Lab::start().await;
+    let flow = lab.sim_flow(json!({}), json!({}), Policy { max_attempts: 1, ..Policy::default() }).await;
+    let run = lab.queue(&flow).await;
+    let lost = lab.claim().await;
+    lab.clock.advance(LEASE);
+    let other = lab.other_engine("worker-2").await;
+    let (first, second) = tokio::join!(lab.engine.reap_tick(), other.reap_tick());
+    assert_eq!(first.unwrap() + second.unwrap(), 1);
+    assert_eq!(lab.outcome(&run).await, "failed HEARTBEAT_LOST: 0 0 0 0");
+    assert_eq!(lab.attempts(&run).await, ["lost"]);
+    assert_eq!(lab.ask::<i64>("select sum(runs)::bigint from run_stats").await, 1);
+    assert_eq!(lab.ask::<String>("select health from flows").await, "failing");
+    drop(lost);
+}
+
+#[tokio::test]
+async fn a_run_is_cancelled_wherever_it_is() {
+    let (lab, queued) = lab_with_a_run().await;
+    assert_eq!(lab.cancel(&queued).await.as_deref(), Some("cancelled"));
+    assert_eq!(lab.outcome(&queued).await, "cancelled CANCELLED_BY_USER: 0 0 0 0");
+    assert_eq!(lab.ask::<String>("select reason_message from runs").await, "cancelled by Ana");
+    assert_eq!(lab.timeline(&queued).await, ["queued", "cancel_requested", "finished"]);
+
+    let flow = lab.sim_flow(json!({}), json!({}), Policy::default()).await;
+    let retrying = lab.queue(&flow).await;
+    let lease = lab.claim().await;
+    lab.store.retry_run(lease, lab.clock.now() + TimeDelta::seconds(30), &outage()).await.unwrap();
+    assert_eq!(lab.cancel(&retrying).await.as_deref(), Some("cancelled"));
+    assert_eq!(lab.attempts(&retrying).await, ["failed"]);
+
+    let running = lab.queue(&flow).await;
+    let lease = lab.claim().await;
+    assert_eq!(lab.cancel(&running).await.as_deref(), Some("cancelling"));
+    assert_eq!(lab.cancel(&running).await.as_deref(), Some("cancelling"));
+    assert!(lab.store.heartbeat(&lease, LEASE).await.unwrap());
+    assert!(
+        lab.store.save_batch(&lease, &batch(1, Records::new(1, 1, 0, 0))).await.unwrap().cancel_requested
+    );
+    lab.store.finish_run(lease, &Ending::Cancelled).await.unwrap();
+    assert_eq!(lab.outcome(&running).await, "cancelled CANCELLED_BY_USER: 1 1 0 0");
+
+    let orphan = lab.queue(&flow).await;
+    let lost = lab.claim().await;
+    lab.cancel(&orphan).await;
+    lab.clock.advance(LEASE);
+    lab.engine.reap_tick().await.unwrap();
+    assert_eq!(lab.outcome(&orphan).await, "cancelled CANCELLED_BY_USER: 0 0 0 0");
+    drop(lost);
+
+    let nobody = apixx_mcp::domain::ids::RunId::parse("run_nobody").unwrap();
+    assert_eq!(lab.cancel(&nobody).await, None);
+}
+
+#[tokio::test]
+async fn a_worker_stops_at_the_next_batch_of_a_cancelled_run() {
+    let lab = Lab::start().await;
+    let flow = lab.sim_flow(json!({"records": 1000}), json!({}), Policy::default()).await;
+    let run = lab.queue(&flow).await;
+    // The first batch of the run sees the request.
+    let mut changes = lab.wakes.changed();
+    let stop = CancellationToken::new();
+    let watch = async {
+        while lab.ask::<i64>("select records_read from runs").await == 0 {
+            changes.changed().await.unwrap();
+        }
+        lab.cancel(&run).await
+    };
+    let (worked, cancelled) = tokio::join!(lab.engine.worker().tick(&stop), watch);
+    assert_eq!(worked.unwrap(), 1);
+    let outcome = lab.outcome(&run).await;
+    match cancelled.as_deref() {
+        Some("cancelling") => assert!(outcome.starts_with("cancelled CANCELLED_BY_USER: "), "{outcome}"),
+        other => assert_eq!(other, Some("succeeded"), "the run was faster than the request"),
+    }
+}
+
+#[tokio::test]
+async fn customers_share_the_workers_and_keep_to_their_plans() {
+    let lab = Lab::start().await;
+    let other = customer(&lab.store, "small", "free").await;
+    let connector = lab.connector(ConnectorKind::Sim, json!({"sim": {}})).await;
+    for _ in 0..10 {
+        let flow = lab.flow(&connector, &connector, streams("a", "b", json!({})), Policy::default()).await;
+        lab.queue(&flow).await;
+    }
+    let small = {
+        let mut tx = lab.store.begin(&other).await.unwrap();
+        tx.put_connector(&connector.0, &connector.1).await.unwrap();
+        tx.commit().await.unwrap();
+        connector.clone()
+    };
+    for _ in 0..5 {
+        let flow =
+            flow_of(&lab.store, &other, &small, &small, streams("a", "b", json!({})), Policy::default())
+                .await;
+        queue(&lab.store, &other, &flow).await.unwrap();
+    }
+    let owners = |leases: &[Lease]| {
+        let small = leases.iter().filter(|lease| lease.tenancy().customer() == other.customer()).count();
+        (leases.len() - small, small)
+    };
+    let first = lab.claim_all(4).await;
+    assert_eq!(owners(&first), (2, 2), "nobody waits behind the other's ten");
+    let rest = lab.claim_all(20).await;
+    assert_eq!(owners(&rest), (8, 0), "a free plan runs two at once");
+    for lease in first.into_iter().chain(rest) {
+        lab.store.finish_run(lease, &done()).await.unwrap();
+    }
+    assert_eq!(owners(&lab.claim_all(20).await), (0, 2));
+}
+
+#[tokio::test]
+async fn an_engine_that_stops_gives_its_runs_back() {
+    let lab = Lab::start().await;
+    let flow = lab.sim_flow(json!({"records": 10}), json!({}), Policy::default()).await;
+    let run = lab.queue(&flow).await;
+    let stop = CancellationToken::new();
+    stop.cancel();
+    // What is claimed when the process ends goes back untouched.
+    assert_eq!(lab.engine.worker().tick(&stop).await.unwrap(), 1);
+    assert_eq!(lab.attempts(&run).await, ["released"]);
+
+    let stop = CancellationToken::new();
+    let engine = lab.other_engine("worker-2").await;
+    let running = tokio::spawn({
+        let stop = stop.clone();
+        async move { engine.run(stop).await }
+    });
+    let mut changes = lab.wakes.changed();
+    while lab.outcome(&run).await != "succeeded: 10 10 0 0" {
+        changes.changed().await.unwrap();
+    }
+    assert_eq!(lab.ask::<i64>("select count(*) from workers where worker_id = 'worker-2'").await, 1);
+    stop.cancel();
+    running.await.unwrap();
+    assert_eq!(lab.ask::<i64>("select count(*) from workers").await, 0);
+}
+
+#[tokio::test]
+async fn a_process_hears_of_runs_that_another_one_queued() {
+    let lab = Lab::start().await;
+    let here = apixx_mcp::store::Wakes::default();
+    let stop = CancellationToken::new();
+    let relays = [lab.wakes.clone(), here.clone()].map(|wakes| {
+        let (options, stop) = (lab.database.server.clone(), stop.clone());
+        tokio::spawn(async move { wakes.relay(options, stop).await })
+    });
+    // Told again until it is heard: the other one may not be listening yet.
+    while here.queued().now_or_never().is_none() {
+        lab.wakes.run_queued();
+        lab.ask::<i32>("select 1").await;
+    }
+    stop.cancel();
+    for relay in relays {
+        relay.await.unwrap();
+    }
+}

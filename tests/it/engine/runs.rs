@@ -1,0 +1,181 @@
+//! Whole runs, from the queue to their end.
+
+use apixx_mcp::domain::connector::ConnectorKind;
+use chrono::TimeDelta;
+use serde_json::json;
+
+use super::{Lab, Policy, streams};
+
+#[tokio::test]
+async fn a_scripted_run_succeeds_and_its_counts_add_up() {
+    let lab = Lab::start().await;
+    let flow = lab
+        .sim_flow(json!({"records": 842, "seconds": 16}), json!({"unchanged": 0.25}), Policy::default())
+        .await;
+    let run = lab.queue(&flow).await;
+    assert_eq!(lab.work().await, 1);
+    let (read, written, skipped): (i64, i64, i64) = {
+        let mut owner = lab.owner().await;
+        sqlx::query_as("select records_read, records_written, records_skipped from runs")
+            .fetch_one(&mut owner)
+            .await
+            .unwrap()
+    };
+    assert_eq!((read, written + skipped), (842, 842));
+    assert!((150..=270).contains(&skipped), "about a quarter is there already, not {skipped}");
+    assert_eq!(lab.ask::<i64>("select records_estimated from runs").await, 842);
+    assert_eq!(lab.timeline(&run).await, ["queued", "finished"]);
+}
+
+#[tokio::test]
+async fn rejected_records_make_a_run_partial_with_samples() {
+    let lab = Lab::start().await;
+    let rejects = json!({"errors": [{"rate": 0.05, "class": "REFERENCE", "code": "INVALID_KEY_OR_REF", "field": "item",
+                                     "message": "Invalid item reference key SKU-{n} for subsidiary 3"}]});
+    let source =
+        json!({"records": 1000, "template": {"id": "{n}", "email": "buyer{n}@example.com", "token": "t{n}"}});
+    let flow = lab.sim_flow(source, rejects, Policy::default()).await;
+    let run = lab.queue(&flow).await;
+    lab.work().await;
+    let outcome = lab.outcome(&run).await;
+    assert!(outcome.starts_with("partial: 1000 9"), "{outcome}");
+    let failed: i64 = lab.ask("select records_failed from runs").await;
+    assert_eq!(lab.ask::<i64>("select count from run_error_counts").await, failed);
+    let group: String =
+        lab.ask("select concat_ws(' ', error_class, code, stage, origin, field) from error_groups").await;
+    assert_eq!(group, "REFERENCE INVALID_KEY_OR_REF load destination item");
+    let payloads: Vec<String> = lab.ask("select array_agg(payload::text) from run_errors").await;
+    assert!(
+        payloads.iter().all(|text| text.contains("b***@example.com") && text.contains("[redacted]")),
+        "{payloads:?}"
+    );
+    assert!(lab.ask::<bool>("select bool_and(record_key ~ '^[0-9]+$') from run_errors").await);
+}
+
+#[tokio::test]
+async fn too_many_rejected_records_end_a_run() {
+    let lab = Lab::start().await;
+    let rejects = json!({"errors": [{"rate": 0.5, "class": "VALIDATION", "code": "X", "message": "no"}]});
+    let flow = lab.sim_flow(json!({"records": 5000}), rejects, Policy::default()).await;
+    let run = lab.queue(&flow).await;
+    lab.work().await;
+    let outcome = lab.outcome(&run).await;
+    assert!(outcome.starts_with("failed ERROR_THRESHOLD: 100 "), "{outcome}");
+    let message: String = lab.ask("select reason_message from runs").await;
+    assert!(message.contains("of 100 records were rejected") && message.contains("> 10.0 %"), "{message}");
+    assert_eq!(lab.attempts(&run).await, ["failed"]);
+}
+
+#[tokio::test]
+async fn a_revoked_authorization_fails_a_run_before_it_reads() {
+    let lab = Lab::start().await;
+    let source =
+        json!({"auth_status": "revoked", "auth_error": "invalid_grant: refresh token is invalid or revoked"});
+    let flow = lab.sim_flow(source, json!({}), Policy::default()).await;
+    let run = lab.queue(&flow).await;
+    lab.work().await;
+    assert_eq!(lab.outcome(&run).await, "failed AUTH_EXPIRED: 0 0 0 0");
+    assert_eq!(
+        lab.ask::<String>("select reason_message from runs").await,
+        "invalid_grant: refresh token is invalid or revoked"
+    );
+    let group: String =
+        lab.ask("select concat_ws(' ', error_class, code, stage, origin) from error_groups").await;
+    assert_eq!(group, "AUTH AUTH_EXPIRED extract source");
+    assert_eq!(
+        lab.ask::<String>("select concat_ws(' ', error_groups, top_error_class) from runs").await,
+        "1 AUTH"
+    );
+    assert_eq!(
+        lab.ask::<String>("select health_reasons -> 0 ->> 'message' from flows").await,
+        "the last run failed (AUTH_EXPIRED: invalid_grant: refresh token is invalid or revoked)"
+    );
+}
+
+#[tokio::test]
+async fn a_retry_goes_on_where_the_first_attempt_stopped() {
+    let lab = Lab::start().await;
+    let source = json!({"records": 1000, "fail_read": {"after": 450, "attempts": 1, "class": "UNAVAILABLE", "code": "503", "message": "try later"}});
+    let flow = lab.sim_flow(source, json!({}), Policy::default()).await;
+    let run = lab.queue(&flow).await;
+    lab.work().await;
+    assert_eq!(lab.outcome(&run).await, "retrying: 450 450 0 0");
+    let wait: f64 = lab
+        .ask(&format!(
+            "select extract(epoch from available_at - '{}'::timestamptz)::float8 from runs",
+            lab.clock.now()
+        ))
+        .await;
+    assert!((24.0..=36.0).contains(&wait), "{wait}");
+    lab.clock.advance(TimeDelta::seconds(36));
+    lab.work().await;
+    assert_eq!(lab.outcome(&run).await, "succeeded: 1000 1000 0 0");
+    assert_eq!(lab.timeline(&run).await, ["queued", "retry", "finished"]);
+    assert_eq!(lab.attempts(&run).await, ["failed", "succeeded"]);
+}
+
+#[tokio::test]
+async fn attempts_run_out() {
+    let lab = Lab::start().await;
+    let destination =
+        json!({"fail_write": {"class": "CONFLICT", "code": "UNABLE_TO_LOCK_ROW", "message": "locked"}});
+    let flow = lab.sim_flow(json!({}), destination, Policy { max_attempts: 2, ..Policy::default() }).await;
+    let run = lab.queue(&flow).await;
+    lab.work().await;
+    lab.clock.advance(TimeDelta::seconds(36));
+    lab.work().await;
+    assert_eq!(lab.outcome(&run).await, "failed DESTINATION_ERROR: 0 0 0 0");
+    assert_eq!(lab.attempts(&run).await, ["failed", "failed"]);
+    assert_eq!(lab.ask::<i64>("select count from run_error_counts").await, 1);
+}
+
+#[tokio::test]
+async fn a_run_ends_when_its_time_is_up() {
+    let lab = Lab::start().await;
+    let source = json!({"records": 1000, "fail_read": {"after": 500, "attempts": 1, "class": "UNAVAILABLE", "code": "503", "message": "later"}});
+    let flow = lab.sim_flow(source, json!({}), Policy { timeout_s: 10, ..Policy::default() }).await;
+    let run = lab.queue(&flow).await;
+    lab.work().await;
+    lab.clock.advance(TimeDelta::seconds(36));
+    lab.work().await;
+    assert_eq!(lab.outcome(&run).await, "failed TIMEOUT: 600 600 0 0");
+    assert_eq!(
+        lab.ask::<String>("select reason_message from runs").await,
+        "it took longer than the 10 s that its flow allows"
+    );
+}
+
+#[tokio::test]
+async fn a_definition_that_does_not_compile_fails_its_run_with_the_place() {
+    let lab = Lab::start().await;
+    let sim = lab.connector(ConnectorKind::Sim, json!({"sim": {}})).await;
+    let wrong = streams("a", "b", json!({"record_filter": "record.long.trm()"}));
+    let flow = lab.flow(&sim, &sim, wrong, Policy::default()).await;
+    let run = lab.queue(&flow).await;
+    lab.work().await;
+    assert_eq!(lab.outcome(&run).await, "failed CONFIG_INVALID: 0 0 0 0");
+    assert_eq!(
+        lab.ask::<String>("select reason_message from runs").await,
+        "the flow's definition is wrong: stream[0].filter: there is no function `trm` here"
+    );
+}
+
+#[tokio::test]
+async fn streams_come_one_after_the_other() {
+    let lab = Lab::start().await;
+    let source = lab
+        .connector(
+            ConnectorKind::Sim,
+            json!({"sim": {"objects": {"a": {"records": 30}, "b": {"records": 12}}}}),
+        )
+        .await;
+    let sink = lab.connector(ConnectorKind::Sim, json!({"sim": {}})).await;
+    let mut both = streams("a", "x", json!({}));
+    both.as_array_mut().unwrap().extend(streams("b", "y", json!({})).as_array().unwrap().clone());
+    let flow = lab.flow(&source, &sink, both, Policy::default()).await;
+    let run = lab.queue(&flow).await;
+    lab.work().await;
+    assert_eq!(lab.outcome(&run).await, "succeeded: 42 42 0 0");
+    assert_eq!(lab.timeline(&run).await, ["queued", "checkpoint", "checkpoint", "finished"]);
+    assert_eq!(lab.ask::<i64>("select records_estimated from runs").await, 42);
+}
