@@ -217,6 +217,36 @@ async fn lab_moves_its_files_into_tables_and_says_what_it_rejected() {
     let read: usize = ledger.split(' ').nth(1).unwrap().parse().unwrap();
     assert!(ledger.starts_with("succeeded ") && read < 5 && ledger.contains(" 0 0 "), "{ledger}");
 
+    // Meanwhile Acme's scripted systems ran and were checked, and stand as its story says.
+    while lab.engine.check_tick().await.unwrap() > 0 {}
+    let connectors: Vec<String> = sqlx::query_scalar(
+        "select c.name || ' ' || c.status || coalesce(' resets ' || (q.resets_at at time zone 'UTC')::text, '')
+           from connectors c left join connector_quotas q using (customer_id, connector_id)
+          where c.customer_id = 'cus_acme' and (c.status <> 'healthy' or q.resets_at is not null) order by 1",
+    )
+    .fetch_all(&mut lab.owner)
+    .await
+    .unwrap();
+    assert_eq!(
+        connectors,
+        [
+            "HubSpot (Marketing) down resets 2026-11-22 00:00:00",
+            "Payment API disabled",
+            "Salesforce (Production) healthy resets 2026-11-22 00:00:00",
+            "Shopify (EU Store) degraded",
+        ]
+    );
+    let flows: Vec<String> = sqlx::query_scalar(
+        "select r.flow_id || ' ' || r.status || ' ' || f.health from runs r join flows f using (customer_id, flow_id)
+          where r.customer_id = 'cus_acme' and r.worker_id like 'worker-1%' order by 1",
+    )
+    .fetch_all(&mut lab.owner)
+    .await
+    .unwrap();
+    let ran = |flow: &str| flows.iter().any(|line| line == flow);
+    assert!(ran("flow_shopify_orders partial degraded") && ran("flow_order_lines succeeded healthy"), "{flows:?}");
+    assert!(ran("flow_hubspot_deals failed failing") && ran("flow_lead_scores succeeded healthy"), "{flows:?}");
+
     // A later start leaves Lab's files and runs alone.
     std::fs::write(lab.files.path().join("products.json"), "[]").unwrap();
     lab::write_files(lab.files.path()).unwrap();
