@@ -244,8 +244,14 @@ async fn lab_moves_its_files_into_tables_and_says_what_it_rejected() {
     .await
     .unwrap();
     let ran = |flow: &str| flows.iter().any(|line| line == flow);
-    assert!(ran("flow_shopify_orders partial degraded") && ran("flow_order_lines succeeded healthy"), "{flows:?}");
-    assert!(ran("flow_hubspot_deals failed failing") && ran("flow_lead_scores succeeded healthy"), "{flows:?}");
+    assert!(
+        ran("flow_shopify_orders partial degraded") && ran("flow_order_lines succeeded healthy"),
+        "{flows:?}"
+    );
+    assert!(
+        ran("flow_hubspot_deals failed failing") && ran("flow_lead_scores succeeded healthy"),
+        "{flows:?}"
+    );
 
     // A later start leaves Lab's files and runs alone.
     std::fs::write(lab.files.path().join("products.json"), "[]").unwrap();
