@@ -39,7 +39,8 @@ impl Lab {
         postgres.ensure_role(ROLE).await.unwrap();
         postgres.ensure_database(ROLE, ROLE).await.unwrap();
         let addresses = postgres.addresses();
-        let (owner, tables) = (addresses.owner_options(embedded::DATABASE), addresses.role_options(ROLE, ROLE));
+        let (owner, tables) =
+            (addresses.owner_options(embedded::DATABASE), addresses.role_options(ROLE, ROLE));
         migrate(&owner, embedded::SERVER, None).await.unwrap();
 
         let clock = Clock::fixed("2026-11-21T08:07:00Z".parse().unwrap());
@@ -95,7 +96,8 @@ impl Lab {
                                  where n.label = '{alias}' order by r.queued_at desc, r.run_id desc limit 1)
               group by 1"
         );
-        let rows: Vec<(String, i64)> = sqlx::query_as(AssertSqlSafe(query)).fetch_all(&mut self.owner).await.unwrap();
+        let rows: Vec<(String, i64)> =
+            sqlx::query_as(AssertSqlSafe(query)).fetch_all(&mut self.owner).await.unwrap();
         rows.into_iter().collect()
     }
 
@@ -189,10 +191,20 @@ async fn lab_moves_its_files_into_tables_and_says_what_it_rejected() {
             *entry = (entry.0 + 1, entry.1 + (total * 100.0).round() as i64);
         }
     }
-    let written: Vec<(i64, i64, i64)> =
-        lab.table("select customer_id::bigint, orders::bigint, round(spent * 100)::bigint from public.order_totals").await;
-    assert_eq!(written.into_iter().map(|(customer, orders, cents)| (customer, (orders, cents))).collect::<BTreeMap<_, _>>(), totals);
-    let given_back = orders.values().filter(|(_, status, _)| status == "refunded" || status == "cancelled").count();
+    let written: Vec<(i64, i64, i64)> = lab
+        .table(
+            "select customer_id::bigint, orders::bigint, round(spent * 100)::bigint from public.order_totals",
+        )
+        .await;
+    assert_eq!(
+        written
+            .into_iter()
+            .map(|(customer, orders, cents)| (customer, (orders, cents)))
+            .collect::<BTreeMap<_, _>>(),
+        totals
+    );
+    let given_back =
+        orders.values().filter(|(_, status, _)| status == "refunded" || status == "cancelled").count();
     let ledger = lab.last_run("Lab ledger").await;
     assert_eq!(ledger, format!("succeeded {} {given_back} 0 {}", orders.len(), orders.len() - given_back));
 
@@ -204,6 +216,42 @@ async fn lab_moves_its_files_into_tables_and_says_what_it_rejected() {
     let ledger = lab.last_run("Lab ledger").await;
     let read: usize = ledger.split(' ').nth(1).unwrap().parse().unwrap();
     assert!(ledger.starts_with("succeeded ") && read < 5 && ledger.contains(" 0 0 "), "{ledger}");
+
+    // Meanwhile Acme's scripted systems ran and were checked, and stand as its story says.
+    while lab.engine.check_tick().await.unwrap() > 0 {}
+    let connectors: Vec<String> = sqlx::query_scalar(
+        "select c.name || ' ' || c.status || coalesce(' resets ' || (q.resets_at at time zone 'UTC')::text, '')
+           from connectors c left join connector_quotas q using (customer_id, connector_id)
+          where c.customer_id = 'cus_acme' and (c.status <> 'healthy' or q.resets_at is not null) order by 1",
+    )
+    .fetch_all(&mut lab.owner)
+    .await
+    .unwrap();
+    assert_eq!(
+        connectors,
+        [
+            "HubSpot (Marketing) down resets 2026-11-22 00:00:00",
+            "Payment API disabled",
+            "Salesforce (Production) healthy resets 2026-11-22 00:00:00",
+            "Shopify (EU Store) degraded",
+        ]
+    );
+    let flows: Vec<String> = sqlx::query_scalar(
+        "select r.flow_id || ' ' || r.status || ' ' || f.health from runs r join flows f using (customer_id, flow_id)
+          where r.customer_id = 'cus_acme' and r.worker_id like 'worker-1%' order by 1",
+    )
+    .fetch_all(&mut lab.owner)
+    .await
+    .unwrap();
+    let ran = |flow: &str| flows.iter().any(|line| line == flow);
+    assert!(
+        ran("flow_shopify_orders partial degraded") && ran("flow_order_lines succeeded healthy"),
+        "{flows:?}"
+    );
+    assert!(
+        ran("flow_hubspot_deals failed failing") && ran("flow_lead_scores succeeded healthy"),
+        "{flows:?}"
+    );
 
     // A later start leaves Lab's files and runs alone.
     std::fs::write(lab.files.path().join("products.json"), "[]").unwrap();

@@ -127,7 +127,7 @@ async fn a_batch_counts_once() {
     assert_eq!(errors, (2, 2));
     let levels: Vec<String> =
         lab.ask("select array_agg(level || '=' || key || ':' || errors order by level) from error_stats where grain = 'day' and level <> 'group'").await;
-    assert_eq!(levels, ["all=:2", "class=REFERENCE:2", "code=REFERENCE/NO_ITEM:2", "field=item:2"]);
+    assert_eq!(levels, ["all=:2", "class=REFERENCE:2", "code=NO_ITEM:2", "field=item:2"]);
     assert_eq!(lab.ask::<i64>("select count(*) from error_stats where runs = 1").await, 10);
 }
 
