@@ -48,7 +48,7 @@ pub struct Database {
 #[derive(Debug)]
 enum Private {
     /// It lives as long as this process.
-    Ours(Embedded),
+    Ours(Box<Embedded>),
     /// Another process of ours keeps it running.
     Others(Addresses),
 }
@@ -63,15 +63,14 @@ pub enum Sharing {
 }
 
 impl Database {
-    /// Opens the database that is configured, or else starts the private one, or joins the process that has
-    /// started it. A private one is migrated, since nobody else can; one that somebody set up is only checked.
+    /// Reaches for the database that is configured, or else starts the private one, or joins the process that has
+    /// started it; whether its schema fits is not looked at.
     ///
     /// # Errors
     /// In one line for the operator.
-    pub async fn open(config: &DatabaseConfig, sharing: Sharing) -> Result<Self, DatabaseError> {
+    pub async fn reach(config: &DatabaseConfig, sharing: Sharing) -> Result<Self, DatabaseError> {
         if let Some(url) = &config.url {
             let server = options("database.url", url)?;
-            check_version(&server).await?;
             let owner = config.owner_url.as_ref().map(|url| options("database.owner_url", url)).transpose()?;
             return Ok(Self { server, owner, private: None });
         }
@@ -80,21 +79,33 @@ impl Database {
         }
         let place = EmbeddedConfig { data_dir: config.data_dir.clone(), bin_dir: config.pg_bin_dir.clone() };
         let private = match Embedded::start(place).await {
-            Ok(embedded) => Private::Ours(embedded),
+            Ok(embedded) => Private::Ours(Box::new(embedded)),
             Err(EmbeddedError::InUse { .. }) if sharing == Sharing::Welcome => {
                 Private::Others(Addresses::of_running(&config.data_dir)?)
             }
             Err(error) => return Err(error.into()),
         };
-        let (server, owner) = {
-            let addresses = private.addresses();
-            (addresses.server_options(embedded::DATABASE), addresses.owner_options(embedded::DATABASE))
+        let addresses = private.addresses();
+        Ok(Self {
+            server: addresses.server_options(embedded::DATABASE),
+            owner: Some(addresses.owner_options(embedded::DATABASE)),
+            private: Some(private),
+        })
+    }
+
+    /// A database whose schema is this program's. A private one is migrated, since nobody else can; one that
+    /// somebody set up is only looked at.
+    ///
+    /// # Errors
+    /// In one line for the operator.
+    pub async fn open(config: &DatabaseConfig, sharing: Sharing) -> Result<Self, DatabaseError> {
+        let database = Self::reach(config, sharing).await?;
+        let checked = match (check_version(&database.server).await, &database.private, &database.owner) {
+            (Err(MigrateError::Older { .. }), Some(_), Some(owner)) => {
+                migrate(owner, embedded::SERVER, None).await
+            }
+            (checked, ..) => checked,
         };
-        let checked = match check_version(&owner).await {
-            Err(MigrateError::Older { .. }) => migrate(&owner, embedded::SERVER, None).await,
-            checked => checked,
-        };
-        let database = Self { server, owner: Some(owner), private: Some(private) };
         if let Err(error) = checked {
             database.close(PATIENCE).await;
             return Err(error.into());

@@ -13,6 +13,7 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
+use super::engine::engine;
 use super::lifecycle::Lifecycle;
 use super::listen;
 use super::router::router;
@@ -21,13 +22,14 @@ use crate::config::Config;
 use crate::domain::clock::Clock;
 use crate::domain::ids::IdSource;
 use crate::domain::page::CursorKey;
+use crate::engine::Engine;
 use crate::service::Serving;
 use crate::service::access::Access;
 use crate::store::{Store, StoreError, Wakes};
 use crate::tools::ToolServer;
 
-/// How long a whole end may take, from the moment it was asked for.
-pub const END: Duration = Duration::from_millis(4_500);
+/// How much longer than the calls under way their statements may take to end.
+const STATEMENTS: Duration = Duration::from_millis(500);
 
 /// Between two writes of what callers used.
 const FLUSH: Duration = Duration::from_secs(1);
@@ -44,6 +46,15 @@ pub enum StartError {
          bypasses it, or the owner of the tables): connect as the role that `apixx-mcp migrate` makes"
     )]
     MayBypass,
+    /// A database that flows may use, and that is none.
+    #[error(
+        "engine.postgres_dsns.{name}.url is no URL of a PostgreSQL database: write \
+         postgres://user:password@host/database"
+    )]
+    Dsn {
+        /// What the operator calls it.
+        name: String,
+    },
     /// The database failed.
     #[error("cannot use the database: {0}")]
     Store(#[from] StoreError),
@@ -110,9 +121,17 @@ impl Process {
         router(state, Arc::new(server), &self.config.server, store.ids().clone())
     }
 
+    /// What works on runs, as the operator configured it.
+    ///
+    /// # Errors
+    /// See [`StartError`].
+    pub async fn engine(&self) -> Result<Engine, StartError> {
+        engine(&self.serving, &self.config).await
+    }
+
     /// Serves at `listener`, works with `engine`, each if given, until the lifecycle's end. What callers used is
     /// written down last of all.
-    pub async fn run(self, listener: Option<TcpListener>, lifecycle: &Lifecycle) {
+    pub async fn run(self, listener: Option<TcpListener>, engine: Option<Engine>, lifecycle: &Lifecycle) {
         let Serving { store, wakes, .. } = &self.serving;
         let served_all = CancellationToken::new();
         let serve = async {
@@ -124,14 +143,22 @@ impl Process {
             }
             served_all.cancel();
         };
+        let work = async {
+            let Some(engine) = engine else { return };
+            tokio::select! {
+                () = engine.run(lifecycle.stopping().clone()) => {}
+                () = lifecycle.aborting().cancelled() => warn!("runs under way go on once their leases ran out"),
+            }
+        };
         let until_stopped = lifecycle.stopping().clone();
         tokio::join!(
             serve,
+            work,
             wakes.relay(self.options.clone(), until_stopped.clone()),
             self.flush_usage(&served_all),
             self.follow_clock(&until_stopped),
         );
-        if timeout(lifecycle.left_of(END), store.close()).await.is_err() {
+        if timeout(lifecycle.left_of(self.config.server.shutdown + STATEMENTS), store.close()).await.is_err() {
             warn!("gave up on statements that do not end");
         }
     }

@@ -1,1 +1,238 @@
 //! The command line.
+
+mod apply;
+mod demo;
+mod doctor;
+mod operate;
+mod places;
+mod serve;
+mod session;
+mod snippets;
+
+use std::future::Future;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Context;
+use chrono::{DateTime, Utc};
+use clap::{Args, Parser, Subcommand};
+
+use crate::app::database;
+use crate::config::{Config, Sources};
+use crate::observe;
+
+/// A multi-tenant MCP server for integration workspaces: flows, runs, errors, connectors.
+#[derive(Debug, Parser)]
+#[command(name = "apixx-mcp", version, max_term_width = 100)]
+struct Cli {
+    #[command(flatten)]
+    everywhere: Everywhere,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// What every command understands.
+#[derive(Debug, Args)]
+struct Everywhere {
+    /// Settings file (all keys: config/default.toml); the environment (APIXX_SECTION__KEY) and flags win over it
+    #[arg(long, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Where the private PostgreSQL keeps everything, when no database is configured
+    #[arg(long, global = true, value_name = "DIR")]
+    data_dir: Option<String>,
+    /// Tell causes of errors too, and log what commands do
+    #[arg(long, short, global = true)]
+    verbose: bool,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Try it: three workspaces, server and worker in one process, nothing to set up
+    Demo(Demo),
+    /// Serve MCP over HTTP
+    Serve(Serve),
+    /// Execute runs, schedules and connector checks
+    Worker,
+    /// Bring the database to this program's schema and make the server's role
+    Migrate,
+    /// Bring a customer's connectors and flows to what a file says
+    Apply(Apply),
+    /// Make and list customers
+    #[command(subcommand)]
+    Customer(CustomerCommand),
+    /// Make, list and revoke MCP tokens
+    #[command(subcommand)]
+    Token(TokenCommand),
+    /// Pause and resume flows
+    #[command(subcommand)]
+    Flow(FlowCommand),
+    /// Cancel runs
+    #[command(subcommand)]
+    Run(RunCommand),
+    /// Look for what is wrong with an installation, and say what to do
+    Doctor,
+}
+
+#[derive(Debug, Args)]
+struct Demo {
+    /// Address and port to listen on; port 0 takes any
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    listen: Option<String>,
+    /// The time at which the demo's clock starts [default: now]
+    #[arg(long, value_name = "RFC3339")]
+    now: Option<DateTime<Utc>>,
+    /// Print one line of JSON when it is ready, instead of text
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Args)]
+struct Serve {
+    /// Address and port to listen on; port 0 takes any
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    listen: Option<String>,
+    /// Also execute runs: everything in one process
+    #[arg(long)]
+    with_worker: bool,
+}
+
+#[derive(Debug, Args)]
+struct Apply {
+    /// The customer's short name
+    #[arg(long, value_name = "SLUG")]
+    customer: String,
+    /// Connectors and flows, as TOML
+    file: PathBuf,
+    /// Only tell what would change
+    #[arg(long)]
+    dry_run: bool,
+}
+
+#[derive(Debug, Subcommand)]
+enum CustomerCommand {
+    /// Make a customer and its first user, who owns it
+    Create(operate::NewCustomerArgs),
+    /// List all customers
+    List,
+}
+
+#[derive(Debug, Subcommand)]
+enum TokenCommand {
+    /// Make a token; its secret is shown this once
+    Create(operate::NewTokenArgs),
+    /// List tokens, of one customer or of all
+    List {
+        /// The customer's short name
+        #[arg(long, value_name = "SLUG")]
+        customer: Option<String>,
+    },
+    /// End a token now
+    Revoke {
+        /// The token's id, such as mtk_01…
+        id: String,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum FlowCommand {
+    /// Stop a flow from starting, by its schedule or a trigger
+    Pause(operate::FlowArgs),
+    /// Let a paused flow run again
+    Resume(operate::FlowArgs),
+}
+
+#[derive(Debug, Subcommand)]
+enum RunCommand {
+    /// Ask a run to stop
+    Cancel {
+        /// The customer's short name
+        #[arg(long, value_name = "SLUG")]
+        customer: String,
+        /// The run's id, such as run_01…
+        run: String,
+    },
+}
+
+/// Runs the program.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let verbose = cli.everywhere.verbose;
+    match start(cli) {
+        Ok(code) => code,
+        Err(error) if verbose => {
+            eprintln!("apixx-mcp: {error}");
+            for cause in error.chain().skip(1) {
+                eprintln!("  because: {cause}");
+            }
+            ExitCode::FAILURE
+        }
+        Err(error) => {
+            eprintln!("apixx-mcp: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn start(cli: Cli) -> anyhow::Result<ExitCode> {
+    let mut config = configuration(&cli)?;
+    // What runs for long is watched by its log; a command is done when it says so.
+    let stays = matches!(cli.command, Command::Demo(_) | Command::Serve(_) | Command::Worker);
+    if !stays && !cli.everywhere.verbose {
+        config.log.filter = "off".to_owned();
+    }
+    observe::init(&config.log)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("no runtime")?;
+    runtime.block_on(run(cli.command, config))
+}
+
+async fn run(command: Command, config: Config) -> anyhow::Result<ExitCode> {
+    match command {
+        Command::Demo(args) => done(demo::demo(config, &args)).await,
+        Command::Serve(args) => done(serve::serve(config, args.with_worker)).await,
+        Command::Worker => done(serve::worker(config)).await,
+        Command::Migrate => {
+            database::bring_up(&config.database).await?;
+            println!("the database has this program's schema");
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Apply(args) => done(apply::apply(config, &args)).await,
+        Command::Customer(CustomerCommand::Create(args)) => done(operate::create_customer(config, args)).await,
+        Command::Customer(CustomerCommand::List) => done(operate::list_customers(config)).await,
+        Command::Token(TokenCommand::Create(args)) => done(operate::create_token(config, args)).await,
+        Command::Token(TokenCommand::List { customer }) => done(operate::list_tokens(config, customer)).await,
+        Command::Token(TokenCommand::Revoke { id }) => done(operate::revoke_token(config, id)).await,
+        Command::Flow(FlowCommand::Pause(args)) => done(operate::pause_flow(config, args)).await,
+        Command::Flow(FlowCommand::Resume(args)) => done(operate::resume_flow(config, args)).await,
+        Command::Run(RunCommand::Cancel { customer, run }) => {
+            done(operate::cancel_run(config, customer, run)).await
+        }
+        Command::Doctor => doctor::doctor(&config).await,
+    }
+}
+
+async fn done(command: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<ExitCode> {
+    command.await.map(|()| ExitCode::SUCCESS)
+}
+
+/// The configuration, with what the flags say.
+fn configuration(cli: &Cli) -> anyhow::Result<Config> {
+    let listen = match &cli.command {
+        Command::Demo(Demo { listen, .. }) | Command::Serve(Serve { listen, .. }) => listen.clone(),
+        _ => None,
+    };
+    let flags = [("server.listen", listen), ("database.data_dir", cli.everywhere.data_dir.clone())];
+    let flags = flags.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value?))).collect();
+    Ok(Config::load(&Sources::of_this_process(cli.everywhere.config.clone(), flags))?)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_commands_are_consistent() {
+        Cli::command().debug_assert();
+    }
+}

@@ -55,6 +55,13 @@ pub struct ServerConfig {
     pub shutdown: Duration,
 }
 
+impl ServerConfig {
+    /// How long a whole end may take: calls have `shutdown`, the database the rest.
+    pub fn end(&self) -> Duration {
+        self.shutdown + Duration::from_millis(1_500)
+    }
+}
+
 /// Section `[database]`: which PostgreSQL, and how much of it.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]

@@ -10,14 +10,13 @@ mod times;
 use chrono::TimeDelta;
 use chrono_tz::Tz;
 
-use crate::domain::definition::Stream;
 use crate::domain::ids::CustomerId;
 use crate::domain::scope::Scopes;
 use crate::domain::token::PlainToken;
-use crate::service::apply::{ApplyError, Problem, Rules, apply};
+use crate::service::apply::{ApplyError, Rules, apply};
 use crate::store::customers::{Actor, NewCustomer, Role, Target};
 use crate::store::definitions::StoredFlow;
-use crate::store::history::History;
+use crate::store::past::History;
 use crate::store::{Store, StoreError, TenantTx};
 use times::Times;
 
@@ -101,32 +100,22 @@ const WORKSPACES: [Workspace; 3] = [
 ///
 /// What is missing is made. Where Acme and Globex exist already, their made-up past is moved to now, and what
 /// really happened since (runs, tokens, the audit log) stays. Lab is made once and then left alone. A token of
-/// `kept` stays the workspace's token as long as nobody revoked it. `check_stream` is the engine's judgement
-/// of streams ([`Rules::check_stream`]).
+/// `kept` stays the workspace's token as long as nobody revoked it.
 ///
 /// # Errors
 /// When the database fails.
-pub async fn seed(
-    store: &Store,
-    kept: &[DemoToken],
-    check_stream: &(dyn Fn(&Stream) -> Result<(), Problem> + Sync),
-) -> Result<Vec<DemoToken>, DemoError> {
+pub async fn seed(store: &Store, kept: &[DemoToken]) -> Result<Vec<DemoToken>, DemoError> {
     let mut tokens = Vec::new();
     for workspace in &WORKSPACES {
         let kept = kept.iter().find(|kept| kept.customer == workspace.slug).map(|kept| &kept.token);
-        let token = workspace.put(store, kept, check_stream).await?;
+        let token = workspace.put(store, kept).await?;
         tokens.push(DemoToken { customer: workspace.slug.to_owned(), token });
     }
     Ok(tokens)
 }
 
 impl Workspace {
-    async fn put(
-        &self,
-        store: &Store,
-        kept: Option<&PlainToken>,
-        check_stream: &(dyn Fn(&Stream) -> Result<(), Problem> + Sync),
-    ) -> Result<PlainToken, DemoError> {
+    async fn put(&self, store: &Store, kept: Option<&PlainToken>) -> Result<PlainToken, DemoError> {
         let now = store.now();
         let (mut tx, is_new) = match store.customer_named(self.slug).await? {
             Some(tenancy) => (store.begin(&tenancy).await?, false),
@@ -140,7 +129,7 @@ impl Workspace {
                 tx.turn_clock_to(now - TimeDelta::days(AGE_DAYS));
             }
             let (roots, dsns) = ([lab::NAME.to_owned()], [lab::NAME.to_owned()]);
-            let rules = Rules { files_roots: &roots, postgres_dsns: &dsns, check_stream };
+            let rules = Rules { files_roots: &roots, postgres_dsns: &dsns };
             apply(&mut tx, self.file, self.definitions.as_bytes(), &rules, &owner).await?;
             tx.turn_clock_to(now);
         }

@@ -246,6 +246,7 @@ impl StreamWork<'_> {
                 Records::new(mapped.page.items.len() as i64, written, failed, mapped.skipped + unchanged);
             let errors = self.errors(&mapped);
             self.checkpoint.position = Some(mapped.page.position.clone());
+            self.checkpoint.unchanged += unchanged;
             let amounts =
                 Amounts { read: mapped.page.bytes, written: bytes, estimated, cursor: mapped.page.cursor };
             self.save(records, Some(amounts), errors, None).await?;
@@ -300,20 +301,20 @@ impl StreamWork<'_> {
         if let Some(late) = too_late(self.work.run, self.work.executor.store.now()) {
             return Err(Outcome::End(late));
         }
-        let records = &self.standing.records;
-        let (judged, most) = (records.written + records.failed, self.work.run.max_error_rate);
-        match records.error_rate() {
-            Some(rate) if judged >= MIN_JUDGED && rate > most => {
-                let message = format!(
-                    "{} of {judged} records were rejected ({:.1} % > {:.1} %)",
-                    records.failed,
-                    rate * 100.0,
-                    most * 100.0
-                );
-                Err(Outcome::End(Ending::TooManyRejected { message }))
-            }
-            _ => Ok(()),
+        let (records, most) = (&self.standing.records, self.work.run.max_error_rate);
+        // A record that the destination has already is as good as one that it takes.
+        let judged = records.written + self.checkpoint.unchanged + records.failed;
+        let rate = records.failed as f64 / judged.max(1) as f64;
+        if judged >= MIN_JUDGED && rate > most {
+            let message = format!(
+                "{} of {judged} records were rejected ({:.1} % > {:.1} %)",
+                records.failed,
+                rate * 100.0,
+                most * 100.0
+            );
+            return Err(Outcome::End(Ending::TooManyRejected { message }));
         }
+        Ok(())
     }
 
     /// What is kept of the records that were rejected.

@@ -2,14 +2,12 @@
 
 mod bearer;
 mod headers;
-mod limits;
 mod panics;
 mod peer;
 mod refusal;
 mod request_id;
 
 pub use headers::{Headers, security_headers};
-pub use limits::rate_limit_headers;
 pub use panics::catch_panics;
 pub use peer::{Peer, TrustedProxies, find_peer};
 pub use refusal::refusal;

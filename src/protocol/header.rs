@@ -6,6 +6,7 @@ use http::HeaderMap;
 use serde_json::Value;
 
 use super::jsonrpc::{HEADER_MISMATCH, RpcError};
+use super::revision::{Era, Revision};
 
 /// `MCP-Protocol-Version`.
 pub const VERSION: &str = "mcp-protocol-version";
@@ -59,6 +60,17 @@ pub fn mismatch(message: impl Into<String>) -> RpcError {
     RpcError::new(HEADER_MISMATCH, message)
 }
 
+/// Whether the headers can belong to no request but `server/discover`: they say so, and where a modern request
+/// says so its body must agree (2026-07-28, basic/transports). Legacy requests mirror nothing, so that of them
+/// no header is believed.
+pub fn can_only_discover(headers: &HeaderMap) -> bool {
+    let modern = match Header::of(headers, VERSION) {
+        Header::Text(date) => Revision::named(date).is_none_or(|known| known.era() == Era::Modern),
+        Header::Absent | Header::Unreadable => false,
+    };
+    modern && Header::of(headers, METHOD) == Header::Text("server/discover")
+}
+
 /// A mirrored value: `=?base64?…?=` holds UTF-8 in standard, padded Base64; anything else stands for itself
 /// (2026-07-28, basic/transports, "Value Encoding").
 ///
@@ -107,6 +119,27 @@ mod tests {
         assert_eq!(Header::of(&headers, NAME), Header::Unreadable);
         headers.insert(NAME, HeaderValue::from_bytes("é".as_bytes()).unwrap());
         assert_eq!(Header::of(&headers, NAME), Header::Unreadable);
+    }
+
+    #[test]
+    fn discovery_is_believed_only_where_the_body_must_agree() {
+        let discover = (METHOD, "server/discover");
+        let table: &[(&[(&'static str, &'static str)], bool)] = &[
+            (&[discover, (VERSION, "2026-07-28")], true),
+            (&[discover, (VERSION, "2099-01-01")], true),
+            (&[discover], false),
+            (&[discover, (VERSION, "2025-06-18")], false),
+            (&[discover, (VERSION, "2026-07-28"), (VERSION, "2025-06-18")], false),
+            (&[(METHOD, "tools/call"), (VERSION, "2026-07-28")], false),
+            (&[(VERSION, "2026-07-28")], false),
+        ];
+        for (pairs, expected) in table {
+            let mut headers = HeaderMap::new();
+            for (name, value) in *pairs {
+                headers.append(*name, HeaderValue::from_static(value));
+            }
+            assert_eq!(can_only_discover(&headers), *expected, "{pairs:?}");
+        }
     }
 
     #[test]

@@ -360,6 +360,9 @@ pub struct Checkpoint {
     pub stream: usize,
     /// The place in that stream, in its source's own form; `None` is its beginning.
     pub position: Option<Value>,
+    /// How many records so far the destination had already, as they are.
+    #[serde(default)]
+    pub unchanged: i64,
 }
 
 /// What a worker needs to know of the run that it claimed.

@@ -55,8 +55,8 @@ statements! {
           join run_error_counts c on c.customer_id = $1 and c.run_id = r.run_id
           join error_groups e on e.customer_id = $1 and e.group_id = c.group_id
          cross join (values ('hour'), ('day')) grain (grain)
-         cross join lateral (values ('all', ''), ('class', e.error_class), ('code', e.error_class || '/' || e.code),
-                                    ('field', coalesce(e.field, '')), ('group', e.group_id)) l (level, key)
+         cross join lateral (values ('all', ''), ('class', e.error_class), ('code', e.code),
+                                    ('field', coalesce(e.field, '(none)')), ('group', e.group_id)) l (level, key)
          where r.customer_id = $1 and r.run_id = $2
          group by r.flow_id, grain.grain, l.level, r.finished_at, l.key
             on conflict (customer_id, flow_id, grain, level, at, key) do update

@@ -41,6 +41,7 @@ pub fn all_statements() -> Vec<&'static str> {
         super::flow_state::ALL,
         super::flows::ALL,
         super::history::ALL,
+        super::operator::ALL,
         super::queue::ALL,
         super::queue_view::ALL,
         super::retention::ALL,

@@ -43,6 +43,7 @@ impl Reader {
         let mut arguments = Map::new();
         let mut errors = Vec::new();
         for (name, value) in given {
+            let value = without_nul(value);
             // Clients put bookkeeping of theirs beside the arguments.
             if name == "_meta" || is_absent(&value) {
                 continue;
@@ -129,6 +130,14 @@ pub(super) fn deserialize<T: DeserializeOwned>(arguments: Value) -> Result<T, To
             did_you_mean: None,
         }])
     })
+}
+
+/// PostgreSQL keeps no text with U+0000 in it, so no name here has one.
+fn without_nul(value: Value) -> Value {
+    match value {
+        Value::String(text) if text.contains('\0') => Value::String(text.replace('\0', "")),
+        other => other,
+    }
 }
 
 /// What models send for "not given".

@@ -4,10 +4,17 @@
 
 mod apply;
 mod catalog;
+mod clients;
+mod demo;
 mod embedded;
 mod engine;
 mod floors;
+mod hostile;
+mod isolation;
+mod lab;
 mod listen;
+mod readme;
+mod round_trips;
 mod statements;
 mod support;
 mod tools;

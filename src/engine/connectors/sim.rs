@@ -1,7 +1,7 @@
 //! A scripted system: it answers checks, gives records and takes them as its configuration says, without a
 //! network. The demo workspaces run on it, and tests script their faults with it.
 //!
-//! The configuration of a connector of kind `sim` is `{"sim": {…}}`, every key optional:
+//! The configuration of a connector of kind `sim` is `{"sim": {…}, "tools": […]}`, every key optional:
 //!
 //! ```json
 //! {"sim": {
@@ -12,6 +12,7 @@
 //!   "down": "connection refused",      // checks and runs fail with this sentence (CONNECTIVITY)
 //!   "quotas": [{"name": "daily_api_requests", "unit": "requests", "used": 87412, "limit": 100000,
 //!               "resets_in_s": 54000, "throttled_1h": 0}],
+//!                                      // or "resets_daily": true, at midnight UTC
 //!
 //!   // as a source
 //!   "records": 8412,                   // how many a full run gives (default 100)
@@ -40,7 +41,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use chrono::TimeDelta;
+use chrono::{NaiveTime, TimeDelta};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use serde::Deserialize;
@@ -65,6 +66,9 @@ const MAX_RECORDS: i64 = 10_000_000;
 struct Config {
     #[serde(default)]
     sim: Script,
+    /// The tools of a scripted MCP server: lists show them, runs do not need them.
+    #[serde(default, rename = "tools")]
+    _tools: Value,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -108,6 +112,8 @@ struct Quota {
     used: i64,
     limit: i64,
     resets_in_s: Option<i64>,
+    #[serde(default)]
+    resets_daily: bool,
     #[serde(default)]
     throttled_1h: i32,
 }
@@ -157,7 +163,7 @@ pub(super) struct Sim {
 
 impl Sim {
     pub(super) fn open(config: &Value, pacer: Pacer, clock: Clock) -> Result<Self, Failure> {
-        let Config { sim: script } = configuration(config)?;
+        let Config { sim: script, .. } = configuration(config)?;
         let counts = script.objects.values().filter_map(|object| object.records).chain(script.records);
         if counts.into_iter().any(|records| !(0..=MAX_RECORDS).contains(&records)) {
             return Err(Failure::config(&format!("a scripted source gives 0 to {MAX_RECORDS} records")));
@@ -189,12 +195,13 @@ impl Connector for Sim {
             error: self.script.auth_error.clone(),
             expires_at: later(self.script.auth_expires_in_s),
         });
+        let midnight = (now + TimeDelta::days(1)).date_naive().and_time(NaiveTime::MIN).and_utc();
         let quota = |quota: &Quota| QuotaSeen {
             name: quota.name.clone(),
             unit: quota.unit.clone(),
             used: quota.used,
             limit: quota.limit,
-            resets_at: later(quota.resets_in_s),
+            resets_at: if quota.resets_daily { Some(midnight) } else { later(quota.resets_in_s) },
             throttled_1h: quota.throttled_1h,
         };
         let report = CheckReport {

@@ -7,9 +7,10 @@ use super::Rules;
 use super::file::{Placed, Wanted, WantedFlow};
 use super::section::Problems;
 use crate::domain::connector::ConnectorKind;
-use crate::domain::definition::{Stream, WriteMode};
+use crate::domain::definition::WriteMode;
 use crate::domain::ids::{ConnectorId, FlowId};
 use crate::domain::names::{exact_key, nearest_word};
+use crate::engine::mapping::Plan;
 use crate::store::definitions::{ConnectorRecord, Definitions};
 
 /// Notes everything in `wanted` that cannot be.
@@ -34,7 +35,8 @@ pub(super) fn check(wanted: &Wanted, stored: &Definitions, rules: &Rules<'_>, pr
             let kind = kinds.get(&exact_key(name)).copied();
             if kind.is_none() {
                 let known = kinds_known(wanted, stored);
-                let near = nearest_word(name, known.iter().copied()).map(|near| format!("; did you mean `{near}`?"));
+                let near =
+                    nearest_word(name, known.iter().copied()).map(|near| format!("; did you mean `{near}`?"));
                 let reason = format!("there is no connector called `{name}`{}", near.unwrap_or_default());
                 problems.add(format!("{}.{key}", flow.path), reason);
             }
@@ -43,9 +45,12 @@ pub(super) fn check(wanted: &Wanted, stored: &Definitions, rules: &Rules<'_>, pr
         let source = kind("source", &record.source);
         kind("destination", &record.destination);
         if let Some(owner) = record.owner_email.as_ref().filter(|owner| !stored.users.contains_key(*owner)) {
-            problems.add(format!("{}.owner", flow.path), format!("nobody in this workspace has the address {owner}"));
+            problems.add(
+                format!("{}.owner", flow.path),
+                format!("nobody in this workspace has the address {owner}"),
+            );
         }
-        streams(flow, source, rules, problems);
+        streams(flow, source, problems);
     }
 }
 
@@ -119,7 +124,7 @@ fn kinds_known<'a>(wanted: &'a Wanted, stored: &'a Definitions) -> Vec<&'a str> 
     stored.chain(wanted.connectors.iter().map(|connector| connector.item.record.name.as_str())).collect()
 }
 
-fn streams(flow: &Placed<WantedFlow>, source: Option<ConnectorKind>, rules: &Rules<'_>, problems: &Problems) {
+fn streams(flow: &Placed<WantedFlow>, source: Option<ConnectorKind>, problems: &Problems) {
     let streams = &flow.item.record.definition.streams;
     for (n, stream) in streams.iter().enumerate() {
         let path = format!("{}.stream[{n}]", flow.path);
@@ -132,53 +137,12 @@ fn streams(flow: &Placed<WantedFlow>, source: Option<ConnectorKind>, rules: &Rul
         if stream.source_format.is_some() && source.is_some_and(|kind| kind != ConnectorKind::Files) {
             problems.add(format!("{path}.format"), "only files have a format");
         }
-        key(&path, stream, problems);
-        understood(&path, stream, rules, problems);
-    }
-}
-
-fn key(path: &str, stream: &Stream, problems: &Problems) {
-    let fields = stream.key_fields();
-    if fields.is_empty() && stream.write_mode == WriteMode::Upsert {
-        let reason = "is missing: name the fields that identify a record, or say write = \"append\"";
-        problems.add(format!("{path}.key"), reason);
-    }
-    let mapped: Vec<&str> = stream.mappings.iter().map(|mapping| mapping.destination_field.as_str()).collect();
-    for (n, field) in mapped.iter().enumerate().filter(|(n, field)| mapped[..*n].contains(field)) {
-        problems.add(format!("{path}.field[{n}].to"), format!("`{field}` is written by an earlier field already"));
-    }
-    for field in fields.iter().filter(|field| !mapped.is_empty() && !mapped.contains(field)) {
-        let near = nearest_word(field, mapped.iter().copied()).map(|near| format!("; did you mean `{near}`?"));
-        let reason = format!("no field writes `{field}`{}", near.unwrap_or_default());
-        problems.add(format!("{path}.key"), reason);
-    }
-}
-
-/// Asks the engine about the stream, field by field, so that one bad field does not hide another.
-fn understood(path: &str, stream: &Stream, rules: &Rules<'_>, problems: &Problems) {
-    let report = |part: Stream, n: usize| {
-        if let Err(problem) = (rules.check_stream)(&part) {
-            problems.add(format!("{path}.{}", in_words_of_the_file(&problem.path, n)), problem.reason);
+        if stream.write_mode == WriteMode::Upsert && stream.key_fields().is_empty() {
+            let reason = "is missing: name the fields that identify a record, or say write = \"append\"";
+            problems.add(format!("{path}.key"), reason);
         }
-    };
-    report(Stream { mappings: Vec::new(), ..stream.clone() }, 0);
-    for (n, mapping) in stream.mappings.iter().enumerate() {
-        let alone = vec![mapping.clone()];
-        report(Stream { mappings: alone, key: Vec::new(), record_filter: None, ..stream.clone() }, n);
+        for error in Plan::compile(stream).err().into_iter().flatten() {
+            problems.add(format!("{path}.{}", error.path), error.message);
+        }
     }
-}
-
-/// A path inside a stored stream as the file calls it; its only mapping is the `n`th of the file.
-fn in_words_of_the_file(path: &str, n: usize) -> String {
-    [
-        ("mappings[0]", format!("field[{n}]").as_str()),
-        ("record_filter", "filter"),
-        ("source_path", "from"),
-        ("destination_type", "type"),
-        ("destination_field", "to"),
-        ("source_query", "query"),
-        ("cursor_field", "cursor"),
-    ]
-    .into_iter()
-    .fold(path.to_owned(), |path, (stored, written)| path.replace(stored, written))
 }

@@ -11,7 +11,6 @@ mod section;
 
 use std::fmt;
 
-use crate::domain::definition::Stream;
 use crate::domain::flow::FlowState;
 use crate::domain::ids::{ConnectorId, FlowId};
 use crate::domain::names::exact_key;
@@ -23,16 +22,13 @@ pub use diff::Change;
 use file::{Placed, WantedConnector, WantedFlow};
 use section::Problems;
 
-/// What a file may refer to, and who understands its expressions.
-#[derive(Clone, Copy)]
+/// What a file may refer to outside of itself and the workspace.
+#[derive(Clone, Copy, Debug)]
 pub struct Rules<'a> {
     /// The directories that the operator named.
     pub files_roots: &'a [String],
     /// The databases that the operator named.
     pub postgres_dsns: &'a [String],
-    /// Compiles a stream as a run would; the path of a problem is one inside the stream as it is stored,
-    /// e.g. `mappings[0].transform`.
-    pub check_stream: &'a (dyn Fn(&Stream) -> Result<(), Problem> + Sync),
 }
 
 /// One thing that is wrong with a file.
@@ -239,7 +235,9 @@ fn next_run(
         return None;
     }
     match old {
-        Some(old) if old.record.schedule == *schedule && old.record.state == FlowState::Active => old.next_run_at,
+        Some(old) if old.record.schedule == *schedule && old.record.state == FlowState::Active => {
+            old.next_run_at
+        }
         _ => schedule.next_after(tx.now()),
     }
 }

@@ -23,7 +23,7 @@ fn outage() -> Failure {
 
 fn batch(number: i64, records: Records) -> Batch<'static> {
     Batch {
-        checkpoint: Checkpoint { batch: number, stream: 0, position: Some(json!({ "given": number })) },
+        checkpoint: Checkpoint { batch: number, stream: 0, position: Some(json!({ "given": number })), unchanged: 0 },
         records,
         bytes_read: 10,
         bytes_written: 5,
@@ -116,7 +116,7 @@ async fn a_batch_counts_once() {
     let skipped_ahead = lab.store.save_batch(&lease, &batch(9, Records::new(5, 5, 0, 0))).await;
     assert!(matches!(skipped_ahead, Err(StoreError::LeaseLost)));
     let claimed = lab.store.load_run(&lease).await.unwrap();
-    assert_eq!(claimed.checkpoint, Checkpoint { batch: 2, stream: 0, position: Some(json!({"given": 2})) });
+    assert_eq!(claimed.checkpoint, Checkpoint { batch: 2, stream: 0, position: Some(json!({"given": 2})), unchanged: 0 });
     lab.store.finish_run(lease, &done()).await.unwrap();
     assert_eq!(lab.outcome(&run).await, "partial: 15 12 2 1");
     assert_eq!(lab.timeline(&run).await, ["queued", "first_error", "finished"]);
@@ -127,7 +127,7 @@ async fn a_batch_counts_once() {
     assert_eq!(errors, (2, 2));
     let levels: Vec<String> =
         lab.ask("select array_agg(level || '=' || key || ':' || errors order by level) from error_stats where grain = 'day' and level <> 'group'").await;
-    assert_eq!(levels, ["all=:2", "class=REFERENCE:2", "code=REFERENCE/NO_ITEM:2", "field=item:2"]);
+    assert_eq!(levels, ["all=:2", "class=REFERENCE:2", "code=NO_ITEM:2", "field=item:2"]);
     assert_eq!(lab.ask::<i64>("select count(*) from error_stats where runs = 1").await, 10);
 }
 

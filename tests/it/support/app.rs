@@ -60,7 +60,7 @@ async fn demo_template() -> &'static str {
             let ids = IdSource::seeded(clock.clone(), 1);
             let wait = std::time::Duration::from_secs(30);
             let store = Store::connect(&database.server, 1, wait, clock, ids).await.unwrap();
-            demo::seed(&store, &tokens(), &|_| Ok(())).await.unwrap();
+            demo::seed(&store, &tokens()).await.unwrap();
             store.close().await;
             let name = database.name.clone();
             std::mem::forget(database);
@@ -215,6 +215,11 @@ pub struct Told {
 }
 
 impl Agent<'_> {
+    /// The token it holds.
+    pub fn token(&self) -> String {
+        self.token.clone()
+    }
+
     /// A request with a body, as a client of the newest legacy revision sends it.
     pub fn request(&self, body: impl Into<Body>) -> Request<Body> {
         Request::builder()

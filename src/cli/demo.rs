@@ -1,0 +1,250 @@
+//! `demo`: three workspaces, server and worker in one process, nothing to set up.
+
+use std::fs::{self, OpenOptions};
+use std::io::{self, Write};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+use anyhow::{Context, bail};
+use secrecy::ExposeSecret;
+use serde_json::{Map, Value, json};
+use tokio::net::TcpListener;
+
+use super::places::{self, MINE, Places};
+use super::snippets::snippets;
+use crate::app::database::{Database, Sharing};
+use crate::app::lifecycle::Lifecycle;
+use crate::app::listen;
+use crate::app::process::{Process, TimeOf};
+use crate::config::{Config, ServerConfig};
+use crate::demo::{DemoToken, lab, seed};
+use crate::domain::clock::Clock;
+use crate::domain::ids::IdSource;
+use crate::domain::token::PlainToken;
+use crate::embedded;
+
+/// The workspaces, in the order in which they are shown.
+const WORKSPACES: [&str; 3] = ["acme", "globex", "lab"];
+
+/// Starts everything, says how to reach it, and goes on until told to end.
+pub(super) async fn demo(config: Config, args: &super::Demo) -> anyhow::Result<()> {
+    let lifecycle = Lifecycle::new(config.server.shutdown);
+    lifecycle.stop_on_signals()?;
+    // An address that is taken is told before anything is started.
+    let listener = listen::bind(config.server.listen).await?;
+    let database = tokio::select! {
+        database = Database::open(&config.database, Sharing::Refused) => database?,
+        () = lifecycle.stopping().cancelled() => return Ok(()),
+    };
+    let end = config.server.end();
+    let ran = run(config, args, &database, listener, &lifecycle).await;
+    database.close(lifecycle.left_of(end)).await;
+    ran
+}
+
+async fn run(
+    mut config: Config,
+    args: &super::Demo,
+    database: &Database,
+    listener: TcpListener,
+    lifecycle: &Lifecycle,
+) -> anyhow::Result<()> {
+    let places = Places::of(&config);
+    places.make()?;
+    places::allow(&mut config)?;
+    if !config.engine.postgres_dsns.contains_key(lab::NAME) {
+        bail!(
+            "on a database of yours the demo needs another one for its workspace Lab: name it in \
+             engine.postgres_dsns.lab.url"
+        );
+    }
+    places::ensure_lab(&config, database).await?;
+    let (clock, time) = match args.now {
+        Some(now) => (Clock::starting_at(now), TimeOf::Own),
+        None => (Clock::system(), TimeOf::Database),
+    };
+    let shown = Shown {
+        url: mcp_url(&config.server, listener.local_addr()?),
+        database: database_url(&config, database),
+        tokens: kept_tokens(&places.tokens(), &IdSource::random(clock.clone()))?,
+    };
+    let stopping = lifecycle.stopping().clone();
+    let process = Process::start(&database.server, config, clock, time, stopping.clone()).await?;
+    // What is said is kept first: a token that nobody knows is no use.
+    keep_tokens(&places.tokens(), &shown.tokens)?;
+    let tokens = tokio::select! {
+        tokens = seed(&process.serving.store, &shown.tokens) => tokens.context("cannot put the demo in place")?,
+        () = stopping.cancelled() => return Ok(()),
+    };
+    keep_tokens(&places.tokens(), &tokens)?;
+    let shown = Shown { tokens, ..shown };
+    let engine = process.engine().await?;
+    let text = if args.json { format!("{}\n", shown.json()) } else { shown.text(&places) };
+    // Somebody who does not listen any more is no reason to stop.
+    let _told = io::stdout().write_all(text.as_bytes()).and_then(|()| io::stdout().flush());
+    process.run(Some(listener), Some(engine), lifecycle).await;
+    Ok(())
+}
+
+/// What is told when everything is ready.
+struct Shown {
+    url: String,
+    database: String,
+    tokens: Vec<DemoToken>,
+}
+
+impl Shown {
+    fn json(&self) -> Value {
+        let workspace =
+            |kept: &DemoToken| json!({ "customer": kept.customer, "token": kept.token.reveal() });
+        json!({
+            "ready": true,
+            "mcp_url": self.url,
+            "database_url": self.database,
+            "workspaces": self.tokens.iter().map(workspace).collect::<Vec<_>>(),
+        })
+    }
+
+    fn text(&self, places: &Places) -> String {
+        let line = |kept: &DemoToken| format!("  {:<8}{}\n", kept.customer, kept.token.reveal());
+        let tokens: String = self.tokens.iter().map(line).collect();
+        let first = self.tokens.first().map(|kept| kept.token.reveal()).unwrap_or_default();
+        format!(
+            "The demo is ready.
+
+  MCP         {}
+  database    {}
+  your files  {} (root = \"{MINE}\" in a connector)
+
+One token for each workspace
+{tokens}
+{}
+Questions to ask
+  - Is everything fine? Show me every flow that is failing or degraded.
+  - Why did the HubSpot contacts flow fail this morning?
+  - Kick off the nightly NetSuite invoice sync and watch it until it finishes.
+
+Ctrl-C ends it; the tokens stay the same at the next start.
+",
+            self.url,
+            self.database,
+            places.mine().display(),
+            snippets(&self.url, first),
+        )
+    }
+}
+
+/// Where clients on this machine find the server, or where the operator says.
+fn mcp_url(config: &ServerConfig, listening: SocketAddr) -> String {
+    if let Some(url) = &config.public_url {
+        return format!("{}/mcp", url.to_string().trim_end_matches('/'));
+    }
+    let ip = match listening.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        ip => ip,
+    };
+    format!("http://{}/mcp", SocketAddr::new(ip, listening.port()))
+}
+
+/// Where the rows are, for who wants to look with `psql`. Without a password: what the operator wrote is theirs
+/// to know.
+fn database_url(config: &Config, database: &Database) -> String {
+    if let Some(addresses) = database.addresses() {
+        return addresses.url(embedded::OWNER, embedded::DATABASE);
+    }
+    let url = config.database.url.as_ref().map(|url| url.expose_secret()).unwrap_or_default();
+    without_password(url)
+}
+
+fn without_password(url: &str) -> String {
+    let bare = url.split(['?', '#']).next().unwrap_or_default();
+    match bare.split_once("://").and_then(|(scheme, rest)| Some((scheme, rest.rsplit_once('@')?))) {
+        Some((scheme, (user, place))) => {
+            format!("{scheme}://{}@{place}", user.split(':').next().unwrap_or_default())
+        }
+        None => bare.to_owned(),
+    }
+}
+
+/// The tokens of the start before; new ones for workspaces that had none.
+fn kept_tokens(path: &Path, ids: &IdSource) -> anyhow::Result<Vec<DemoToken>> {
+    let kept: Map<String, Value> = match fs::read(path) {
+        Ok(bytes) => serde_json::from_slice(&bytes)
+            .ok()
+            .with_context(|| format!("{} is damaged: remove it to get new tokens", path.display()))?,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Map::new(),
+        Err(error) => bail!("cannot read {}: {error}", path.display()),
+    };
+    let token = |customer: &str| {
+        let known = kept.get(customer).and_then(Value::as_str).and_then(PlainToken::parse);
+        DemoToken { customer: customer.to_owned(), token: known.unwrap_or_else(|| PlainToken::new(ids)) }
+    };
+    Ok(WORKSPACES.map(token).into())
+}
+
+/// Keeps the tokens for the next start: whole or not at all, and for nobody else to read.
+fn keep_tokens(path: &Path, tokens: &[DemoToken]) -> anyhow::Result<()> {
+    let all: Map<String, Value> =
+        tokens.iter().map(|kept| (kept.customer.clone(), kept.token.reveal().into())).collect();
+    let unfinished = path.with_extension("new");
+    let write = || -> io::Result<()> {
+        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&unfinished)?;
+        file.write_all(Value::from(all).to_string().as_bytes())?;
+        file.sync_all()?;
+        fs::rename(&unfinished, path)
+    };
+    write().map_err(|error| anyhow::anyhow!("cannot keep the tokens in {}: {error}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    fn ids() -> IdSource {
+        IdSource::random(Clock::system())
+    }
+
+    #[test]
+    fn tokens_are_kept_for_nobody_else_to_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("tokens.json");
+        let tokens = kept_tokens(&path, &ids()).unwrap();
+        keep_tokens(&path, &tokens).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        let again = kept_tokens(&path, &ids()).unwrap();
+        let secrets = |tokens: &[DemoToken]| {
+            tokens.iter().map(|kept| kept.token.reveal().to_owned()).collect::<Vec<_>>()
+        };
+        assert_eq!(secrets(&again), secrets(&tokens));
+        fs::write(&path, "{").unwrap();
+        assert!(kept_tokens(&path, &ids()).unwrap_err().to_string().contains("remove it"));
+    }
+
+    #[test]
+    fn a_url_is_shown_without_its_password() {
+        let table = [
+            ("postgres://u:hunter2@h:5432/d?password=hunter2", "postgres://u@h:5432/d"),
+            ("postgres://u:h@unter2@h/d", "postgres://u@h/d"),
+            ("postgres://h/d", "postgres://h/d"),
+        ];
+        for (url, expected) in table {
+            assert_eq!(without_password(url), expected);
+        }
+    }
+
+    #[test]
+    fn the_ready_line_is_one_object() {
+        let dir = tempfile::tempdir().unwrap();
+        let tokens = kept_tokens(&dir.path().join("none"), &ids()).unwrap();
+        let acme = tokens[0].token.reveal().to_owned();
+        let shown = Shown { url: "http://x/mcp".into(), database: "postgresql:///d".into(), tokens };
+        let line = shown.json().to_string();
+        assert!(line.starts_with("{\"ready\":true,\"mcp_url\":\"http://x/mcp\",\"database_url\":\"postgresql:///d\","));
+        assert!(line.contains(&format!("{{\"customer\":\"acme\",\"token\":\"{acme}\"}}")));
+        assert!(!line.contains('\n'));
+    }
+}

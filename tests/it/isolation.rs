@@ -1,0 +1,174 @@
+//! Between customers: a stranger cannot tell another customer's thing from one that never was, and each of the
+//! two locks, types and row-level security, holds alone.
+
+use apixx_mcp::protocol::{CallError, CallTool, Exchange, Revision, Server};
+use apixx_mcp::service::Serving;
+use apixx_mcp::service::access::{Access, Wants};
+use apixx_mcp::store::{Store, Wakes};
+use apixx_mcp::tools::{ToolServer, catalog};
+use chrono::TimeDelta;
+use serde_json::{Value, json};
+use sqlx::{AssertSqlSafe, ConnectOptions};
+use tokio_util::sync::CancellationToken;
+
+use crate::support::app::TestApp;
+
+/// Acme's things, and things nobody ever had, of the same length.
+struct Names {
+    flow: &'static str,
+    run: &'static str,
+    connector: &'static str,
+}
+
+const THEIRS: Names = Names { flow: "flow_hubspot_deals", run: "run_abc123", connector: "con_hubspot" };
+const NOBODYS: Names = Names { flow: "flow_nothing_there", run: "run_xyz789", connector: "con_nothing" };
+
+/// Calls that name something, for each tool that can name anything.
+fn naming_cases(tool: &str, names: &Names) -> Vec<Value> {
+    let Names { flow, run, connector } = names;
+    match tool {
+        "list_flows" => vec![json!({ "connector": connector })],
+        "get_flow" | "get_flow_mappings" | "list_flow_runs" | "get_flow_error_summary" => vec![json!({ "flow": flow })],
+        "list_runs" => vec![json!({ "flow": flow }), json!({ "connector": connector })],
+        "get_run" => vec![json!({ "run_id": run }), json!({ "run_id": run, "wait_seconds": 1 })],
+        "get_run_errors" => vec![json!({ "run_id": run })],
+        "list_connectors" => vec![json!({ "query": connector })],
+        "trigger_sync" => vec![
+            json!({ "flow": flow }),
+            json!({ "flow": "Salesforce → Snowflake accounts", "retry_of": run }),
+        ],
+        "get_system_health" => vec![],
+        other => panic!("{other} has no isolation case: add one here"),
+    }
+}
+
+/// An answer with what was asked for blotted out.
+fn blotted(text: &str, names: &Names) -> String {
+    [names.flow, names.run, names.connector].iter().fold(text.to_owned(), |text, name| text.replace(name, "█"))
+}
+
+#[tokio::test]
+async fn a_stranger_cannot_tell_absent_from_forbidden() {
+    let app = TestApp::demo().await;
+    let mut compared = 0;
+    for entry in catalog().entries() {
+        let cases = naming_cases(entry.name, &THEIRS).into_iter().zip(naming_cases(entry.name, &NOBODYS));
+        for (theirs, nobodys) in cases {
+            let message = |arguments: &Value| {
+                json!({ "jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": { "name": entry.name, "arguments": arguments } })
+            };
+            let theirs = app.globex().post(&message(&theirs)).await;
+            let nobodys = app.globex().post(&message(&nobodys)).await;
+            assert_eq!(
+                blotted(&String::from_utf8(theirs.bytes).unwrap(), &THEIRS),
+                blotted(&String::from_utf8(nobodys.bytes).unwrap(), &NOBODYS),
+                "{} tells a stranger something",
+                entry.name
+            );
+            assert_eq!(theirs.status, nobodys.status);
+            compared += 1;
+        }
+    }
+    assert!(compared >= 12, "{compared}");
+    // The same calls do mean something to their owner.
+    assert!(!app.acme().call("get_run", json!({ "run_id": THEIRS.run })).await.is_error);
+    assert!(!app.acme().call("get_flow", json!({ "flow": THEIRS.flow })).await.is_error);
+}
+
+#[tokio::test]
+async fn a_strangers_lists_hold_nothing_of_ours() {
+    let app = TestApp::demo().await;
+    let ours = app.column("select flow_id from flows where customer_id = 'cus_acme' union select connector_id from connectors where customer_id = 'cus_acme'").await;
+    let runs = app.column("select run_id from runs where customer_id = 'cus_acme'").await;
+    for (tool, arguments) in [
+        ("list_flows", json!({ "limit": 200 })),
+        ("list_connectors", json!({ "limit": 200 })),
+        ("list_runs", json!({ "limit": 100, "window": "30d", "group_by": "flow" })),
+        ("get_system_health", json!({ "window": "30d" })),
+    ] {
+        let told = app.globex().call(tool, arguments).await;
+        let all = format!("{} {}", told.text, told.structured);
+        for id in ours.iter().chain(&runs) {
+            assert!(!all.contains(id.as_str()), "{tool} shows {id}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_cursor_continues_only_its_own_query_of_its_own_customer() {
+    let app = TestApp::demo().await;
+    let first = app.acme().call("list_runs", json!({ "window": "30d", "limit": 2 })).await;
+    let cursor = first.structured["next_cursor"].as_str().unwrap().to_owned();
+    let next = app.acme().call("list_runs", json!({ "window": "30d", "limit": 2, "cursor": cursor })).await;
+    assert_ne!(next.structured["runs"][0]["run_id"], first.structured["runs"][0]["run_id"]);
+    for (agent, arguments) in [
+        (app.globex(), json!({ "window": "30d", "limit": 2, "cursor": cursor })),
+        (app.acme(), json!({ "window": "7d", "limit": 2, "cursor": cursor })),
+        (app.acme(), json!({ "window": "30d", "status": ["failed"], "cursor": cursor })),
+        (app.acme(), json!({ "window": "30d", "cursor": format!("{cursor}A") })),
+    ] {
+        let told = agent.call("list_runs", arguments).await;
+        assert!(told.is_error && told.text.contains("the cursor does not belong to this query"), "{}", told.text);
+        assert_eq!(told.code, "INVALID_ARGUMENTS");
+    }
+}
+
+/// Row-level security alone: the statement asks for Acme's rows by name while the setting names Globex.
+#[tokio::test]
+async fn row_level_security_holds_without_the_types() {
+    let app = TestApp::demo().await;
+    let tables = app
+        .column(
+            "select c.relname::text from pg_class c join pg_attribute a on a.attrelid = c.oid and a.attname = 'customer_id'
+              where c.relkind = 'r' and c.relnamespace = 'public'::regnamespace order by 1",
+        )
+        .await;
+    assert!(tables.len() >= 18, "{tables:?}");
+    let mut server = app.database.server.connect().await.unwrap();
+    let mut filled = 0;
+    for table in tables {
+        for (setting, sees) in [("cus_globex", false), ("", false), ("cus_acme", true)] {
+            let sql = format!(
+                "with s as materialized (select set_config('app.customer_id', $1, true) as id)
+                 select q.n from s cross join lateral (select count(*) as n from {table} where customer_id = 'cus_acme' and s.id is not null offset 0) q"
+            );
+            let count: i64 = sqlx::query_scalar(AssertSqlSafe(sql)).bind(setting).fetch_one(&mut server).await.unwrap();
+            assert!(sees || count == 0, "{table} shows {count} rows to `{setting}`");
+            filled += i64::from(sees && count > 0);
+        }
+    }
+    assert!(filled >= 14, "the demo fills the tables, or this proves nothing: {filled}");
+    // Nor may a row be made for somebody else.
+    sqlx::query("select set_config('app.customer_id', 'cus_globex', false)").execute(&mut server).await.unwrap();
+    let refused = sqlx::query("insert into users (customer_id, user_id, email, name, role, created_at) values ('cus_acme', 'usr_intruder', 'x@y.example', 'X', 'owner', '2026-01-01')").execute(&mut server).await;
+    assert!(refused.unwrap_err().to_string().contains("row-level security"));
+}
+
+/// Types alone: the owner of the tables is not held by row-level security, and still each caller sees their own.
+#[tokio::test]
+async fn the_types_hold_without_row_level_security() {
+    let app = TestApp::demo().await;
+    let wait = std::time::Duration::from_secs(10);
+    let ids = app.store.ids().clone();
+    let store = Store::connect(&app.database.owner, 1, wait, app.clock.clone(), ids).await.unwrap();
+    assert!(store.role_may_bypass().await.unwrap(), "the server itself refuses to serve like this");
+    let access = Access::new(store.clone(), TimeDelta::seconds(1), std::num::NonZeroU32::new(10).unwrap());
+    let cursors = store.cursor_key().await.unwrap();
+    let serving = Serving { store, cursors, wakes: Wakes::default(), stopping: CancellationToken::new() };
+    let server = ToolServer::new(serving, access.clone(), 4);
+    let stranger = access.recognise(Some(&app.globex().token()), None, Wants::Service).await.unwrap();
+    let exchange = Exchange::unheard("request", Revision::V2025_11_25);
+    for entry in catalog().entries() {
+        for arguments in naming_cases(entry.name, &THEIRS) {
+            let Value::Object(arguments) = arguments else { panic!() };
+            let call = CallTool { name: entry.name.to_owned(), arguments };
+            let answer = match server.call_tool(&stranger, call, &exchange).await {
+                Ok(answer) => answer,
+                Err(CallError::InvalidArguments { answer, .. }) => answer,
+                Err(error) => panic!("{}: {error:?}", entry.name),
+            };
+            let empty = answer.structured.as_ref().is_some_and(|all| all.get().contains("\"total\":0"));
+            assert!(answer.is_error || empty, "{} answered a stranger", entry.name);
+        }
+    }
+}
