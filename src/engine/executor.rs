@@ -24,7 +24,7 @@ use crate::store::{Ending, FoundErrors, Sample, Store, StoreError, Wakes};
 /// Records after which the share of rejected ones may end a run.
 const MIN_JUDGED: i64 = 100;
 /// Keys of one stream that are remembered, to find those that come twice.
-const MAX_REMEMBERED: usize = 4_000_000;
+const MAX_REMEMBERED: usize = 1_000_000;
 
 /// What is to be done with a run once its execution stops.
 #[derive(Debug)]
@@ -71,7 +71,7 @@ impl Executor {
             Ok(run) => run,
             Err(error) => return error.into(),
         };
-        let progress = AtomicI64::new(self.store.now().timestamp_micros());
+        let progress = AtomicI64::new(lease.claimed_at().timestamp_micros());
         let work = Work { executor: self, lease, run: &run, progress: &progress };
         tokio::select! {
             end = work.streams() => end.unwrap_or_else(|outcome| outcome),
@@ -433,12 +433,13 @@ impl Repeats {
                 Self::First(seen) => {
                     let content = hash(&fields, None);
                     match seen.get(&named) {
-                        None => {
-                            if seen.len() < MAX_REMEMBERED {
-                                seen.insert(named, content);
-                            }
+                        None if seen.len() < MAX_REMEMBERED => {
+                            seen.insert(named, content);
                             mapped.wanted.push((place, fields));
                         }
+                        // More are not remembered; still no page holds one key twice.
+                        None if lasts.get(&named) == Some(&place) => mapped.wanted.push((place, fields)),
+                        None => mapped.skipped += 1,
                         Some(same) if *same == content => mapped.skipped += 1,
                         Some(_) => {
                             let message = "a record with this key came before, with other values; the first one is kept";

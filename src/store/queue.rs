@@ -298,6 +298,7 @@ pub struct Lease {
     version: i32,
     attempt: i32,
     max_attempts: i32,
+    claimed_at: DateTime<Utc>,
 }
 
 impl Lease {
@@ -324,6 +325,11 @@ impl Lease {
     /// Which attempt this is, from 1. It fences every write.
     pub fn attempt(&self) -> i32 {
         self.attempt
+    }
+
+    /// When this attempt began.
+    pub fn claimed_at(&self) -> DateTime<Utc> {
+        self.claimed_at
     }
 
     /// How many attempts the run has.
@@ -494,6 +500,7 @@ impl Store {
                     version: row.flow_version,
                     attempt: row.attempt,
                     max_attempts: row.max_attempts,
+                    claimed_at: now,
                 })
             })
             .collect()

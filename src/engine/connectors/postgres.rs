@@ -636,6 +636,8 @@ fn classify(state: &str) -> (ErrorClass, Option<&'static str>) {
         "23505" => (ErrorClass::Duplicate, Some("UNIQUE_VIOLATION")),
         "23514" => (ErrorClass::Validation, Some("CHECK_VIOLATION")),
         "23P01" => (ErrorClass::Validation, Some("EXCLUSION_VIOLATION")),
+        // Two spellings of one key in a batch: written one by one, the last one counts.
+        "21000" => (ErrorClass::Duplicate, Some("DUPLICATE_KEY")),
         "22001" => (ErrorClass::Size, Some("STRING_TOO_LONG")),
         "22003" => (ErrorClass::Type, Some("NUMBER_OUT_OF_RANGE")),
         "22007" | "22008" => (ErrorClass::Type, Some("INVALID_DATE")),

@@ -412,3 +412,77 @@ impl SimSink {
         report
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::definition::Stream;
+    use crate::domain::ids::RunId;
+
+    fn sim(script: Value) -> Sim {
+        let clock = Clock::fixed(chrono::DateTime::from_timestamp(1_800_000_000, 0).unwrap());
+        Sim::open(&json!({ "sim": script }), Pacer::Instant, clock).unwrap()
+    }
+
+    fn stream(source: &str) -> Stream {
+        let plain = json!({"source_object": source, "destination_object": "b", "sync_mode": "full_refresh", "write_mode": "upsert"});
+        serde_json::from_value(plain).unwrap()
+    }
+
+    async fn read(sim: &Sim, run: &str, source: &str, position: Option<Value>) -> Vec<Fields> {
+        let (run, stream) = (RunId::parse(run).unwrap(), stream(source));
+        let request = ReadRequest {
+            run: &run,
+            attempt: 1,
+            stream: &stream,
+            position: position.as_ref(),
+            cursor: None,
+            page_records: 7,
+        };
+        let mut source = sim.read(request).await.unwrap();
+        let mut records = Vec::new();
+        while let Some(page) = source.next().await.unwrap() {
+            records.extend(page.items.into_iter().filter_map(|item| match item {
+                Item::Record(fields) => Some(fields),
+                Item::Bad(..) => None,
+            }));
+        }
+        records
+    }
+
+    #[tokio::test]
+    async fn a_run_gives_the_same_records_again() {
+        let script = json!({"records": 20, "template": {"id": "{n}", "name": "#{n}", "status": {"$pick": ["paid", "open"]}},
+                            "objects": {"few": {"records": 2, "template": {"id": "few-{n}"}}}});
+        let sim = sim(script);
+        let all = read(&sim, "run_one", "many", None).await;
+        assert_eq!(all.len(), 20);
+        assert_eq!((&all[6]["id"], &all[6]["name"]), (&json!(7), &json!("#7")));
+        assert!(
+            all.iter().any(|record| record["status"] == "paid")
+                && all.iter().any(|record| record["status"] == "open")
+        );
+        assert_eq!(read(&sim, "run_one", "many", Some(json!({"given": 13}))).await, all[13..]);
+        assert_ne!(read(&sim, "run_two", "many", None).await, all);
+        assert_eq!(read(&sim, "run_one", "few", None).await[1]["id"], "few-2");
+    }
+
+    #[tokio::test]
+    async fn runs_differ_in_size_within_the_spread() {
+        let sim = sim(json!({"records": 1000, "spread": 0.1}));
+        let mut sizes = Vec::new();
+        for run in ["run_aaa", "run_bbb", "run_ccc"] {
+            sizes.push(read(&sim, run, "a", None).await.len());
+        }
+        assert!(sizes.iter().all(|size| (900..=1100).contains(size)), "{sizes:?}");
+        assert!(sizes[0] != sizes[1] || sizes[1] != sizes[2], "{sizes:?}");
+    }
+
+    #[tokio::test]
+    async fn a_misspelt_script_is_refused() {
+        for script in [json!({"recrods": 1}), json!({"auth_status": "fine"}), json!({"records": -1})] {
+            let clock = Clock::fixed(chrono::DateTime::UNIX_EPOCH);
+            assert!(Sim::open(&json!({ "sim": script }), Pacer::Instant, clock).is_err(), "{script}");
+        }
+    }
+}

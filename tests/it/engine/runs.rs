@@ -1,8 +1,10 @@
 //! Whole runs, from the queue to their end.
 
 use apixx_mcp::domain::connector::ConnectorKind;
+use apixx_mcp::domain::ids::RunId;
 use chrono::TimeDelta;
 use serde_json::json;
+use tokio_util::sync::CancellationToken;
 
 use super::{Lab, Policy, streams};
 
@@ -178,4 +180,59 @@ async fn streams_come_one_after_the_other() {
     assert_eq!(lab.outcome(&run).await, "succeeded: 42 42 0 0");
     assert_eq!(lab.timeline(&run).await, ["queued", "checkpoint", "checkpoint", "finished"]);
     assert_eq!(lab.ask::<i64>("select records_estimated from runs").await, 42);
+}
+
+/// Starts a run whose source gives nothing for hours, lets `meanwhile` happen, and waits for its end.
+async fn slow_run(
+    lab: &Lab,
+    policy: Policy,
+    meanwhile: impl AsyncFnOnce(&Lab, &RunId, CancellationToken),
+) -> RunId {
+    let flow = lab.sim_flow(json!({"records": 100, "seconds": 80_000}), json!({}), policy).await;
+    let run = lab.queue(&flow).await;
+    let (engine, stop) = (lab.slow_engine().await, CancellationToken::new());
+    let mut changes = lab.wakes.changed();
+    let interfere = async {
+        changes.changed().await.unwrap();
+        meanwhile(lab, &run, stop.clone()).await;
+    };
+    let (worked, ()) = tokio::join!(engine.worker().tick(&stop), interfere);
+    assert_eq!(worked.unwrap(), 1);
+    run
+}
+
+#[tokio::test]
+async fn a_source_that_gives_nothing_is_not_waited_for() {
+    let lab = Lab::start().await;
+    let silent =
+        slow_run(&lab, Policy::default(), async |lab, _, _| lab.clock.advance(TimeDelta::seconds(31))).await;
+    assert_eq!(lab.outcome(&silent).await, "failed TIMEOUT: 0 0 0 0");
+    let said: String = lab.ask("select concat_ws(' ', error_class, code, stage) from error_groups").await;
+    assert_eq!(said, "UNAVAILABLE TIMEOUT platform");
+    let policy = Policy { timeout_s: 10, ..Policy::default() };
+    let late = slow_run(&lab, policy, async |lab, _, _| lab.clock.advance(TimeDelta::seconds(11))).await;
+    assert_eq!(lab.outcome(&late).await, "failed TIMEOUT: 0 0 0 0");
+}
+
+#[tokio::test]
+async fn a_slow_run_is_cancelled_or_released_at_once() {
+    let lab = Lab::start().await;
+    let cancelled = slow_run(&lab, Policy::default(), async |lab, run, _| {
+        lab.cancel(run).await;
+    })
+    .await;
+    assert_eq!(lab.outcome(&cancelled).await, "cancelled CANCELLED_BY_USER: 0 0 0 0");
+    let released = slow_run(&lab, Policy::default(), async |_, _, stop| stop.cancel()).await;
+    assert_eq!(lab.outcome(&released).await, "retrying: 0 0 0 0");
+    assert_eq!(lab.attempts(&released).await, ["released"]);
+}
+
+#[tokio::test]
+async fn a_worker_that_lost_its_lease_lets_go() {
+    let lab = Lab::start().await;
+    let run = slow_run(&lab, Policy::default(), async |lab, _, _| {
+        lab.ask::<bool>("with stolen as (update runs set attempt = 2, lease_until = lease_until returning 1) select exists (select 1 from stolen)").await;
+    })
+    .await;
+    assert_eq!(lab.outcome(&run).await, "running: 0 0 0 0", "whoever has it now goes on");
 }
