@@ -48,7 +48,7 @@ pub struct Database {
 #[derive(Debug)]
 enum Private {
     /// It lives as long as this process.
-    Ours(Embedded),
+    Ours(Box<Embedded>),
     /// Another process of ours keeps it running.
     Others(Addresses),
 }
@@ -79,7 +79,7 @@ impl Database {
         }
         let place = EmbeddedConfig { data_dir: config.data_dir.clone(), bin_dir: config.pg_bin_dir.clone() };
         let private = match Embedded::start(place).await {
-            Ok(embedded) => Private::Ours(embedded),
+            Ok(embedded) => Private::Ours(Box::new(embedded)),
             Err(EmbeddedError::InUse { .. }) if sharing == Sharing::Welcome => {
                 Private::Others(Addresses::of_running(&config.data_dir)?)
             }

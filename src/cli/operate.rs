@@ -1,6 +1,6 @@
 //! What an operator does to customers, tokens, flows and runs. All of it stands in the audit log.
 
-use anyhow::{Context, anyhow, bail};
+use anyhow::{anyhow, bail};
 use chrono::TimeDelta;
 use chrono_tz::Tz;
 use clap::{Args, ValueEnum};
@@ -301,7 +301,7 @@ pub(super) async fn cancel_run(config: Config, slug: String, run: String) -> any
 fn told(error: StoreError) -> anyhow::Error {
     match error {
         StoreError::Conflict(why) => anyhow!(why),
-        other => Err::<(), _>(other).context("the database failed; -v tells why").unwrap_err(),
+        other => anyhow::Error::new(other).context("the database failed; -v tells why"),
     }
 }
 

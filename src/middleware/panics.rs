@@ -24,3 +24,31 @@ pub async fn catch_panics(request: Request, next: Next) -> Response {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use axum::Router;
+    use axum::body::{Body, to_bytes};
+    use axum::middleware::from_fn;
+    use axum::routing::get;
+    use serde_json::{Value, json};
+    use tower::ServiceExt;
+
+    use super::*;
+
+    async fn broken() -> Response {
+        panic!("as a mistake of ours would")
+    }
+
+    #[tokio::test]
+    async fn a_panic_is_told_with_the_name_of_its_request() {
+        let router = Router::new().route("/", get(broken)).layer(from_fn(catch_panics));
+        let mut request = Request::new(Body::empty());
+        request.extensions_mut().insert(RequestId("req_1".into()));
+        let response = router.oneshot(request).await.unwrap();
+        assert_eq!(response.status(), 500);
+        let body = to_bytes(response.into_body(), 1_000).await.unwrap();
+        let body: Value = serde_json::from_slice(&body).unwrap();
+        assert_eq!(body["error"], json!({"code": -32603, "message": "Internal error", "data": {"request_id": "req_1"}}));
+    }
+}

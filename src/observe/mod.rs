@@ -1,6 +1,6 @@
 //! What the operator sees: the log.
 
-use std::io;
+use std::io::{self, IsTerminal};
 
 use tracing::{Span, Subscriber};
 use tracing_subscriber::filter::ParseError;
@@ -40,7 +40,8 @@ where
     W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
 {
     let filter = EnvFilter::builder().parse(&config.filter)?;
-    let builder = fmt().with_env_filter(filter).with_writer(writer);
+    let colours = io::stderr().is_terminal();
+    let builder = fmt().with_env_filter(filter).with_ansi(colours).with_writer(writer);
     Ok(match config.format {
         LogFormat::Text => Box::new(builder.finish()),
         LogFormat::Json => Box::new(builder.json().with_span_list(false).finish()),

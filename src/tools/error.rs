@@ -65,6 +65,7 @@ impl ToolError {
 
     /// The failure as the protocol layer tells it. The cause of a fault of ours goes to the log, here and only
     /// here, under `request_id`.
+    #[expect(clippy::result_large_err, reason = "what the protocol layer asks for")]
     pub(super) fn told(self, tool: &str, request_id: &str) -> Result<ToolAnswer, CallError> {
         match self {
             Self::Refused { code, message } => Ok(answer(code, &message)),

@@ -231,8 +231,11 @@ fn written(cx: &ToolCx<'_>, summary: &str, view: &DetailView, notices: &[String]
             if side.objects.is_empty() { &side.object } else { "see streams" }
         ));
     }
-    for stream in &view.streams {
-        page.line(stream.line());
+    for (place, stream) in view.streams.iter().enumerate() {
+        if !page.row(&stream.line(), place) {
+            page.line(format!("… {} more streams", view.streams.len() - place));
+            break;
+        }
     }
     let next = flow.next_run_at.map(|at| format!(", next {}", text::moment_and_age(at, now, zone))).unwrap_or_default();
     page.line(format!("Schedule: {}{next}", flow.schedule.text));

@@ -9,7 +9,7 @@ use super::cx::ToolCx;
 use super::error::{ToolError, run_not_found};
 use super::tool::{Access, Answer, Tool};
 use crate::domain::ids::RunId;
-use crate::domain::run::RunStatus;
+use crate::domain::run::{Records, RunStatus};
 use crate::domain::scope::Scope;
 use crate::store::runs::{Change, RunDetail, VersionChange};
 use crate::view::run::{RunBriefView, RunView};
@@ -180,6 +180,9 @@ fn told(cx: &ToolCx<'_>, detail: &RunDetail) -> Answer<Output> {
         text::bytes(run.bytes_read),
         text::bytes(run.bytes_written)
     ));
+    if done && changed_nothing(&run.records) {
+        page.line(NOTHING_CHANGED);
+    }
     page.line(format!(
         "{} ({}) → {} ({})",
         view.run.source.in_words(),
@@ -220,8 +223,11 @@ fn told(cx: &ToolCx<'_>, detail: &RunDetail) -> Answer<Output> {
     }
     if !view.timeline.is_empty() {
         page.line("Timeline:");
-        for event in &view.timeline {
-            page.line(format!("  {} {}", text::clock_time(event.at, run.queued_at, zone), event.message));
+        for (place, event) in view.timeline.iter().enumerate() {
+            let row = format!("  {} {}", text::clock_time(event.at, run.queued_at, zone), event.message);
+            if !page.row(&row, place) {
+                break;
+            }
         }
     }
     let mut notices = Vec::new();
@@ -234,6 +240,14 @@ fn told(cx: &ToolCx<'_>, detail: &RunDetail) -> Answer<Output> {
     }
     let text = page.end(&notices, &next);
     Answer { text, output: Output { summary, run: view, next_poll_seconds } }
+}
+
+/// What is told of a run that wrote nothing though it had records.
+pub(super) const NOTHING_CHANGED: &str = "Nothing changed at the destination.";
+
+/// Whether a run wrote nothing though it had records.
+pub(super) fn changed_nothing(records: &Records) -> bool {
+    records.written == 0 && records.processed > 0
 }
 
 /// Seconds until another look is worth it: soon at first, then less often.

@@ -141,7 +141,7 @@ impl Tool for ListConnectors {
         let mut notices = Vec::new();
         let next_cursor = match shown.last().filter(|_| start + shown.len() < matching.len()) {
             Some(last) => {
-                let cursor = cx.seal_cursor(Self::NAME, filters, &[last.id.clone()])?;
+                let cursor = cx.seal_cursor(Self::NAME, filters, std::slice::from_ref(&last.id))?;
                 notices.push(format!("more connectors match; pass cursor={cursor}"));
                 Some(cursor)
             }

@@ -136,8 +136,9 @@ impl Tool for ListRuns {
         }
         if !groups.is_empty() {
             page.line(format!("By {}:", filters.group_by));
-            for group in &groups {
-                page.line(group.line());
+            let told = groups.iter().enumerate().take_while(|(place, group)| page.row(&group.line(), *place)).count();
+            if told < groups.len() {
+                notices.push(format!("{} smaller groups are left out here; narrow the window or filter.", groups.len() - told));
             }
         }
         let shown = PageOfRuns::write(cx, &mut page, &list.runs, input.limit.into(), asked.zone, true);

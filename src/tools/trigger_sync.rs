@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::cx::ToolCx;
 use super::error::{ToolError, run_not_found};
 use super::find::{self, Found};
-use super::get_run::{ProgressView, next_poll};
+use super::get_run::{NOTHING_CHANGED, ProgressView, changed_nothing, next_poll};
 use super::tool::{Access, Answer, Tool};
 use crate::domain::flow::FlowState;
 use crate::domain::run::Records;
@@ -138,6 +138,9 @@ fn told(cx: &ToolCx<'_>, found: &Found, detail: &RunDetail, outcome: Outcome) ->
         let why = run.reason.as_deref().map(|reason| format!(" ({})", text::line(reason))).unwrap_or_default();
         let took = run.duration_ms(now).map(|ms| format!(" after {}", text::duration(ms))).unwrap_or_default();
         page.line(format!("Finished: {}{why}{took} | {}", run.status, records(&run.records)));
+        if changed_nothing(&run.records) {
+            page.line(NOTHING_CHANGED);
+        }
     }
     let next = if done && run.records.failed > 0 {
         format!("get_run_errors run_id={}", run.id)

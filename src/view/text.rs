@@ -111,8 +111,16 @@ impl Page {
         self.text.push_str(line.as_ref());
     }
 
-    /// A row more, unless it would not fit; a page always holds one row.
+    /// A row more, unless it would not fit; a page always holds one row. A row that alone would fill half a page
+    /// is cut.
     pub fn row(&mut self, row: &str, rows_before: usize) -> bool {
+        let cut: String;
+        let row = if row.len() > MAX_CHARS / 2 {
+            cut = row.chars().take(MAX_CHARS / 4).chain(['…']).collect();
+            &cut
+        } else {
+            row
+        };
         if rows_before > 0 && self.text.len() + row.len() + 1 > MAX_CHARS {
             return false;
         }
@@ -160,6 +168,8 @@ mod tests {
         let mut page = Page::new("rows:");
         let rows = (0..).take_while(|n| page.row(&"x".repeat(500), *n)).count();
         assert_eq!(rows, 15);
-        assert!(Page::new("").row(&"x".repeat(20_000), 0));
+        let mut page = Page::new("");
+        assert!(page.row(&"é".repeat(20_000), 0));
+        assert!(page.end(&[], &[]).len() < MAX_CHARS);
     }
 }

@@ -11,6 +11,7 @@ mod engine;
 mod floors;
 mod hostile;
 mod isolation;
+mod lab;
 mod listen;
 mod readme;
 mod round_trips;

@@ -48,7 +48,10 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
-use super::{CheckReport, Connector, Fields, Item, Pacer, Page, ReadRequest, Sink, Source, WriteReport, WriteRequest, configuration};
+use super::{
+    CheckReport, Connector, Fields, Item, Pacer, Page, ReadRequest, Sink, Source, WriteReport, WriteRequest,
+    configuration,
+};
 use crate::domain::clock::Clock;
 use crate::domain::connector::AuthStatus;
 use crate::domain::error_class::{ErrorClass, Stage};
@@ -172,7 +175,8 @@ impl Sim {
     fn refusal(&self, stage: Stage) -> Result<(), Failure> {
         let broken = self.script.auth_status.filter(|status| status.is_broken());
         if let Some(status) = broken {
-            let said = self.script.auth_error.clone().unwrap_or_else(|| format!("the authorization is {status}"));
+            let said =
+                self.script.auth_error.clone().unwrap_or_else(|| format!("the authorization is {status}"));
             return Err(Failure::new(ErrorClass::Auth, "AUTH_EXPIRED", stage, &said));
         }
         match &self.script.down {
@@ -216,7 +220,9 @@ impl Connector for Sim {
             let seed = Dice::new(request.run.as_str(), name);
             let median = own.records.or(self.script.records).unwrap_or(100);
             let spread = own.spread.or(self.script.spread).unwrap_or(0.0);
-            let total = (median as f64 * (1.0 + spread * (2.0 * seed.roll(0, "total") - 1.0))).round().max(0.0) as i64;
+            let total = (median as f64 * (1.0 + spread * (2.0 * seed.roll(0, "total") - 1.0)))
+                .round()
+                .max(0.0) as i64;
             let seconds = own.seconds.or(self.script.seconds).unwrap_or(0.0).clamp(0.0, 86_400.0);
             let template = own.template.or_else(|| self.script.template.clone());
             let source = SimSource {
@@ -299,7 +305,9 @@ impl Source for SimSource {
             let paced = self.pacer == Pacer::Real;
             let most = if paced { self.page } else { self.page_records };
             let mut count = i64::try_from(most).unwrap_or(1).min(self.total - self.given);
-            if let Some(fault) = self.fault.as_ref().filter(|fault| fault.strikes(self.given + count, self.attempt)) {
+            if let Some(fault) =
+                self.fault.as_ref().filter(|fault| fault.strikes(self.given + count, self.attempt))
+            {
                 count = count.min(fault.after - self.given);
             }
             if count <= 0 {
@@ -342,7 +350,11 @@ impl SimSource {
                     let place = (self.dice.roll(n, name) * choices.len() as f64) as usize;
                     choices[place.min(choices.len() - 1)].clone()
                 }
-                _ => fields.iter().map(|(name, value)| (name.clone(), self.fill(value, n, name))).collect::<Fields>().into(),
+                _ => fields
+                    .iter()
+                    .map(|(name, value)| (name.clone(), self.fill(value, n, name)))
+                    .collect::<Fields>()
+                    .into(),
             },
             other => other.clone(),
         }
@@ -360,10 +372,11 @@ struct SimSink {
 impl Sink for SimSink {
     fn write<'a>(&'a mut self, batch: &'a [Fields]) -> BoxFuture<'a, Result<WriteReport, Failure>> {
         self.taken += batch.len() as i64;
-        let result = match self.script.fail_write.as_ref().filter(|fault| fault.strikes(self.taken, self.attempt)) {
-            Some(fault) => Err(fault.failure(Stage::Load)),
-            None => Ok(self.report(batch)),
-        };
+        let result =
+            match self.script.fail_write.as_ref().filter(|fault| fault.strikes(self.taken, self.attempt)) {
+                Some(fault) => Err(fault.failure(Stage::Load)),
+                None => Ok(self.report(batch)),
+            };
         std::future::ready(result).boxed()
     }
 }
@@ -374,7 +387,8 @@ impl SimSink {
         for (place, record) in batch.iter().enumerate() {
             let text = serde_json::to_string(record).unwrap_or_default();
             // The key names a record; without one its whole text does.
-            let keyed: Vec<String> = self.key.iter().filter_map(|key| record.get(key)).map(Value::to_string).collect();
+            let keyed: Vec<String> =
+                self.key.iter().filter_map(|key| record.get(key)).map(Value::to_string).collect();
             let name = if keyed.is_empty() { text.clone() } else { keyed.join("\u{1f}") };
             let mut roll = self.dice.roll_text(&name, "fate");
             let rejects = self.script.errors.iter().find(|rejects| {
@@ -385,7 +399,8 @@ impl SimSink {
                 let number: String = name.chars().filter(char::is_ascii_digit).collect();
                 let message = rejects.message.replace("{n}", &number);
                 let failure = Failure::new(rejects.class, rejects.code.clone(), Stage::Load, &message);
-                let failure = rejects.field.as_deref().map_or(failure.clone(), |field| failure.at_field(field));
+                let failure =
+                    rejects.field.as_deref().map_or(failure.clone(), |field| failure.at_field(field));
                 report.rejected.push((place, failure));
             } else if self.dice.roll_text(&name, "unchanged") < self.script.unchanged {
                 report.unchanged += 1;

@@ -74,7 +74,8 @@ impl Lab {
         let database = TestDatabase::create().await;
         let clock = Clock::fixed(start());
         let ids = IdSource::random(clock.clone());
-        let store = Store::connect(&database.server, 4, Duration::from_secs(10), clock.clone(), ids).await.unwrap();
+        let store =
+            Store::connect(&database.server, 4, Duration::from_secs(10), clock.clone(), ids).await.unwrap();
         let tenancy = customer(&store, "lab", "business").await;
         let files = tempfile::tempdir().unwrap();
         let wakes = Wakes::default();
@@ -176,7 +177,10 @@ impl Lab {
     }
 
     pub async fn attempts(&self, run: &RunId) -> Vec<String> {
-        self.ask(&format!("select array_agg(status order by attempt) from run_attempts where run_id = '{run}'")).await
+        self.ask(&format!(
+            "select array_agg(status order by attempt) from run_attempts where run_id = '{run}'"
+        ))
+        .await
     }
 
     pub fn write(&self, name: &str, content: impl AsRef<[u8]>) {

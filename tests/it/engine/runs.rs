@@ -9,12 +9,17 @@ use super::{Lab, Policy, streams};
 #[tokio::test]
 async fn a_scripted_run_succeeds_and_its_counts_add_up() {
     let lab = Lab::start().await;
-    let flow = lab.sim_flow(json!({"records": 842, "seconds": 16}), json!({"unchanged": 0.25}), Policy::default()).await;
+    let flow = lab
+        .sim_flow(json!({"records": 842, "seconds": 16}), json!({"unchanged": 0.25}), Policy::default())
+        .await;
     let run = lab.queue(&flow).await;
     assert_eq!(lab.work().await, 1);
     let (read, written, skipped): (i64, i64, i64) = {
         let mut owner = lab.owner().await;
-        sqlx::query_as("select records_read, records_written, records_skipped from runs").fetch_one(&mut owner).await.unwrap()
+        sqlx::query_as("select records_read, records_written, records_skipped from runs")
+            .fetch_one(&mut owner)
+            .await
+            .unwrap()
     };
     assert_eq!((read, written + skipped), (842, 842));
     assert!((150..=270).contains(&skipped), "about a quarter is there already, not {skipped}");
@@ -27,7 +32,8 @@ async fn rejected_records_make_a_run_partial_with_samples() {
     let lab = Lab::start().await;
     let rejects = json!({"errors": [{"rate": 0.05, "class": "REFERENCE", "code": "INVALID_KEY_OR_REF", "field": "item",
                                      "message": "Invalid item reference key SKU-{n} for subsidiary 3"}]});
-    let source = json!({"records": 1000, "template": {"id": "{n}", "email": "buyer{n}@example.com", "token": "t{n}"}});
+    let source =
+        json!({"records": 1000, "template": {"id": "{n}", "email": "buyer{n}@example.com", "token": "t{n}"}});
     let flow = lab.sim_flow(source, rejects, Policy::default()).await;
     let run = lab.queue(&flow).await;
     lab.work().await;
@@ -35,10 +41,14 @@ async fn rejected_records_make_a_run_partial_with_samples() {
     assert!(outcome.starts_with("partial: 1000 9"), "{outcome}");
     let failed: i64 = lab.ask("select records_failed from runs").await;
     assert_eq!(lab.ask::<i64>("select count from run_error_counts").await, failed);
-    let group: String = lab.ask("select concat_ws(' ', error_class, code, stage, origin, field) from error_groups").await;
+    let group: String =
+        lab.ask("select concat_ws(' ', error_class, code, stage, origin, field) from error_groups").await;
     assert_eq!(group, "REFERENCE INVALID_KEY_OR_REF load destination item");
     let payloads: Vec<String> = lab.ask("select array_agg(payload::text) from run_errors").await;
-    assert!(payloads.iter().all(|text| text.contains("b***@example.com") && text.contains("[redacted]")), "{payloads:?}");
+    assert!(
+        payloads.iter().all(|text| text.contains("b***@example.com") && text.contains("[redacted]")),
+        "{payloads:?}"
+    );
     assert!(lab.ask::<bool>("select bool_and(record_key ~ '^[0-9]+$') from run_errors").await);
 }
 
@@ -70,17 +80,27 @@ async fn a_run_that_finds_nothing_new_does_not_fail_of_the_few_it_rejects() {
 #[tokio::test]
 async fn a_revoked_authorization_fails_a_run_before_it_reads() {
     let lab = Lab::start().await;
-    let source = json!({"auth_status": "revoked", "auth_error": "invalid_grant: refresh token is invalid or revoked"});
+    let source =
+        json!({"auth_status": "revoked", "auth_error": "invalid_grant: refresh token is invalid or revoked"});
     let flow = lab.sim_flow(source, json!({}), Policy::default()).await;
     let run = lab.queue(&flow).await;
     lab.work().await;
     assert_eq!(lab.outcome(&run).await, "failed AUTH_EXPIRED: 0 0 0 0");
-    assert_eq!(lab.ask::<String>("select reason_message from runs").await, "invalid_grant: refresh token is invalid or revoked");
-    let group: String = lab.ask("select concat_ws(' ', error_class, code, stage, origin) from error_groups").await;
+    assert_eq!(
+        lab.ask::<String>("select reason_message from runs").await,
+        "invalid_grant: refresh token is invalid or revoked"
+    );
+    let group: String =
+        lab.ask("select concat_ws(' ', error_class, code, stage, origin) from error_groups").await;
     assert_eq!(group, "AUTH AUTH_EXPIRED extract source");
-    assert_eq!(lab.ask::<String>("select concat_ws(' ', error_groups, top_error_class) from runs").await, "1 AUTH");
-    assert_eq!(lab.ask::<String>("select health_reasons -> 0 ->> 'message' from flows").await,
-        "the last run failed (AUTH_EXPIRED: invalid_grant: refresh token is invalid or revoked)");
+    assert_eq!(
+        lab.ask::<String>("select concat_ws(' ', error_groups, top_error_class) from runs").await,
+        "1 AUTH"
+    );
+    assert_eq!(
+        lab.ask::<String>("select health_reasons -> 0 ->> 'message' from flows").await,
+        "the last run failed (AUTH_EXPIRED: invalid_grant: refresh token is invalid or revoked)"
+    );
 }
 
 #[tokio::test]
@@ -91,7 +111,12 @@ async fn a_retry_goes_on_where_the_first_attempt_stopped() {
     let run = lab.queue(&flow).await;
     lab.work().await;
     assert_eq!(lab.outcome(&run).await, "retrying: 450 450 0 0");
-    let wait: f64 = lab.ask(&format!("select extract(epoch from available_at - '{}'::timestamptz)::float8 from runs", lab.clock.now())).await;
+    let wait: f64 = lab
+        .ask(&format!(
+            "select extract(epoch from available_at - '{}'::timestamptz)::float8 from runs",
+            lab.clock.now()
+        ))
+        .await;
     assert!((24.0..=36.0).contains(&wait), "{wait}");
     lab.clock.advance(TimeDelta::seconds(36));
     lab.work().await;
@@ -103,7 +128,8 @@ async fn a_retry_goes_on_where_the_first_attempt_stopped() {
 #[tokio::test]
 async fn attempts_run_out() {
     let lab = Lab::start().await;
-    let destination = json!({"fail_write": {"class": "CONFLICT", "code": "UNABLE_TO_LOCK_ROW", "message": "locked"}});
+    let destination =
+        json!({"fail_write": {"class": "CONFLICT", "code": "UNABLE_TO_LOCK_ROW", "message": "locked"}});
     let flow = lab.sim_flow(json!({}), destination, Policy { max_attempts: 2, ..Policy::default() }).await;
     let run = lab.queue(&flow).await;
     lab.work().await;
@@ -124,7 +150,10 @@ async fn a_run_ends_when_its_time_is_up() {
     lab.clock.advance(TimeDelta::seconds(36));
     lab.work().await;
     assert_eq!(lab.outcome(&run).await, "failed TIMEOUT: 600 600 0 0");
-    assert_eq!(lab.ask::<String>("select reason_message from runs").await, "it took longer than the 10 s that its flow allows");
+    assert_eq!(
+        lab.ask::<String>("select reason_message from runs").await,
+        "it took longer than the 10 s that its flow allows"
+    );
 }
 
 #[tokio::test]
@@ -145,7 +174,12 @@ async fn a_definition_that_does_not_compile_fails_its_run_with_the_place() {
 #[tokio::test]
 async fn streams_come_one_after_the_other() {
     let lab = Lab::start().await;
-    let source = lab.connector(ConnectorKind::Sim, json!({"sim": {"objects": {"a": {"records": 30}, "b": {"records": 12}}}})).await;
+    let source = lab
+        .connector(
+            ConnectorKind::Sim,
+            json!({"sim": {"objects": {"a": {"records": 30}, "b": {"records": 12}}}}),
+        )
+        .await;
     let sink = lab.connector(ConnectorKind::Sim, json!({"sim": {}})).await;
     let mut both = streams("a", "x", json!({}));
     both.as_array_mut().unwrap().extend(streams("b", "y", json!({})).as_array().unwrap().clone());
