@@ -5,12 +5,14 @@
 mod access;
 mod apply;
 mod catalog;
+mod cli;
 mod clients;
 mod demo;
 mod embedded;
 mod engine;
 mod floors;
 mod hostile;
+mod http;
 mod isolation;
 mod lab;
 mod listen;
