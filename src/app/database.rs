@@ -71,7 +71,8 @@ impl Database {
     pub async fn reach(config: &DatabaseConfig, sharing: Sharing) -> Result<Self, DatabaseError> {
         if let Some(url) = &config.url {
             let server = options("database.url", url)?;
-            let owner = config.owner_url.as_ref().map(|url| options("database.owner_url", url)).transpose()?;
+            let owner =
+                config.owner_url.as_ref().map(|url| options("database.owner_url", url)).transpose()?;
             return Ok(Self { server, owner, private: None });
         }
         if config.owner_url.is_some() {
@@ -209,7 +210,9 @@ mod tests {
 
     #[test]
     fn a_wrong_url_is_named_and_not_shown() {
-        for wrong in ["mysql://u:hunter2@h/d", "postgres://u:hunter2@h:port/d", "hunter2", "postgres://[hunter2"] {
+        for wrong in
+            ["mysql://u:hunter2@h/d", "postgres://u:hunter2@h:port/d", "hunter2", "postgres://[hunter2"]
+        {
             let message = options("database.url", &wrong.into()).unwrap_err().to_string();
             assert!(message.starts_with("database.url ") && !message.contains("hunter2"), "{message}");
         }

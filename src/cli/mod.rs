@@ -196,7 +196,9 @@ async fn run(command: Command, config: Config) -> anyhow::Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
         Command::Apply(args) => done(apply::apply(config, &args)).await,
-        Command::Customer(CustomerCommand::Create(args)) => done(operate::create_customer(config, args)).await,
+        Command::Customer(CustomerCommand::Create(args)) => {
+            done(operate::create_customer(config, args)).await
+        }
         Command::Customer(CustomerCommand::List) => done(operate::list_customers(config)).await,
         Command::Token(TokenCommand::Create(args)) => done(operate::create_token(config, args)).await,
         Command::Token(TokenCommand::List { customer }) => done(operate::list_tokens(config, customer)).await,

@@ -168,7 +168,8 @@ pub(super) async fn create_token(config: Config, args: NewTokenArgs) -> anyhow::
             });
             println!("{shown}");
         } else {
-            let until = expires_at.map_or_else(|| "never ends".to_owned(), |at| at.format("until %Y-%m-%d").to_string());
+            let until = expires_at
+                .map_or_else(|| "never ends".to_owned(), |at| at.format("until %Y-%m-%d").to_string());
             println!("{}", token.reveal());
             println!("{id}, {until}. Keep the token now: it is not shown again.");
         }
@@ -273,7 +274,8 @@ async fn flow(store: &Store, tenancy: &Tenancy, text: &str) -> anyhow::Result<(F
         Match::Several(near) | Match::None(near) => near,
     };
     let near: Vec<String> = near.iter().map(|named| format!("\"{}\"", line(&named.name))).collect();
-    let meant = if near.is_empty() { String::new() } else { format!("; did you mean {}?", near.join(" or ")) };
+    let meant =
+        if near.is_empty() { String::new() } else { format!("; did you mean {}?", near.join(" or ")) };
     bail!("no flow is called \"{text}\"{meant}")
 }
 

@@ -32,7 +32,8 @@ pub(super) async fn with<T>(
         let clock = Clock::system();
         let ids = IdSource::random(clock.clone());
         let acquire = config.database.acquire_timeout;
-        let store = Store::connect(options, 1, acquire, clock, ids).await.context("cannot use the database")?;
+        let store =
+            Store::connect(options, 1, acquire, clock, ids).await.context("cannot use the database")?;
         let done = work(&store).await;
         store.close().await;
         done

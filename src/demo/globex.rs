@@ -6,7 +6,7 @@ use super::past::{DAYS, Habit, checked, judge, tell, ticks};
 use super::times::Times;
 use crate::domain::flow::FlowState;
 use crate::store::definitions::StoredFlow;
-use crate::store::history::{History, PastFlow, PastQuota, PastVersion};
+use crate::store::past::{History, PastFlow, PastQuota, PastVersion};
 
 const HANK: &str = "Hank Scorpio";
 const SALESFORCE: &str = "con_globex_salesforce";
@@ -82,10 +82,8 @@ pub(super) fn history(times: &Times, flows: &[StoredFlow]) -> History {
         resets_at: Some(times.utc_midnight()),
         throttled_1h: 0,
     };
-    history.checks = vec![
-        checked(times, SALESFORCE, 80, 230, vec![daily]),
-        checked(times, SNOWFLAKE, 140, 310, vec![]),
-    ];
+    history.checks =
+        vec![checked(times, SALESFORCE, 80, 230, vec![daily]), checked(times, SNOWFLAKE, 140, 310, vec![])];
     history.checks.iter_mut().for_each(|check| judge(check, times.now));
     history
 }

@@ -16,7 +16,7 @@ use crate::domain::token::PlainToken;
 use crate::service::apply::{ApplyError, Rules, apply};
 use crate::store::customers::{Actor, NewCustomer, Role, Target};
 use crate::store::definitions::StoredFlow;
-use crate::store::history::History;
+use crate::store::past::History;
 use crate::store::{Store, StoreError, TenantTx};
 use times::Times;
 

@@ -9,7 +9,7 @@ use crate::domain::connector::{AuthStatus, ConnectorStatus};
 use crate::domain::health::{ConnectorCheck, connector_status};
 use crate::domain::run::{ReasonCode, RunStatus, Trigger, open_window};
 use crate::domain::schedule::Schedule;
-use crate::store::history::{PastCheck, PastErrors, PastEvent, PastQuota, PastRun, WORKER};
+use crate::store::past::{PastCheck, PastErrors, PastEvent, PastQuota, PastRun, WORKER};
 
 /// Days of history.
 pub(super) const DAYS: i64 = 30;
@@ -159,7 +159,9 @@ pub(super) fn tell(run: &mut PastRun) {
     if let Some(started) = run.started_at {
         tell(started, "claimed", "a worker took it (attempt 1)".to_owned());
     }
-    if let Some(errors) = run.errors.iter().min_by_key(|errors| errors.first_at).filter(|_| run.records_failed > 0) {
+    if let Some(errors) =
+        run.errors.iter().min_by_key(|errors| errors.first_at).filter(|_| run.records_failed > 0)
+    {
         tell(errors.first_at, "first_error", format!("first error: {}", errors.message));
     }
     if let Some(finished) = run.finished_at {

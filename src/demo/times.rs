@@ -28,7 +28,8 @@ impl Times {
         let time = NaiveTime::from_hms_opt(hour, minute, second).unwrap_or(NaiveTime::MIN);
         let local = date.and_time(time);
         let found = self.zone.from_local_datetime(&local).earliest();
-        let found = found.or_else(|| self.zone.from_local_datetime(&(local + TimeDelta::hours(1))).earliest());
+        let found =
+            found.or_else(|| self.zone.from_local_datetime(&(local + TimeDelta::hours(1))).earliest());
         found.map_or_else(|| local.and_utc(), |found| found.with_timezone(&Utc))
     }
 

@@ -29,7 +29,9 @@ pub(super) fn convert(value: Value, to: FieldType) -> Result<Option<Value>, Fail
             },
             _ => None,
         },
-        FieldType::Date => value.as_str().and_then(date).map(|date| date.format("%Y-%m-%d").to_string().into()),
+        FieldType::Date => {
+            value.as_str().and_then(date).map(|date| date.format("%Y-%m-%d").to_string().into())
+        }
         FieldType::Datetime => value.as_str().and_then(moment).map(|moment| spell(moment).into()),
         FieldType::Object => value.is_object().then(|| value.clone()),
         FieldType::Array => value.is_array().then(|| value.clone()),
@@ -61,7 +63,9 @@ fn integer(value: &Value) -> Option<Value> {
     match value {
         Value::Number(number) if number.is_i64() => Some(value.clone()),
         // A whole number that was written with a fraction or an exponent.
-        Value::Number(number) => number.as_f64().filter(|n| n.fract() == 0.0 && n.abs() < 9e15).map(|n| (n as i64).into()),
+        Value::Number(number) => {
+            number.as_f64().filter(|n| n.fract() == 0.0 && n.abs() < 9e15).map(|n| (n as i64).into())
+        }
         Value::String(text) => text.trim().parse::<i64>().ok().map(Value::from),
         _ => None,
     }
@@ -102,7 +106,10 @@ pub(super) fn date(text: &str) -> Option<NaiveDate> {
 /// The moment that a text says; one without an offset is read in UTC.
 pub(super) fn moment(text: &str) -> Option<DateTime<Utc>> {
     let text = text.trim();
-    DateTime::parse_from_rfc3339(text).map(|moment| moment.to_utc()).ok().or_else(|| local(text).map(|local| local.and_utc()))
+    DateTime::parse_from_rfc3339(text)
+        .map(|moment| moment.to_utc())
+        .ok()
+        .or_else(|| local(text).map(|local| local.and_utc()))
 }
 
 /// A date and time without an offset; a date alone is its beginning.
@@ -123,7 +130,10 @@ pub(super) fn spell(moment: DateTime<Utc>) -> String {
 /// A value in an error message, short and in quotes, so that grouping leaves it out.
 pub(super) fn shown(value: &Value) -> String {
     match value {
-        Value::String(text) => format!("'{}'", text.chars().take(60).map(|c| if c == '\'' { '’' } else { c }).collect::<String>()),
+        Value::String(text) => format!(
+            "'{}'",
+            text.chars().take(60).map(|c| if c == '\'' { '’' } else { c }).collect::<String>()
+        ),
         Value::Null => "null".to_owned(),
         Value::Bool(_) | Value::Number(_) => format!("'{value}'"),
         Value::Array(_) => "a list".to_owned(),

@@ -24,7 +24,7 @@ use crate::store::{Ending, FoundErrors, Sample, Store, StoreError, Wakes};
 /// Records after which the share of rejected ones may end a run.
 const MIN_JUDGED: i64 = 100;
 /// Keys of one stream that are remembered, to find those that come twice.
-const MAX_REMEMBERED: usize = 4_000_000;
+const MAX_REMEMBERED: usize = 1_000_000;
 
 /// What is to be done with a run once its execution stops.
 #[derive(Debug)]
@@ -71,7 +71,7 @@ impl Executor {
             Ok(run) => run,
             Err(error) => return error.into(),
         };
-        let progress = AtomicI64::new(self.store.now().timestamp_micros());
+        let progress = AtomicI64::new(lease.claimed_at().timestamp_micros());
         let work = Work { executor: self, lease, run: &run, progress: &progress };
         tokio::select! {
             end = work.streams() => end.unwrap_or_else(|outcome| outcome),
@@ -80,7 +80,13 @@ impl Executor {
     }
 
     /// Keeps the lease; returns when the run must be cut short.
-    async fn watch(&self, lease: &Lease, run: &ClaimedRun, progress: &AtomicI64, stop: &CancellationToken) -> Outcome {
+    async fn watch(
+        &self,
+        lease: &Lease,
+        run: &ClaimedRun,
+        progress: &AtomicI64,
+        stop: &CancellationToken,
+    ) -> Outcome {
         loop {
             tokio::select! {
                 biased;
@@ -93,8 +99,9 @@ impl Executor {
             }
             let last = DateTime::from_timestamp_micros(progress.load(Ordering::Relaxed)).unwrap_or(now);
             if now - last > self.settings.no_progress {
-                let message = format!("no record moved for {} minutes", self.settings.no_progress.num_minutes());
-                return Outcome::End(Ending::Lost { reason: ReasonCode::Timeout, message });
+                let message =
+                    format!("no record moved for {} minutes", self.settings.no_progress.num_minutes());
+                return Outcome::End(timed_out(&message));
             }
             match self.store.heartbeat(lease, self.settings.lease).await {
                 Ok(true) => return Outcome::End(Ending::Cancelled),
@@ -110,10 +117,13 @@ impl Executor {
 /// The end of a run that takes longer than its flow allows.
 fn too_late(run: &ClaimedRun, now: DateTime<Utc>) -> Option<Ending> {
     let most = TimeDelta::seconds(i64::from(run.timeout_s));
-    (now - run.started_at > most).then(|| Ending::Lost {
-        reason: ReasonCode::Timeout,
-        message: format!("it took longer than the {} s that its flow allows", run.timeout_s),
-    })
+    (now - run.started_at > most)
+        .then(|| timed_out(&format!("it took longer than the {} s that its flow allows", run.timeout_s)))
+}
+
+fn timed_out(message: &str) -> Ending {
+    let failure = Failure::new(ErrorClass::Unavailable, "TIMEOUT", Stage::Platform, message);
+    Ending::Failed { reason: ReasonCode::Timeout, failure }
 }
 
 /// One execution.
@@ -137,7 +147,9 @@ impl Work<'_> {
         let mut standing = Standing { cancel_requested: false, records: self.run.records };
         let mut checkpoint = self.run.checkpoint.clone();
         let count = definition.streams.len();
-        for (place, (stream, plan)) in definition.streams.iter().zip(plans).enumerate().skip(checkpoint.stream) {
+        for (place, (stream, plan)) in
+            definition.streams.iter().zip(plans).enumerate().skip(checkpoint.stream)
+        {
             let mut line = StreamWork {
                 work: self,
                 stream,
@@ -148,7 +160,8 @@ impl Work<'_> {
                 checkpoint,
             };
             line.copy(source.as_ref(), destination.as_ref()).await?;
-            let event = (count > 1).then(|| format!("stream {} of {count} is done: {}", place + 1, line.name));
+            let event =
+                (count > 1).then(|| format!("stream {} of {count} is done: {}", place + 1, line.name));
             line.checkpoint.stream += 1;
             line.checkpoint.position = None;
             line.save(Records::default(), None, FoundErrors::default(), event).await?;
@@ -213,16 +226,19 @@ impl StreamWork<'_> {
             if page.items.is_empty() && page.cursor.is_none() {
                 continue;
             }
-            let estimated = page.estimated.map(|stream| self.standing.records.read - page.first_index + stream);
+            let estimated =
+                page.estimated.map(|stream| self.standing.records.read - page.first_index + stream);
             let mut mapped = self.map(page).await?;
             let (mut written, mut unchanged, mut bytes) = (0, 0, 0);
-            let batch: Vec<Fields> = mapped.wanted.iter_mut().map(|(_, fields)| std::mem::take(fields)).collect();
+            let batch: Vec<Fields> =
+                mapped.wanted.iter_mut().map(|(_, fields)| std::mem::take(fields)).collect();
             if !batch.is_empty() {
                 let report = sink.write(&batch).await?;
                 (written, unchanged, bytes) = (report.written, report.unchanged, report.bytes);
                 let refused = report.rejected.into_iter();
                 mapped.rejected.extend(
-                    refused.filter_map(|(place, why)| mapped.wanted.get(place).map(|(place, _)| (*place, why))),
+                    refused
+                        .filter_map(|(place, why)| mapped.wanted.get(place).map(|(place, _)| (*place, why))),
                 );
             }
             let failed = mapped.rejected.len() as i64;
@@ -230,7 +246,9 @@ impl StreamWork<'_> {
                 Records::new(mapped.page.items.len() as i64, written, failed, mapped.skipped + unchanged);
             let errors = self.errors(&mapped);
             self.checkpoint.position = Some(mapped.page.position.clone());
-            let amounts = Amounts { read: mapped.page.bytes, written: bytes, estimated, cursor: mapped.page.cursor };
+            self.checkpoint.unchanged += unchanged;
+            let amounts =
+                Amounts { read: mapped.page.bytes, written: bytes, estimated, cursor: mapped.page.cursor };
             self.save(records, Some(amounts), errors, None).await?;
             self.judge()?;
         }
@@ -283,20 +301,20 @@ impl StreamWork<'_> {
         if let Some(late) = too_late(self.work.run, self.work.executor.store.now()) {
             return Err(Outcome::End(late));
         }
-        let records = &self.standing.records;
-        let (judged, most) = (records.written + records.failed, self.work.run.max_error_rate);
-        match records.error_rate() {
-            Some(rate) if judged >= MIN_JUDGED && rate > most => {
-                let message = format!(
-                    "{} of {judged} records were rejected ({:.1} % > {:.1} %)",
-                    records.failed,
-                    rate * 100.0,
-                    most * 100.0
-                );
-                Err(Outcome::End(Ending::Lost { reason: ReasonCode::ErrorThreshold, message }))
-            }
-            _ => Ok(()),
+        let (records, most) = (&self.standing.records, self.work.run.max_error_rate);
+        // A record that the destination has already is as good as one that it takes.
+        let judged = records.written + self.checkpoint.unchanged + records.failed;
+        let rate = records.failed as f64 / judged.max(1) as f64;
+        if judged >= MIN_JUDGED && rate > most {
+            let message = format!(
+                "{} of {judged} records were rejected ({:.1} % > {:.1} %)",
+                records.failed,
+                rate * 100.0,
+                most * 100.0
+            );
+            return Err(Outcome::End(Ending::TooManyRejected { message }));
         }
+        Ok(())
     }
 
     /// What is kept of the records that were rejected.
@@ -307,7 +325,10 @@ impl StreamWork<'_> {
             errors.add(failure.clone(), |failure| {
                 let (record_key, payload) = match mapped.page.items.get(*place) {
                     Some(Item::Record(fields)) => {
-                        let keep = failure.field.as_deref().and_then(|field| self.plan.source_of(field).or(Some(field)));
+                        let keep = failure
+                            .field
+                            .as_deref()
+                            .and_then(|field| self.plan.source_of(field).or(Some(field)));
                         let record = Value::Object(fields.clone());
                         (self.plan.record_key(fields), Some(redact::excerpt(&record, &sensitive, keep)))
                     }
@@ -338,8 +359,13 @@ struct Amounts {
 }
 
 fn map_page(plan: &Plan, mut page: Page) -> MappedPage {
-    let mut mapped =
-        MappedPage { wanted: Vec::new(), skipped: 0, rejected: Vec::new(), warnings: Vec::new(), page: Page::default() };
+    let mut mapped = MappedPage {
+        wanted: Vec::new(),
+        skipped: 0,
+        rejected: Vec::new(),
+        warnings: Vec::new(),
+        page: Page::default(),
+    };
     for (place, item) in page.items.iter_mut().enumerate() {
         let record = match item {
             Item::Record(record) => record,
@@ -388,11 +414,17 @@ impl Repeats {
             return;
         }
         let missing = |fields: &Fields| key.iter().find(|key| fields.get(*key).is_none_or(Value::is_null));
-        let lasts: HashMap<u64, usize> = mapped.wanted.iter().map(|(place, fields)| (hash(fields, Some(key)), *place)).collect();
+        let lasts: HashMap<u64, usize> =
+            mapped.wanted.iter().map(|(place, fields)| (hash(fields, Some(key)), *place)).collect();
         for (place, fields) in std::mem::take(&mut mapped.wanted) {
             if let Some(lost) = missing(&fields) {
                 let message = format!("a value for {lost} is required: it identifies the record");
-                let failure = Failure::new(ErrorClass::RequiredField, "REQUIRED_FIELD_MISSING", Stage::Validate, &message);
+                let failure = Failure::new(
+                    ErrorClass::RequiredField,
+                    "REQUIRED_FIELD_MISSING",
+                    Stage::Validate,
+                    &message,
+                );
                 mapped.rejected.push((place, failure.at_field(lost)));
                 continue;
             }
@@ -401,16 +433,22 @@ impl Repeats {
                 Self::First(seen) => {
                     let content = hash(&fields, None);
                     match seen.get(&named) {
-                        None => {
-                            if seen.len() < MAX_REMEMBERED {
-                                seen.insert(named, content);
-                            }
+                        None if seen.len() < MAX_REMEMBERED => {
+                            seen.insert(named, content);
                             mapped.wanted.push((place, fields));
                         }
+                        // More are not remembered; still no page holds one key twice.
+                        None if lasts.get(&named) == Some(&place) => mapped.wanted.push((place, fields)),
+                        None => mapped.skipped += 1,
                         Some(same) if *same == content => mapped.skipped += 1,
                         Some(_) => {
                             let message = "a record with this key came before, with other values; the first one is kept";
-                            let failure = Failure::new(ErrorClass::Duplicate, "DUPLICATE_KEY", Stage::Validate, message);
+                            let failure = Failure::new(
+                                ErrorClass::Duplicate,
+                                "DUPLICATE_KEY",
+                                Stage::Validate,
+                                message,
+                            );
                             mapped.rejected.push((place, failure.at_field(&key.join(", "))));
                         }
                     }
@@ -426,7 +464,9 @@ impl Repeats {
 fn hash(fields: &Fields, only: Option<&[String]>) -> u64 {
     let mut hasher = DefaultHasher::new();
     match only {
-        Some(names) => names.iter().for_each(|name| fields.get(name).unwrap_or(&Value::Null).to_string().hash(&mut hasher)),
+        Some(names) => names
+            .iter()
+            .for_each(|name| fields.get(name).unwrap_or(&Value::Null).to_string().hash(&mut hasher)),
         None => {
             let mut sorted: Vec<(&String, &Value)> = fields.iter().collect();
             sorted.sort_by_key(|(name, _)| *name);
@@ -452,7 +492,10 @@ mod tests {
         }
     }
 
-    fn sorted_out(mut repeats: Repeats, pages: &[&[Value]]) -> Vec<(Vec<usize>, i64, Vec<(usize, String)>)> {
+    /// Of each page: what is written, how many are skipped, what is rejected with which code.
+    type SortedOut = (Vec<usize>, i64, Vec<(usize, String)>);
+
+    fn sorted_out(mut repeats: Repeats, pages: &[&[Value]]) -> Vec<SortedOut> {
         let sort = |records: &&[Value]| {
             let mut page = page(records);
             repeats.sort_out(&mut page, &["id".to_owned()]);
@@ -465,7 +508,12 @@ mod tests {
     #[test]
     fn of_a_whole_table_the_first_record_of_a_key_is_kept() {
         let pages: &[&[Value]] = &[
-            &[json!({"id": 1, "v": 1}), json!({"v": 1, "id": 1}), json!({"id": 2, "v": 1}), json!({"id": null})],
+            &[
+                json!({"id": 1, "v": 1}),
+                json!({"v": 1, "id": 1}),
+                json!({"id": 2, "v": 1}),
+                json!({"id": null}),
+            ],
             &[json!({"id": 2, "v": 2}), json!({"v": 3})],
         ];
         assert_eq!(
@@ -479,7 +527,10 @@ mod tests {
 
     #[test]
     fn of_a_feed_of_changes_the_last_record_of_a_key_counts() {
-        let pages: &[&[Value]] = &[&[json!({"id": 1, "v": 1}), json!({"id": 2}), json!({"id": 1, "v": 2})], &[json!({"id": 1, "v": 3})]];
+        let pages: &[&[Value]] = &[
+            &[json!({"id": 1, "v": 1}), json!({"id": 2}), json!({"id": 1, "v": 2})],
+            &[json!({"id": 1, "v": 3})],
+        ];
         assert_eq!(sorted_out(Repeats::Last, pages), [(vec![1, 2], 1, vec![]), (vec![0], 0, vec![])]);
     }
 

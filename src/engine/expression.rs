@@ -42,15 +42,67 @@ const MAX_RECORD: usize = 256 << 10;
 
 /// Functions of the standard library and its extensions that may be called, besides our own.
 const TAME: &[&str] = &[
-    "size", "contains", "startsWith", "endsWith", "matches", "int", "uint", "double", "string", "bool", "timestamp",
-    "duration", "type", "dyn", "getFullYear", "getMonth", "getDate", "getDayOfMonth", "getDayOfWeek", "getDayOfYear",
-    "getHours", "getMinutes", "getSeconds", "getMilliseconds", "charAt", "indexOf", "lastIndexOf", "lowerAscii",
-    "upperAscii", "trim", "split", "substring", "reverse", "slice", "sort", "ceil", "floor", "trunc", "abs", "sign",
-    "sqrt", "isInf", "isNaN", "isFinite",
+    "size",
+    "contains",
+    "startsWith",
+    "endsWith",
+    "matches",
+    "int",
+    "uint",
+    "double",
+    "string",
+    "bool",
+    "timestamp",
+    "duration",
+    "type",
+    "dyn",
+    "getFullYear",
+    "getMonth",
+    "getDate",
+    "getDayOfMonth",
+    "getDayOfWeek",
+    "getDayOfYear",
+    "getHours",
+    "getMinutes",
+    "getSeconds",
+    "getMilliseconds",
+    "charAt",
+    "indexOf",
+    "lastIndexOf",
+    "lowerAscii",
+    "upperAscii",
+    "trim",
+    "split",
+    "substring",
+    "reverse",
+    "slice",
+    "sort",
+    "ceil",
+    "floor",
+    "trunc",
+    "abs",
+    "sign",
+    "sqrt",
+    "isInf",
+    "isNaN",
+    "isFinite",
 ];
 /// Functions that multiply their input; ours, of the same meaning, bound it.
 const BOUNDED: &[(&str, &str)] = &[("replace", "@replace"), ("join", "@join"), ("round", "@round")];
-const TYPES: &[&str] = &["bool", "bytes", "double", "duration", "int", "list", "map", "null_type", "string", "timestamp", "type", "uint"];
+const TYPES: &[&str] = &[
+    "bool",
+    "bytes",
+    "double",
+    "duration",
+    "int",
+    "list",
+    "map",
+    "null_type",
+    "string",
+    "timestamp",
+    "type",
+    "uint",
+];
 const TURN: &str = "@turn";
 
 thread_local! {
@@ -82,7 +134,8 @@ impl Expression {
         // The parser recurses through all precedences at every level; what it accepts is then held shallow
         // enough for any thread.
         std::thread::scope(|scope| {
-            let parser = std::thread::Builder::new().stack_size(PARSER_STACK).spawn_scoped(scope, || parse(source));
+            let parser =
+                std::thread::Builder::new().stack_size(PARSER_STACK).spawn_scoped(scope, || parse(source));
             parser.ok()?.join().ok()
         })
         .unwrap_or_else(|| Err("it could not be parsed".to_owned()))
@@ -171,7 +224,10 @@ fn check_source(source: &str) -> Result<(), String> {
             c if c.is_whitespace() => {}
             _ => prefixes = 0,
         }
-        if matches!(character, '.' | '+' | '-' | '*' | '/' | '%' | '?' | '&' | '|' | '<' | '>' | '=' | '[' | '(') {
+        if matches!(
+            character,
+            '.' | '+' | '-' | '*' | '/' | '%' | '?' | '&' | '|' | '<' | '>' | '=' | '[' | '('
+        ) {
             operators += 1;
         }
         deepest = deepest.max(brackets);
@@ -217,7 +273,9 @@ impl Fence {
             Expr::Literal(_) => Ok(()),
             Expr::Ident(name) => self.variable(name),
             Expr::Select(select) => self.walk(&mut select.operand, comprehensions),
-            Expr::Struct(_) => Err("it makes a message; only texts, numbers, lists and maps are known".to_owned()),
+            Expr::Struct(_) => {
+                Err("it makes a message; only texts, numbers, lists and maps are known".to_owned())
+            }
             Expr::List(list) => list.elements.iter_mut().try_for_each(|item| self.walk(item, comprehensions)),
             Expr::Map(map) => map.entries.iter_mut().try_for_each(|entry| match &mut entry.expr {
                 EntryExpr::MapEntry(entry) => {
@@ -237,11 +295,16 @@ impl Fence {
             || name.starts_with('@')
             || TYPES.contains(&name)
             || self.scope.iter().any(|variable| variable == name);
-        if known { Ok(()) } else { Err(format!("`{name}` is no variable here; there are `value` and `record`")) }
+        if known {
+            Ok(())
+        } else {
+            Err(format!("`{name}` is no variable here; there are `value` and `record`"))
+        }
     }
 
     fn call(&mut self, call: &mut CallExpr, comprehensions: usize) -> Result<(), String> {
-        let math = matches!(call.target.as_deref(), Some(Tree { expr: Expr::Ident(name), .. }) if name == "math");
+        let math =
+            matches!(call.target.as_deref(), Some(Tree { expr: Expr::Ident(name), .. }) if name == "math");
         if let Some(target) = call.target.as_deref_mut().filter(|_| !math) {
             self.walk(target, comprehensions)?;
         }
@@ -249,18 +312,29 @@ impl Fence {
         let name = call.func_name.as_str();
         let operator = !name.starts_with(|c: char| c.is_ascii_alphabetic()) || name.starts_with("math.@");
         if math {
-            return if operator || TAME.contains(&name) || name == "round" { Ok(()) } else { Err(unknown(name)) };
+            return if operator || TAME.contains(&name) || name == "round" {
+                Ok(())
+            } else {
+                Err(unknown(name))
+            };
         }
         if let Some((_, bounded)) = BOUNDED.iter().find(|(wild, _)| *wild == name) {
             call.func_name = (*bounded).to_owned();
             return Ok(());
         }
-        if operator || TAME.contains(&name) || functions::NAMES.contains(&name) { Ok(()) } else { Err(unknown(name)) }
+        if operator || TAME.contains(&name) || functions::NAMES.contains(&name) {
+            Ok(())
+        } else {
+            Err(unknown(name))
+        }
     }
 
     fn comprehension(&mut self, parts: &mut ComprehensionExpr, depth: usize) -> Result<(), String> {
         if depth > 2 {
-            return Err("it has more than one comprehension inside another (`all`, `exists`, `map`, `filter`)".to_owned());
+            return Err(
+                "it has more than one comprehension inside another (`all`, `exists`, `map`, `filter`)"
+                    .to_owned(),
+            );
         }
         // The list is evaluated once, outside of the loop.
         self.walk(&mut parts.iter_range, depth - 1)?;
@@ -301,7 +375,8 @@ fn draw(tree: &mut Tree) {
 
 fn turn<'b, 'v>(mut args: Vec<CowVal<'b, 'v>>) -> Result<CowVal<'b, 'v>, ExecutionError> {
     let mut budget = BUDGET.get();
-    let piled = args.first().and_then(|arg| arg.downcast_ref::<CelString>()).map_or(0, |text| text.inner().len());
+    let piled =
+        args.first().and_then(|arg| arg.downcast_ref::<CelString>()).map_or(0, |text| text.inner().len());
     budget.turns = budget.turns.saturating_sub(1);
     budget.piled = budget.piled.saturating_sub(piled);
     BUDGET.set(budget);
@@ -341,10 +416,16 @@ fn root() -> Context<'static, 'static> {
 fn sentence(error: &ExecutionError) -> String {
     match error {
         ExecutionError::NoSuchKey(key) => format!("there is no field '{key}'"),
-        ExecutionError::FunctionError { function, message } => format!("{}: {message}", function.trim_start_matches('@')),
+        ExecutionError::FunctionError { function, message } => {
+            format!("{}: {message}", function.trim_start_matches('@'))
+        }
         ExecutionError::UnsupportedTargetType { .. } => "a function does not take such a value".to_owned(),
-        ExecutionError::UnsupportedBinaryOperator(operator, ..) => format!("'{operator}' does not take such values"),
-        ExecutionError::NotSupportedAsMethod { method, .. } => format!("'{method}' does not take such a value"),
+        ExecutionError::UnsupportedBinaryOperator(operator, ..) => {
+            format!("'{operator}' does not take such values")
+        }
+        ExecutionError::NotSupportedAsMethod { method, .. } => {
+            format!("'{method}' does not take such a value")
+        }
         other => first_line(&other.to_string()),
     }
 }
@@ -400,7 +481,9 @@ fn from_cel(value: &Cel) -> Result<Value, String> {
         Cel::Bool(flag) => Value::Bool(*flag),
         Cel::Int(whole) => Value::from(*whole),
         Cel::UInt(whole) => Value::from(*whole),
-        Cel::Float(number) => Number::from_f64(*number).map(Value::Number).ok_or("the result is not a number")?,
+        Cel::Float(number) => {
+            Number::from_f64(*number).map(Value::Number).ok_or("the result is not a number")?
+        }
         Cel::String(text) => Value::String(text.to_string()),
         Cel::List(items) => Value::Array(items.iter().map(from_cel).collect::<Result<_, _>>()?),
         Cel::Map(map) => {
@@ -527,7 +610,8 @@ mod tests {
             format!("value{}", ".trim()".repeat(23)),
             format!("{}1{}", "[".repeat(16), "]".repeat(16)),
         ];
-        let compiled = deepest.map(|source| Expression::compile(&source).unwrap_or_else(|error| panic!("{source}: {error}")));
+        let compiled = deepest
+            .map(|source| Expression::compile(&source).unwrap_or_else(|error| panic!("{source}: {error}")));
         let thread = std::thread::Builder::new().stack_size(1 << 20);
         let ran = thread.spawn(move || {
             let fields = Map::new();

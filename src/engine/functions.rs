@@ -25,15 +25,28 @@ const MAX_TEXT: usize = 256 << 10;
 
 /// Names of our functions that a source may use.
 pub(super) const NAMES: &[&str] = &[
-    "lower", "upper", "title", "concat", "coalesce", "lookup", "to_number", "to_integer", "to_boolean", "to_date",
-    "to_utc", "round", "e164", "hash_sha256",
+    "lower",
+    "upper",
+    "title",
+    "concat",
+    "coalesce",
+    "lookup",
+    "to_number",
+    "to_integer",
+    "to_boolean",
+    "to_date",
+    "to_utc",
+    "round",
+    "e164",
+    "hash_sha256",
 ];
 
 type Function = fn(&[Cel]) -> Result<Cel, String>;
 type Boxed = Box<
     dyn for<'context, 'call> Fn(
             &mut cel::FunctionContext<'context, 'call>,
-        ) -> Result<cel::common::value::CowVal<'context, 'call>, ExecutionError>
+        )
+            -> Result<cel::common::value::CowVal<'context, 'call>, ExecutionError>
         + Send
         + Sync,
 >;
@@ -182,7 +195,8 @@ fn to_date(args: &[Cel]) -> Result<Cel, String> {
         }
         [value, Cel::String(form)] => {
             let text = spelt(value)?;
-            parse_date(text.trim(), form).ok_or_else(|| format!("'{text}' is no date of the form '{form}'"))?
+            parse_date(text.trim(), form)
+                .ok_or_else(|| format!("'{text}' is no date of the form '{form}'"))?
         }
         _ => return Err("it takes a value and maybe a form such as '%d.%m.%Y'".to_owned()),
     };
@@ -199,8 +213,11 @@ fn to_utc(args: &[Cel]) -> Result<Cel, String> {
     let moment = match args {
         [Cel::Int(number)] => {
             // Later than the year 5000 in seconds is taken for milliseconds.
-            let millis = if number.abs() > 100_000_000_000 { Some(*number) } else { number.checked_mul(1_000) };
-            millis.and_then(DateTime::from_timestamp_millis).ok_or_else(|| format!("'{number}' is no moment"))?
+            let millis =
+                if number.abs() > 100_000_000_000 { Some(*number) } else { number.checked_mul(1_000) };
+            millis
+                .and_then(DateTime::from_timestamp_millis)
+                .ok_or_else(|| format!("'{number}' is no moment"))?
         }
         [value] => {
             let text = spelt(value)?;
@@ -231,7 +248,11 @@ fn round(args: &[Cel]) -> Result<Cel, String> {
         [Cel::Int(whole)] => Ok(Cel::Int(*whole)),
         [value] => {
             let rounded = number(value)?.round();
-            if rounded.abs() < 9e15 { Ok(Cel::Int(rounded as i64)) } else { Err("the number is too large".to_owned()) }
+            if rounded.abs() < 9e15 {
+                Ok(Cel::Int(rounded as i64))
+            } else {
+                Err("the number is too large".to_owned())
+            }
         }
         [value, Cel::Int(decimals)] if (0..=15).contains(decimals) => {
             let spelt = format!("{:.*}", usize::try_from(*decimals).unwrap_or(0), number(value)?);
@@ -243,13 +264,59 @@ fn round(args: &[Cel]) -> Result<Cel, String> {
 
 /// Country calling codes (ITU-T E.164) by ISO 3166-1 code.
 const CALLING_CODES: &[(&str, &str)] = &[
-    ("AR", "54"), ("AT", "43"), ("AU", "61"), ("BE", "32"), ("BG", "359"), ("BR", "55"), ("CA", "1"), ("CH", "41"),
-    ("CL", "56"), ("CN", "86"), ("CO", "57"), ("CY", "357"), ("CZ", "420"), ("DE", "49"), ("DK", "45"), ("EE", "372"),
-    ("EG", "20"), ("ES", "34"), ("FI", "358"), ("FR", "33"), ("GB", "44"), ("GR", "30"), ("HR", "385"), ("HU", "36"),
-    ("ID", "62"), ("IE", "353"), ("IL", "972"), ("IN", "91"), ("IS", "354"), ("IT", "39"), ("JP", "81"), ("KR", "82"),
-    ("LT", "370"), ("LU", "352"), ("LV", "371"), ("MT", "356"), ("MX", "52"), ("NL", "31"), ("NO", "47"), ("NZ", "64"),
-    ("PL", "48"), ("PT", "351"), ("RO", "40"), ("RS", "381"), ("RU", "7"), ("SE", "46"), ("SG", "65"), ("SI", "386"),
-    ("SK", "421"), ("TR", "90"), ("UA", "380"), ("US", "1"), ("ZA", "27"),
+    ("AR", "54"),
+    ("AT", "43"),
+    ("AU", "61"),
+    ("BE", "32"),
+    ("BG", "359"),
+    ("BR", "55"),
+    ("CA", "1"),
+    ("CH", "41"),
+    ("CL", "56"),
+    ("CN", "86"),
+    ("CO", "57"),
+    ("CY", "357"),
+    ("CZ", "420"),
+    ("DE", "49"),
+    ("DK", "45"),
+    ("EE", "372"),
+    ("EG", "20"),
+    ("ES", "34"),
+    ("FI", "358"),
+    ("FR", "33"),
+    ("GB", "44"),
+    ("GR", "30"),
+    ("HR", "385"),
+    ("HU", "36"),
+    ("ID", "62"),
+    ("IE", "353"),
+    ("IL", "972"),
+    ("IN", "91"),
+    ("IS", "354"),
+    ("IT", "39"),
+    ("JP", "81"),
+    ("KR", "82"),
+    ("LT", "370"),
+    ("LU", "352"),
+    ("LV", "371"),
+    ("MT", "356"),
+    ("MX", "52"),
+    ("NL", "31"),
+    ("NO", "47"),
+    ("NZ", "64"),
+    ("PL", "48"),
+    ("PT", "351"),
+    ("RO", "40"),
+    ("RS", "381"),
+    ("RU", "7"),
+    ("SE", "46"),
+    ("SG", "65"),
+    ("SI", "386"),
+    ("SK", "421"),
+    ("TR", "90"),
+    ("UA", "380"),
+    ("US", "1"),
+    ("ZA", "27"),
 ];
 
 fn e164(args: &[Cel]) -> Result<Cel, String> {
@@ -268,7 +335,11 @@ fn e164(args: &[Cel]) -> Result<Cel, String> {
         (false, None) if *code == "39" => format!("{code}{digits}"),
         (false, None) => format!("{code}{}", digits.strip_prefix('0').unwrap_or(&digits)),
     };
-    if (8..=15).contains(&number.len()) { Ok(format!("+{number}").into()) } else { Err(format!("'{text}' is no phone number")) }
+    if (8..=15).contains(&number.len()) {
+        Ok(format!("+{number}").into())
+    } else {
+        Err(format!("'{text}' is no phone number"))
+    }
 }
 
 fn hex(bytes: &[u8]) -> String {
@@ -349,7 +420,11 @@ mod tests {
             ("e164(value, 'DE')", json!("030 / 123 45-67"), json!("+49301234567")),
             ("e164(value, 'de')", json!("+44 20 7946 0958"), json!("+442079460958")),
             ("e164(value, 'DE')", json!("0043 1 5880555"), json!("+4315880555")),
-            ("hash_sha256(value)", json!("abc"), json!("ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad")),
+            (
+                "hash_sha256(value)",
+                json!("abc"),
+                json!("ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"),
+            ),
             ("value.replace('a', 'b', 1)", json!("aa"), json!("ba")),
         ] {
             assert_eq!(run(source, value), Ok(expected), "{source}");

@@ -84,7 +84,10 @@ pub fn compile(definition: &FlowDefinition) -> Result<Vec<Plan>, Vec<DefinitionE
     let mut plans = Vec::new();
     let mut errors = Vec::new();
     if definition.streams.is_empty() {
-        errors.push(DefinitionError { path: "stream".to_owned(), message: "a flow has at least one stream".to_owned() });
+        errors.push(DefinitionError {
+            path: "stream".to_owned(),
+            message: "a flow has at least one stream".to_owned(),
+        });
     }
     for (place, stream) in definition.streams.iter().enumerate() {
         match Plan::compile(stream) {
@@ -120,7 +123,9 @@ impl Plan {
             fields.push(errors.field(&at, mapping));
         }
         let key: Vec<String> = stream.key_fields().into_iter().map(str::to_owned).collect();
-        if let Some(lost) = key.iter().find(|key| !fields.is_empty() && fields.iter().all(|field| field.to != **key)) {
+        if let Some(lost) =
+            key.iter().find(|key| !fields.is_empty() && fields.iter().all(|field| field.to != **key))
+        {
             errors.add("key", format!("`{lost}` is no field of this stream"));
         }
         let sensitive = stream.mappings.iter().filter(|mapping| mapping.sensitive);
@@ -142,7 +147,12 @@ impl Plan {
                 Ok(true) => {}
                 Ok(false) => return Mapped::Skipped,
                 Err(message) => {
-                    return Mapped::Rejected(Failure::new(ErrorClass::Transform, "FILTER_ERROR", Stage::Filter, &message));
+                    return Mapped::Rejected(Failure::new(
+                        ErrorClass::Transform,
+                        "FILTER_ERROR",
+                        Stage::Filter,
+                        &message,
+                    ));
                 }
             }
         }
@@ -213,14 +223,20 @@ impl Field {
     /// The value to write, `None` to leave the field out.
     fn value(&self, record: &Record<'_>, warnings: &mut Vec<Failure>) -> Result<Option<Value>, Failure> {
         let read: Cow<'_, Value> = match &self.from {
-            From::Path(steps) => follow(record.fields(), steps).map_or(Cow::Owned(Value::Null), Cow::Borrowed),
+            From::Path(steps) => {
+                follow(record.fields(), steps).map_or(Cow::Owned(Value::Null), Cow::Borrowed)
+            }
             From::Constant(value) => Cow::Borrowed(value),
             From::Record => Cow::Owned(Value::Null),
         };
         let mut value = read.into_owned();
         // A transform of nothing is nothing, unless it is one of the whole record.
-        if let Some(transform) = self.transform.as_ref().filter(|_| !value.is_null() || matches!(self.from, From::Record)) {
-            value = transform.evaluate(record, &value).map_err(|message| transform_error("TRANSFORM_ERROR", &message))?;
+        if let Some(transform) =
+            self.transform.as_ref().filter(|_| !value.is_null() || matches!(self.from, From::Record))
+        {
+            value = transform
+                .evaluate(record, &value)
+                .map_err(|message| transform_error("TRANSFORM_ERROR", &message))?;
         }
         if value.is_null() {
             value = self.default.clone().unwrap_or(Value::Null);
@@ -260,7 +276,12 @@ impl Field {
         let missing = value.is_null() || value.as_str() == Some("");
         if self.required && missing {
             let message = format!("a value for {} is required", self.to);
-            return Err(Failure::new(ErrorClass::RequiredField, "REQUIRED_FIELD_MISSING", Stage::Validate, &message));
+            return Err(Failure::new(
+                ErrorClass::RequiredField,
+                "REQUIRED_FIELD_MISSING",
+                Stage::Validate,
+                &message,
+            ));
         }
         Ok(value)
     }
@@ -315,7 +336,9 @@ impl Errors {
         let validation = if mapping.validate.is_empty() {
             None
         } else {
-            Validation::compile(&mapping.validate).map_err(|message| self.add(&format!("{at}.validate"), message)).ok()
+            Validation::compile(&mapping.validate)
+                .map_err(|message| self.add(&format!("{at}.validate"), message))
+                .ok()
         };
         if mapping.on_fail == OnFail::Default && mapping.default.is_none() {
             self.add(&format!("{at}.on_fail"), "there is no default to write".to_owned());
@@ -377,7 +400,9 @@ fn bracket(text: &str) -> Option<(Step, &str)> {
     let mut characters = text.char_indices().skip(1);
     while let Some((at, character)) = characters.next() {
         match character {
-            '\\' => name.push(characters.next().map(|(_, escaped)| escaped).filter(|c| matches!(c, '\\' | '\'' | '"'))?),
+            '\\' => name.push(
+                characters.next().map(|(_, escaped)| escaped).filter(|c| matches!(c, '\\' | '\'' | '"'))?,
+            ),
             c if c == quote => return Some((Step::Name(name), text[at + c.len_utf8()..].strip_prefix(']')?)),
             c => name.push(c),
         }
@@ -444,7 +469,10 @@ mod tests {
         assert_eq!(map(definition.clone(), json!({"status": "archived"})), Mapped::Skipped);
         assert_eq!(written(definition.clone(), json!({"status": null})), json!({"status": null}));
         let failure = rejected(definition, json!({}));
-        assert_eq!((failure.class, failure.stage, failure.code.as_ref()), (ErrorClass::Transform, Stage::Filter, "FILTER_ERROR"));
+        assert_eq!(
+            (failure.class, failure.stage, failure.code.as_ref()),
+            (ErrorClass::Transform, Stage::Filter, "FILTER_ERROR")
+        );
     }
 
     #[test]
@@ -461,7 +489,9 @@ mod tests {
             let definition = json!({"mappings": [{"destination_field": "v", "source_path": path}]});
             assert_eq!(written(definition, record.clone()), json!({"v": expected}), "{path}");
         }
-        for path in ["", "$", "$.", "$..a", "$.a[*]", "$.a[0:1]", "$.a[?@.b]", "$.a['b", "$[01]", "$.1a", "$a"] {
+        for path in
+            ["", "$", "$.", "$..a", "$.a[*]", "$.a[0:1]", "$.a[?@.b]", "$.a['b", "$[01]", "$.1a", "$a"]
+        {
             assert!(parse_path(path).is_err(), "{path}");
         }
     }
@@ -486,10 +516,14 @@ mod tests {
 
     #[test]
     fn what_is_missing_or_wrong_rejects() {
-        let required = json!({"mappings": [{"destination_field": "id", "source_path": "$.id", "required": true}]});
+        let required =
+            json!({"mappings": [{"destination_field": "id", "source_path": "$.id", "required": true}]});
         for record in [json!({}), json!({"id": null}), json!({"id": ""})] {
             let failure = rejected(required.clone(), record);
-            assert_eq!((failure.code.as_ref(), failure.field.as_deref()), ("REQUIRED_FIELD_MISSING", Some("id")));
+            assert_eq!(
+                (failure.code.as_ref(), failure.field.as_deref()),
+                ("REQUIRED_FIELD_MISSING", Some("id"))
+            );
         }
         let typed = json!({"mappings": [{"destination_field": "n", "source_path": "$.n", "destination_type": "integer"}]});
         assert_eq!(rejected(typed, json!({"n": "7k"})).class, ErrorClass::Type);
@@ -540,8 +574,16 @@ mod tests {
         assert_eq!(
             places,
             [
-                "filter", "field[0].from", "field[1].to", "field[1].transform", "field[2].validate", "field[2].on_fail",
-                "field[3]", "field[4].to", "field[4]", "key"
+                "filter",
+                "field[0].from",
+                "field[1].to",
+                "field[1].transform",
+                "field[2].validate",
+                "field[2].on_fail",
+                "field[3]",
+                "field[4].to",
+                "field[4]",
+                "key"
             ]
         );
     }

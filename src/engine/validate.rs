@@ -9,17 +9,60 @@ use crate::domain::failure::Failure;
 
 /// The keywords that a validation may use: assertions about one value, without references.
 const KEYWORDS: &[&str] = &[
-    "type", "enum", "const", "multipleOf", "maximum", "exclusiveMaximum", "minimum", "exclusiveMinimum", "maxLength",
-    "minLength", "pattern", "format", "maxItems", "minItems", "uniqueItems", "contains", "minContains", "maxContains",
-    "items", "prefixItems", "maxProperties", "minProperties", "required", "properties", "additionalProperties",
-    "propertyNames", "allOf", "anyOf", "oneOf", "not",
+    "type",
+    "enum",
+    "const",
+    "multipleOf",
+    "maximum",
+    "exclusiveMaximum",
+    "minimum",
+    "exclusiveMinimum",
+    "maxLength",
+    "minLength",
+    "pattern",
+    "format",
+    "maxItems",
+    "minItems",
+    "uniqueItems",
+    "contains",
+    "minContains",
+    "maxContains",
+    "items",
+    "prefixItems",
+    "maxProperties",
+    "minProperties",
+    "required",
+    "properties",
+    "additionalProperties",
+    "propertyNames",
+    "allOf",
+    "anyOf",
+    "oneOf",
+    "not",
 ];
 /// Keywords whose value is one schema, several, or several by name.
 const ONE: &[&str] = &["contains", "items", "additionalProperties", "propertyNames", "not"];
 const SEVERAL: &[&str] = &["prefixItems", "allOf", "anyOf", "oneOf"];
 const FORMATS: &[&str] = &[
-    "date-time", "date", "time", "duration", "email", "idn-email", "hostname", "idn-hostname", "ipv4", "ipv6", "uri",
-    "uri-reference", "iri", "iri-reference", "uuid", "uri-template", "json-pointer", "relative-json-pointer", "regex",
+    "date-time",
+    "date",
+    "time",
+    "duration",
+    "email",
+    "idn-email",
+    "hostname",
+    "idn-hostname",
+    "ipv4",
+    "ipv6",
+    "uri",
+    "uri-reference",
+    "iri",
+    "iri-reference",
+    "uuid",
+    "uri-template",
+    "json-pointer",
+    "relative-json-pointer",
+    "regex",
 ];
 /// Longest text of the keywords of one field, in bytes of JSON.
 const MAX_BYTES: usize = 16 << 10;
@@ -63,8 +106,12 @@ impl Validation {
             _ => None,
         };
         let (code, message) = match format {
-            Some(format) => (format!("INVALID_{}", shout(&format)), format!("{} is no {format}", shown(value))),
-            None => (shout(&keyword), format!("{} does not satisfy '{keyword}'{}", shown(value), limit(&error))),
+            Some(format) => {
+                (format!("INVALID_{}", shout(&format)), format!("{} is no {format}", shown(value)))
+            }
+            None => {
+                (shout(&keyword), format!("{} does not satisfy '{keyword}'{}", shown(value), limit(&error)))
+            }
         };
         Err(Failure::new(ErrorClass::Validation, code, Stage::Validate, &message))
     }
@@ -74,7 +121,10 @@ impl Validation {
 fn limit(error: &jsonschema::ValidationError<'_>) -> String {
     use jsonschema::error::ValidationErrorKind as Kind;
     match error.kind() {
-        Kind::MaxLength { limit } | Kind::MinLength { limit } | Kind::MaxItems { limit } | Kind::MinItems { limit } => {
+        Kind::MaxLength { limit }
+        | Kind::MinLength { limit }
+        | Kind::MaxItems { limit }
+        | Kind::MinItems { limit } => {
             format!(" {limit}")
         }
         Kind::Maximum { limit }
@@ -154,7 +204,11 @@ mod tests {
             (json!({"anyOf": [{"minimum": 3}, {"const": 0}]}), json!(1), Some("ANY_OF")),
             (json!({"items": {"enum": ["a"]}}), json!(["a", "b"]), Some("ENUM")),
         ] {
-            let found = compile(keywords.clone()).unwrap().check(&value).err().map(|failure| failure.code.into_owned());
+            let found = compile(keywords.clone())
+                .unwrap()
+                .check(&value)
+                .err()
+                .map(|failure| failure.code.into_owned());
             assert_eq!(found.as_deref(), code, "{keywords} {value}");
         }
         let failure = compile(json!({"enum": ["EUR", "GBP"]})).unwrap().check(&json!("CHF")).unwrap_err();

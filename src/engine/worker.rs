@@ -120,7 +120,9 @@ impl Worker {
         match done {
             Ok(()) => {}
             Err(StoreError::LeaseLost) => tracing::warn!(%run, "another worker took the run over"),
-            Err(error) => tracing::error!(%run, %error, "a run could not be given back; it goes on once its lease ran out"),
+            Err(error) => {
+                tracing::error!(%run, %error, "a run could not be given back; it goes on once its lease ran out")
+            }
         }
         self.executor.wakes.run_changed();
     }

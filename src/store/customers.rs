@@ -187,11 +187,13 @@ fn refused(error: sqlx::Error) -> StoreError {
     match error.constraint() {
         Some("customers_slug_key") => StoreError::Conflict("a customer with this slug exists already"),
         Some("customers_pkey") => StoreError::Conflict("a customer with this id exists already"),
-        Some("customers_slug_check") => {
-            StoreError::Conflict("a slug is lower-case letters, digits and hyphens, at most 63, such as `acme`")
-        }
+        Some("customers_slug_check") => StoreError::Conflict(
+            "a slug is lower-case letters, digits and hyphens, at most 63, such as `acme`",
+        ),
         Some("customers_name_check") => StoreError::Conflict("a customer's name has 1 to 200 characters"),
-        Some("customers_plan_code_fkey") => StoreError::Conflict("there is no such plan; there are free, team and business"),
+        Some("customers_plan_code_fkey") => {
+            StoreError::Conflict("there is no such plan; there are free, team and business")
+        }
         _ => error,
     }
 }

@@ -352,7 +352,11 @@ impl TenantTx {
     ///
     /// # Errors
     /// When the database fails.
-    pub async fn put_connector(&mut self, id: &ConnectorId, record: &ConnectorRecord) -> Result<(), StoreError> {
+    pub async fn put_connector(
+        &mut self,
+        id: &ConnectorId,
+        record: &ConnectorRecord,
+    ) -> Result<(), StoreError> {
         let now = self.now();
         let (status, reasons) = if record.enabled {
             ("unknown", vec![StatusReason::new("NEVER_POLLED", "not checked yet", None)])
@@ -498,7 +502,10 @@ mod tests {
     #[test]
     fn an_object_is_found_by_its_last_segment() {
         assert_eq!(object_keys(["ANALYTICS.PUBLIC.CUSTOMERS"]), ["customers", "analytics.public.customers"]);
-        assert_eq!(object_keys(["in/People.csv", "Contact"]), ["people", "people.csv", "in/people.csv", "contact"]);
+        assert_eq!(
+            object_keys(["in/People.csv", "Contact"]),
+            ["people", "people.csv", "in/people.csv", "contact"]
+        );
         assert_eq!(object_keys(["public.people", "hr.people"]), ["people", "public.people", "hr.people"]);
     }
 }

@@ -16,7 +16,9 @@ use crate::domain::window::Window;
 macro_rules! group_key {
     ($level:literal) => {
         concat!(
-            "case ", $level, " when 'class' then g.error_class when 'code' then g.code
+            "case ",
+            $level,
+            " when 'class' then g.error_class when 'code' then g.code
                   when 'field' then coalesce(g.field, '(none)') when 'group' then g.group_id else '' end"
         )
     };
@@ -29,7 +31,7 @@ statements! {
                   from run_error_counts c
                   join error_groups g on g.customer_id = $1 and g.group_id = c.group_id
                  where c.customer_id = $1 and c.run_id = $4
-                   and ($6::text is null or $6 in (g.error_class, g.code, g.group_id))
+                   and ($6::text is null or lower($6) in (lower(g.error_class), lower(g.code), lower(g.group_id)))
                    and ($7::text is null or lower($7) = lower(coalesce(g.field, '(none)')))) n
          cross join lateral (
                select coalesce(jsonb_agg(jsonb_build_object(
@@ -48,7 +50,7 @@ statements! {
                          from run_error_counts c
                          join error_groups g on g.customer_id = $1 and g.group_id = c.group_id
                         where c.customer_id = $1 and c.run_id = $4
-                          and ($6::text is null or $6 in (g.error_class, g.code, g.group_id))
+                          and ($6::text is null or lower($6) in (lower(g.error_class), lower(g.code), lower(g.group_id)))
                           and ($7::text is null or lower($7) = lower(coalesce(g.field, '(none)')))
                         group by 1
                         order by errors desc, key
@@ -69,7 +71,7 @@ statements! {
           from run_errors e
           join error_groups g on g.customer_id = $1 and g.group_id = e.group_id
          where e.customer_id = $1 and caller.id = $1 and e.run_id = $4
-           and ($5::text is null or $5 in (g.error_class, g.code, g.group_id))
+           and ($5::text is null or lower($5) in (lower(g.error_class), lower(g.code), lower(g.group_id)))
            and ($6::text is null or lower($6) = lower(coalesce(g.field, '(none)')))
            and ($7::timestamptz is null or (e.occurred_at, e.error_id) > ($7, $8::text))
          order by e.occurred_at, e.error_id

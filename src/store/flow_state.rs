@@ -28,7 +28,12 @@ impl TenantTx {
     ///
     /// # Errors
     /// When the database fails.
-    pub async fn pause_flow(&mut self, flow: &FlowId, by: &Actor, reason: Option<&str>) -> Result<bool, StoreError> {
+    pub async fn pause_flow(
+        &mut self,
+        flow: &FlowId,
+        by: &Actor,
+        reason: Option<&str>,
+    ) -> Result<bool, StoreError> {
         let now = self.now();
         let done = self
             .query(PAUSE)
@@ -49,7 +54,12 @@ impl TenantTx {
     ///
     /// # Errors
     /// When the database fails.
-    pub async fn resume_flow(&mut self, flow: &FlowId, by: &Actor, reason: Option<&str>) -> Result<bool, StoreError> {
+    pub async fn resume_flow(
+        &mut self,
+        flow: &FlowId,
+        by: &Actor,
+        reason: Option<&str>,
+    ) -> Result<bool, StoreError> {
         let row: Option<ScheduleColumns> =
             self.query_as(SCHEDULE).bind(flow.as_str().to_owned()).fetch_optional(self.conn()).await?;
         let Some(row) = row else { return Ok(false) };

@@ -12,18 +12,12 @@ use serde_json::value::to_raw_value;
 use sha2::{Digest, Sha256};
 use sqlx::types::Json;
 
+use super::past::{History, PastCheck, PastDeed, PastErrors, PastFlow, PastRun, PastVersion, WORKER};
 use super::{StoreError, TenantTx};
-use crate::domain::connector::{AuthStatus, ConnectorStatus};
-use crate::domain::definition::FlowDefinition;
-use crate::domain::error_class::{ErrorClass, Stage};
+use crate::domain::error_class::ErrorClass;
 use crate::domain::fingerprint::{GROUPING_VERSION, fingerprint, template};
-use crate::domain::flow::{FlowState, StatusReason};
-use crate::domain::ids::FlowId;
-use crate::domain::run::{ReasonCode, RunStatus, Trigger};
+use crate::domain::run::RunStatus;
 use crate::domain::token::TokenDigest;
-
-/// The worker that runs of a made-up past name.
-pub const WORKER: &str = "demo";
 
 /// Rows that one statement writes at most.
 const CHUNK: usize = 2_000;
@@ -32,10 +26,14 @@ const CHUNK: usize = 2_000;
 macro_rules! add {
     ($table:literal) => {
         concat!(
-            "insert into ", $table, "
+            "insert into ",
+            $table,
+            "
              select p.*
                from jsonb_populate_recordset(
-                        jsonb_populate_record(null::", $table, ", jsonb_build_object('customer_id', $1)), $2) as p"
+                        jsonb_populate_record(null::",
+            $table,
+            ", jsonb_build_object('customer_id', $1::text)), $2) as p"
         )
     };
 }
@@ -181,243 +179,6 @@ statements! {
          where customer_id = $1 and digest = $2";
 }
 
-/// A run that was, with all that is kept of it.
-#[derive(Clone, Debug, Serialize)]
-pub struct PastRun {
-    /// Its id.
-    pub run_id: String,
-    /// The flow that ran.
-    pub flow_id: &'static str,
-    /// In which version.
-    pub flow_version: i32,
-    /// The connector it read.
-    pub source_connector_id: &'static str,
-    /// The connector it wrote.
-    pub destination_connector_id: &'static str,
-    /// `native`, or `ingested` for one that another platform reports.
-    pub origin: &'static str,
-    /// How it ended, or where it is.
-    pub status: RunStatus,
-    /// Why it ended so.
-    pub reason_code: Option<ReasonCode>,
-    /// The same in words.
-    pub reason_message: Option<String>,
-    /// What caused it.
-    pub trigger: Trigger,
-    /// Who.
-    pub triggered_by: Option<&'static str>,
-    /// Why.
-    pub trigger_note: Option<&'static str>,
-    /// Its nominal time.
-    pub scheduled_for: Option<DateTime<Utc>>,
-    /// When it was queued.
-    pub queued_at: DateTime<Utc>,
-    /// From when on it could be claimed.
-    pub available_at: DateTime<Utc>,
-    /// When it began.
-    pub started_at: Option<DateTime<Utc>>,
-    /// When it ended.
-    pub finished_at: Option<DateTime<Utc>>,
-    /// The same, or the end of time.
-    pub window_at: DateTime<Utc>,
-    /// What it is doing.
-    pub phase: Option<&'static str>,
-    /// Its attempt.
-    pub attempt: i32,
-    /// How many it may have.
-    pub max_attempts: i32,
-    /// Lower is claimed first.
-    pub priority: i32,
-    /// Always [`WORKER`].
-    pub worker_id: &'static str,
-    /// Records taken from the source.
-    pub records_read: i64,
-    /// Records accepted by the destination.
-    pub records_written: i64,
-    /// Records rejected.
-    pub records_failed: i64,
-    /// Records filtered out or unchanged.
-    pub records_skipped: i64,
-    /// How many there will be.
-    pub records_estimated: Option<i64>,
-    /// Bytes taken from the source.
-    pub bytes_read: i64,
-    /// Bytes written.
-    pub bytes_written: i64,
-    /// Computed when it is written.
-    pub error_groups: i32,
-    /// Its timeline.
-    #[serde(skip)]
-    pub events: Vec<PastEvent>,
-    /// Its errors.
-    #[serde(skip)]
-    pub errors: Vec<PastErrors>,
-}
-
-/// One line of a timeline.
-#[derive(Clone, Debug)]
-pub struct PastEvent {
-    /// When.
-    pub at: DateTime<Utc>,
-    /// What sort of line.
-    pub kind: &'static str,
-    /// One sentence.
-    pub message: String,
-}
-
-/// Errors of one kind in one run.
-#[derive(Clone, Debug)]
-pub struct PastErrors {
-    /// Their class.
-    pub class: ErrorClass,
-    /// The other system's code.
-    pub code: &'static str,
-    /// At which step.
-    pub stage: Stage,
-    /// The field.
-    pub field: Option<&'static str>,
-    /// What was said of the first of them.
-    pub message: String,
-    /// How many.
-    pub count: i64,
-    /// When the first came.
-    pub first_at: DateTime<Utc>,
-    /// When the last came.
-    pub last_at: DateTime<Utc>,
-    /// Some of the records.
-    pub samples: Vec<PastSample>,
-}
-
-impl PastErrors {
-    fn fingerprint(&self) -> String {
-        let print = fingerprint(self.class, self.code, self.stage, self.field, &template(&self.message), true);
-        hex(&print)
-    }
-}
-
-/// A rejected record, as kept.
-#[derive(Clone, Debug)]
-pub struct PastSample {
-    /// When.
-    pub at: DateTime<Utc>,
-    /// What was said.
-    pub message: String,
-    /// The record's own key.
-    pub record_key: Option<String>,
-    /// What is kept of it, redacted.
-    pub payload: Option<Value>,
-}
-
-/// A version of a flow.
-#[derive(Clone, Debug)]
-pub struct PastVersion {
-    /// Its number.
-    pub number: i32,
-    /// When it was published.
-    pub at: DateTime<Utc>,
-    /// By whom.
-    pub by: &'static str,
-    /// What changed.
-    pub summary: &'static str,
-    /// What it says.
-    pub definition: FlowDefinition,
-}
-
-/// What became of a flow.
-#[derive(Clone, Debug)]
-pub struct PastFlow {
-    /// Which.
-    pub flow: FlowId,
-    /// Its versions.
-    pub versions: Vec<PastVersion>,
-    /// The state it has had since.
-    pub state: FlowState,
-    /// Since when.
-    pub state_since: DateTime<Utc>,
-    /// Who said so.
-    pub state_by: Option<&'static str>,
-    /// Why.
-    pub state_reason: Option<&'static str>,
-    /// When it runs next.
-    pub next_run_at: Option<DateTime<Utc>>,
-}
-
-/// Something that the audit log keeps.
-#[derive(Clone, Debug)]
-pub struct PastDeed {
-    /// When.
-    pub at: DateTime<Utc>,
-    /// Who; `None` is this program.
-    pub by: Option<&'static str>,
-    /// What.
-    pub action: &'static str,
-    /// To what sort of thing.
-    pub target_kind: &'static str,
-    /// To which.
-    pub target: &'static str,
-    /// In words.
-    pub message: Option<&'static str>,
-}
-
-/// How a connector was found when it was last checked.
-#[derive(Clone, Debug)]
-pub struct PastCheck {
-    /// Which.
-    pub connector: &'static str,
-    /// Its authorization.
-    pub auth_status: AuthStatus,
-    /// What was said of it.
-    pub auth_error: Option<&'static str>,
-    /// When it ends.
-    pub auth_expires_at: Option<DateTime<Utc>>,
-    /// When it was checked.
-    pub at: DateTime<Utc>,
-    /// How long that took, in milliseconds.
-    pub took_ms: i32,
-    /// When it is checked next.
-    pub next_at: DateTime<Utc>,
-    /// Its status after it.
-    pub status: ConnectorStatus,
-    /// Why.
-    pub reasons: Vec<StatusReason>,
-    /// Since when.
-    pub since: DateTime<Utc>,
-    /// Its allowances.
-    pub quotas: Vec<PastQuota>,
-}
-
-/// An allowance at the other system.
-#[derive(Clone, Debug)]
-pub struct PastQuota {
-    /// Its name there.
-    pub name: &'static str,
-    /// What is counted.
-    pub unit: &'static str,
-    /// How much is used.
-    pub used: i64,
-    /// How much there is.
-    pub limit: i64,
-    /// When it starts anew.
-    pub resets_at: Option<DateTime<Utc>>,
-    /// Throttled answers in the last hour.
-    pub throttled_1h: i32,
-}
-
-/// What a workspace lived through.
-#[derive(Clone, Debug, Default)]
-pub struct History {
-    /// Its runs, oldest first.
-    pub runs: Vec<PastRun>,
-    /// Its flows.
-    pub flows: Vec<PastFlow>,
-    /// Its connectors.
-    pub checks: Vec<PastCheck>,
-    /// Its audit log.
-    pub deeds: Vec<PastDeed>,
-    /// Where no scheduled runs may be but those given here: the flow, from when, until when.
-    pub cleared: Vec<(FlowId, DateTime<Utc>, DateTime<Utc>)>,
-}
-
 #[derive(Serialize)]
 struct AttemptRow<'a> {
     run_id: &'a str,
@@ -514,7 +275,8 @@ impl TenantTx {
         let ticks: BTreeSet<(String, DateTime<Utc>)> = ticks.into_iter().collect();
         let queued: Vec<(String,)> = self.query_as(QUEUED).fetch_all(self.conn()).await?;
         let free = |run: &&PastRun| {
-            let answered = run.scheduled_for.is_some_and(|tick| ticks.contains(&(run.flow_id.to_owned(), tick)));
+            let answered =
+                run.scheduled_for.is_some_and(|tick| ticks.contains(&(run.flow_id.to_owned(), tick)));
             let waiting = run.status == RunStatus::Queued && queued.iter().any(|(flow,)| flow == run.flow_id);
             !answered && !waiting
         };
@@ -549,14 +311,17 @@ impl TenantTx {
         let mut groups: BTreeMap<(&str, String), GroupRow> = BTreeMap::new();
         let (mut counts, mut samples) = (Vec::new(), Vec::new());
         for (run, errors) in runs.iter().flat_map(|run| run.errors.iter().map(move |errors| (*run, errors))) {
-            let print = errors.fingerprint();
+            let print = print_of(errors);
             groups.entry((run.flow_id, print.clone())).or_insert_with(|| group(run, errors, &print));
             for (n, sample) in errors.samples.iter().enumerate() {
                 samples.push(SampleRow {
                     run_id: &run.run_id,
                     flow_id: run.flow_id,
                     fingerprint: print.clone(),
-                    error_id: format!("err_{}", short(&[&run.run_id, &print, &format!("{n:03}")], &format!("{n:03}"))),
+                    error_id: format!(
+                        "err_{}",
+                        short(&[&run.run_id, &print, &format!("{n:03}")], &format!("{n:03}"))
+                    ),
                     occurred_at: sample.at,
                     message: &sample.message,
                     record_key: sample.record_key.as_deref(),
@@ -640,8 +405,12 @@ impl TenantTx {
     /// When the database fails.
     pub async fn token_is_live(&mut self, digest: TokenDigest) -> Result<Option<bool>, StoreError> {
         let now = self.now();
-        let row: Option<(bool,)> =
-            self.query_as(TOKEN).bind(digest.as_bytes().to_vec()).bind(now).fetch_optional(self.conn()).await?;
+        let row: Option<(bool,)> = self
+            .query_as(TOKEN)
+            .bind(digest.as_bytes().to_vec())
+            .bind(now)
+            .fetch_optional(self.conn())
+            .await?;
         Ok(row.map(|(live,)| live))
     }
 }
@@ -655,7 +424,11 @@ fn attempt(run: &PastRun) -> Option<AttemptRow<'_>> {
         started_at: run.started_at?,
         finished_at: run.finished_at,
         records_written: run.records_written,
-        error_class: run.errors.first().filter(|_| run.status == RunStatus::Failed).map(|errors| errors.class),
+        error_class: run
+            .errors
+            .first()
+            .filter(|_| run.status == RunStatus::Failed)
+            .map(|errors| errors.class),
         message: run.reason_message.as_deref(),
     })
 }
@@ -668,6 +441,12 @@ fn events(run: &PastRun) -> impl Iterator<Item = EventRow<'_>> {
         kind: event.kind,
         message: &event.message,
     })
+}
+
+/// The fingerprint of errors that were, as PostgreSQL reads it.
+fn print_of(errors: &PastErrors) -> String {
+    let template = template(&errors.message);
+    hex(&fingerprint(errors.class, errors.code, errors.stage, errors.field, &template, true))
 }
 
 fn group(run: &PastRun, errors: &PastErrors, print: &str) -> GroupRow {

@@ -11,6 +11,7 @@ use super::run_errors::FoundErrors;
 use super::{Store, StoreError, Tenancy, TenantTx};
 use crate::domain::connector::ConnectorKind;
 use crate::domain::definition::FlowDefinition;
+use crate::domain::error_class::{ErrorClass, Stage};
 use crate::domain::failure::Failure;
 use crate::domain::ids::{ConnectorId, FlowId, RunId};
 use crate::domain::run::{ReasonCode, Records, RunStatus, Trigger};
@@ -99,7 +100,7 @@ statements! {
            and a.customer_id = $1 and a.run_id = $2 and a.attempt = r.attempt and a.status = 'running'";
     EXPIRED = plain "select * from expired_runs($1, $2)";
     EXPIRED_NOW = plain "
-        select status, attempt < max_attempts as attempts_left from runs
+        select status, attempt < max_attempts as attempts_left, flow_id from runs
          where customer_id = $1 and run_id = $2 and attempt = $3
            and status in ('running', 'cancelling') and lease_until <= $4
            for update";
@@ -297,6 +298,7 @@ pub struct Lease {
     version: i32,
     attempt: i32,
     max_attempts: i32,
+    claimed_at: DateTime<Utc>,
 }
 
 impl Lease {
@@ -323,6 +325,11 @@ impl Lease {
     /// Which attempt this is, from 1. It fences every write.
     pub fn attempt(&self) -> i32 {
         self.attempt
+    }
+
+    /// When this attempt began.
+    pub fn claimed_at(&self) -> DateTime<Utc> {
+        self.claimed_at
     }
 
     /// How many attempts the run has.
@@ -353,6 +360,9 @@ pub struct Checkpoint {
     pub stream: usize,
     /// The place in that stream, in its source's own form; `None` is its beginning.
     pub position: Option<Value>,
+    /// How many records so far the destination had already, as they are.
+    #[serde(default)]
+    pub unchanged: i64,
 }
 
 /// What a worker needs to know of the run that it claimed.
@@ -490,6 +500,7 @@ impl Store {
                     version: row.flow_version,
                     attempt: row.attempt,
                     max_attempts: row.max_attempts,
+                    claimed_at: now,
                 })
             })
             .collect()
@@ -689,14 +700,14 @@ impl Store {
     async fn reap_run(&self, tenancy: &Tenancy, run: &RunId, attempt: i32) -> Result<bool, StoreError> {
         let mut tx = self.begin(tenancy).await?;
         let now = tx.now();
-        let found: Option<(String, bool)> = tx
+        let found: Option<(String, bool, String)> = tx
             .query_as(EXPIRED_NOW)
             .bind(run.as_str().to_owned())
             .bind(attempt)
             .bind(now)
             .fetch_optional(tx.conn())
             .await?;
-        let Some((status, attempts_left)) = found else { return Ok(false) };
+        let Some((status, attempts_left, flow)) = found else { return Ok(false) };
         tx.end_attempt(run, "lost", None).await?;
         if status == RunStatus::Cancelling.as_str() {
             tx.close_run(run, &Ending::Cancelled).await?;
@@ -709,8 +720,11 @@ impl Store {
             )
             .await?;
         } else {
-            let message = "its worker went silent, and no attempt was left".to_owned();
-            tx.close_run(run, &Ending::Lost { reason: ReasonCode::HeartbeatLost, message }).await?;
+            let flow = FlowId::parse(&flow).map_err(|_| StoreError::inconsistent("runs", "flow_id"))?;
+            let message = "its worker went silent, and no attempt was left";
+            let failure = Failure::new(ErrorClass::Internal, "HEARTBEAT_LOST", Stage::Platform, message);
+            tx.add_run_failure(run, &flow, attempt, &failure).await?;
+            tx.close_run(run, &Ending::Failed { reason: ReasonCode::HeartbeatLost, failure }).await?;
         }
         tx.commit().await?;
         Ok(true)

@@ -69,9 +69,12 @@ statements! {
     USED = plain "
         update connectors c
            set last_activity_at = $3
-          from runs r
-         where r.customer_id = $1 and r.run_id = $2 and c.customer_id = $1
-           and c.connector_id in (r.source_connector_id, r.destination_connector_id)";
+          from (select u.connector_id from connectors u
+                  join runs r on r.customer_id = $1 and r.run_id = $2
+                   and u.connector_id in (r.source_connector_id, r.destination_connector_id)
+                 where u.customer_id = $1
+                   for no key update of u skip locked) used
+         where c.customer_id = $1 and c.connector_id = used.connector_id";
 }
 
 /// How a run ends.
@@ -89,11 +92,9 @@ pub enum Ending {
         /// Why, in a sentence, and whose side it was.
         failure: Failure,
     },
-    /// It failed without a record of ours to blame: too many rejected, too late, lost.
-    Lost {
-        /// Why, in a word.
-        reason: ReasonCode,
-        /// Why, in a sentence.
+    /// It failed because too many records were rejected; their errors say why.
+    TooManyRejected {
+        /// How many, in a sentence.
         message: String,
     },
     /// A person stopped it.
@@ -121,7 +122,9 @@ impl TenantTx {
         let (status, reason, message) = match ending {
             Ending::Completed { .. } => ("completed", None, None),
             Ending::Failed { reason, failure } => ("failed", Some(*reason), Some(failure.message.clone())),
-            Ending::Lost { reason, message } => ("failed", Some(*reason), Some(message.clone())),
+            Ending::TooManyRejected { message } => {
+                ("failed", Some(ReasonCode::ErrorThreshold), Some(message.clone()))
+            }
             Ending::Cancelled => ("cancelled", Some(ReasonCode::CancelledByUser), None),
         };
         let ended: Option<EndedRow> = self
@@ -143,15 +146,16 @@ impl TenantTx {
         self.end_attempt(run, status.as_str(), failure).await?;
         self.add_event(run, "finished", &sentence(&ended, ending)).await?;
         self.count_run(run).await?;
+        // Whoever holds a connector's row does not wait for this: a moment later another run says the same.
+        if ended.started_at.is_some() {
+            self.query(USED).bind(run.as_str().to_owned()).bind(now).execute(self.conn()).await?;
+        }
         self.query(LAST_RUN)
             .bind(flow.as_str().to_owned())
             .bind(run.as_str().to_owned())
             .bind(status.as_str())
             .execute(self.conn())
             .await?;
-        if ended.started_at.is_some() {
-            self.query(USED).bind(run.as_str().to_owned()).bind(now).execute(self.conn()).await?;
-        }
         self.refresh_flow_health(&flow).await?;
         Ok(status)
     }

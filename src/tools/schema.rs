@@ -7,7 +7,8 @@ use serde_json::{Map, Value, json};
 
 /// The schema of a tool's arguments: what is published and what is enforced.
 pub(super) fn input<T: JsonSchema>() -> Value {
-    let Value::Object(mut root) = generated::<T>() else { return json!({ "type": "object" }) };
+    let read = SchemaSettings::draft2020_12();
+    let Value::Object(mut root) = generated::<T>(read) else { return json!({ "type": "object" }) };
     clean(&mut root);
     let required = root.remove("required").unwrap_or_else(|| json!([]));
     json!({
@@ -20,14 +21,16 @@ pub(super) fn input<T: JsonSchema>() -> Value {
 
 /// The schema of a tool's answer: the root and the rows of its lists are typed, what lies deeper is open.
 pub(super) fn output<T: JsonSchema>() -> Value {
-    let Value::Object(mut root) = generated::<T>() else { return json!({ "type": "object" }) };
+    // As it is written: what is left out when there is none of it is not required.
+    let written = SchemaSettings::draft2020_12().for_serialize();
+    let Value::Object(mut root) = generated::<T>(written) else { return json!({ "type": "object" }) };
     clean(&mut root);
     prune(&mut root, 0);
     Value::Object(root)
 }
 
-fn generated<T: JsonSchema>() -> Value {
-    let settings = SchemaSettings::draft2020_12().with(|settings| {
+fn generated<T: JsonSchema>(settings: SchemaSettings) -> Value {
+    let settings = settings.with(|settings| {
         settings.inline_subschemas = true;
         settings.meta_schema = None;
     });

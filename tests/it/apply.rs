@@ -147,7 +147,10 @@ async fn a_customer_is_made_once() {
     assert_eq!(workspace.one::<i64>("select count(*) from customers").await, 1);
     assert_eq!(workspace.one::<String>("select email from users").await, "ana@example.com");
     let seen = workspace.store.read(&workspace.tenancy).workspace().await.unwrap();
-    assert_eq!((seen.name.as_str(), seen.slug.as_str(), seen.zone), ("Acme Retail", "acme", chrono_tz::Europe::Berlin));
+    assert_eq!(
+        (seen.name.as_str(), seen.slug.as_str(), seen.zone),
+        ("Acme Retail", "acme", chrono_tz::Europe::Berlin)
+    );
 }
 
 #[tokio::test]
@@ -156,14 +159,14 @@ async fn ten_lines_make_a_flow() {
     let report = workspace.apply(TEN_LINES).await;
     let all = ["My files", "Warehouse", "People to warehouse"];
     assert_eq!(outcomes(&report), all.map(|name| (name, Outcome::Created)));
-    let columns: (String, Vec<String>, Option<DateTime<Utc>>, i32) = sqlx::query_as(
-        "select schedule_kind, object_keys_written, next_run_at, current_version from flows",
-    )
-    .fetch_one(&mut workspace.owner)
-    .await
-    .unwrap();
+    let columns: (String, Vec<String>, Option<DateTime<Utc>>, i32) =
+        sqlx::query_as("select schedule_kind, object_keys_written, next_run_at, current_version from flows")
+            .fetch_one(&mut workspace.owner)
+            .await
+            .unwrap();
     assert_eq!(columns, ("manual".into(), vec!["people".into(), "public.people".into()], None, 1));
-    let config: serde_json::Value = workspace.one("select config from connectors where kind = 'postgres'").await;
+    let config: serde_json::Value =
+        workspace.one("select config from connectors where kind = 'postgres'").await;
     assert_eq!(config, serde_json::json!({ "dsn": "lab", "create_tables": true }));
 }
 
@@ -220,7 +223,10 @@ async fn a_dry_run_writes_nothing() {
     let mut workspace = Workspace::new().await;
     let report = workspace.try_apply(WHOLE, false).await.unwrap();
     assert_eq!(report.applied.len(), 3);
-    assert_eq!(workspace.one::<i64>("select (select count(*) from flows) + (select count(*) from connectors)").await, 0);
+    assert_eq!(
+        workspace.one::<i64>("select (select count(*) from flows) + (select count(*) from connectors)").await,
+        0
+    );
 }
 
 #[tokio::test]
@@ -244,7 +250,8 @@ async fn what_a_person_paused_stays_paused() {
     assert!(tx.resume_flow(&flow, &ana, None).await.unwrap());
     tx.commit().await.unwrap();
     assert_eq!(workspace.one::<String>(state).await, "active Ana Ruiz  false");
-    let actions = "select string_agg(action, ' ' order by at, audit_id) from audit_log where target_kind = 'flow'";
+    let actions =
+        "select string_agg(action, ' ' order by at, audit_id) from audit_log where target_kind = 'flow'";
     let actions: String = workspace.one(actions).await;
     assert_eq!(actions.split(' ').filter(|action| *action != "flow.created").collect::<Vec<_>>().len(), 3);
     assert!(actions.contains("flow.paused") && actions.contains("flow.resumed"), "{actions}");
@@ -326,7 +333,10 @@ destination = "Files"
         assert!(problems.iter().any(|problem| problem.starts_with(line)), "{line}\n{problems:#?}");
     }
     assert_eq!(problems.len(), expected.len(), "{problems:#?}");
-    assert_eq!(workspace.one::<i64>("select (select count(*) from flows) + (select count(*) from connectors)").await, 0);
+    assert_eq!(
+        workspace.one::<i64>("select (select count(*) from flows) + (select count(*) from connectors)").await,
+        0
+    );
 }
 
 #[tokio::test]
@@ -384,7 +394,10 @@ write = "append"
     }
     let wrong_kind = WHOLE.replace("from = \"people.csv\"", "query = \"select 1\"");
     let problems = workspace.problems(&wrong_kind).await;
-    assert_eq!(problems, ["flows.toml: flow[0].stream[0].query: only a postgres source can be asked a query"]);
+    assert_eq!(
+        problems,
+        ["flows.toml: flow[0].stream[0].query: only a postgres source can be asked a query"]
+    );
 }
 
 #[tokio::test]
@@ -392,7 +405,8 @@ async fn what_is_no_file_for_us_says_so() {
     let workspace = Workspace::new().await;
     let deep = format!("a = {}1{}", "[".repeat(50_000), "]".repeat(50_000));
     let keys = format!("{}a = 1", "a.".repeat(50_000));
-    let utf16: Vec<u8> = [0xff, 0xfe].into_iter().chain(WHOLE.encode_utf16().flat_map(u16::to_le_bytes)).collect();
+    let utf16: Vec<u8> =
+        [0xff, 0xfe].into_iter().chain(WHOLE.encode_utf16().flat_map(u16::to_le_bytes)).collect();
     let cases: [(Vec<u8>, &str); 8] = [
         (utf16, "flows.toml: is UTF-16; save it as UTF-8"),
         (b"a = 1\n# \xfc\n".to_vec(), "flows.toml: line 2: is not UTF-8; save the file as UTF-8"),
@@ -401,7 +415,10 @@ async fn what_is_no_file_for_us_says_so() {
         (keys.into_bytes(), "flows.toml: line 1: is not TOML: "),
         (b"\n\n[[flow]\n".to_vec(), "flows.toml: line 3: is not TOML: "),
         (b"flow = 7\n".to_vec(), "flows.toml: flow: is one table of several: begin each with [[flow]]"),
-        (b"[flow]\nname = 'x'\n".to_vec(), "flows.toml: flow: is one table of several: begin each with [[flow]]"),
+        (
+            b"[flow]\nname = 'x'\n".to_vec(),
+            "flows.toml: flow: is one table of several: begin each with [[flow]]",
+        ),
     ];
     for (bytes, expected) in cases {
         let problems = workspace.problems(&bytes).await;

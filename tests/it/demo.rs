@@ -108,7 +108,9 @@ impl Demo {
             "flow_hubspot_companies flow_hubspot_contacts flow_hubspot_deals con_hubspot AUTH_EXPIRED",
             "{now}"
         );
-        let day = format!("(date_trunc('day', '{now}'::timestamptz at time zone 'Europe/Berlin') at time zone 'Europe/Berlin')");
+        let day = format!(
+            "(date_trunc('day', '{now}'::timestamptz at time zone 'Europe/Berlin') at time zone 'Europe/Berlin')"
+        );
         let incident = format!(
             "select string_agg(run_id, ' ') from runs
               where customer_id = 'cus_acme' and status = 'failed' and source_connector_id = 'con_shopify'
@@ -130,7 +132,14 @@ impl Demo {
         );
         assert_eq!(
             self.lines(&summary).await,
-            ["REQUIRED_FIELD 742", "REFERENCE 475", "RATE_LIMIT 154", "DUPLICATE 63", "VALIDATION 17", "TYPE 9"],
+            [
+                "REQUIRED_FIELD 742",
+                "REFERENCE 475",
+                "RATE_LIMIT 154",
+                "DUPLICATE 63",
+                "VALIDATION 17",
+                "TYPE 9"
+            ],
             "{now}"
         );
         let last = "select r.status || ' ' || records_read || ' ' || records_written || ' ' || records_failed || ' ' || records_skipped
@@ -214,7 +223,8 @@ async fn the_story_holds_on_the_morning_it_is_told_for() {
             "Shopify (EU Store): QUOTA_HIGH since 08:20, THROTTLED since 08:20"
         ]
     );
-    let quotas = "select connector_id || ' ' || name || ' ' || used || '/' || quota_limit || ' ' || throttled_1h
+    let quotas =
+        "select connector_id || ' ' || name || ' ' || used || '/' || quota_limit || ' ' || throttled_1h
             || coalesce(' resets ' || (resets_at at time zone 'UTC')::text, '')
         from connector_quotas where customer_id = 'cus_acme' order by 1";
     assert_eq!(
@@ -272,7 +282,8 @@ async fn yesterdays_incident_is_there_whole() {
             jsonb_array_elements(definition -> 'streams' -> 0 -> 'mappings') m
         where flow_id = 'flow_shopify_orders' and m ->> 'destination_field' = 'taxcode' order by version";
     assert_eq!(demo.lines(taxcode).await, ["6 VAT-STD", "7 none", "8 VAT-STD"]);
-    let deeds = "select to_char(at at time zone 'Europe/Berlin', 'HH24:MI') || ' ' || action || ' ' || actor_label
+    let deeds =
+        "select to_char(at at time zone 'Europe/Berlin', 'HH24:MI') || ' ' || action || ' ' || actor_label
         from audit_log where target_id = 'flow_shopify_orders' and action <> 'flow.created' order by at";
     assert_eq!(
         demo.lines(deeds).await,

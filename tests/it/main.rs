@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on panics")]
 
+mod access;
 mod apply;
 mod catalog;
 mod cli;
@@ -13,6 +14,7 @@ mod floors;
 mod hostile;
 mod http;
 mod isolation;
+mod lab;
 mod listen;
 mod readme;
 mod round_trips;

@@ -59,19 +59,24 @@ fn unreadable(error: &dyn std::fmt::Display) -> Failure {
 impl CsvFile {
     /// Reads the header, and goes on at `place`.
     pub(super) fn open(file: File, place: &Place) -> Result<Self, Failure> {
-        let mut this = Self { reader: Some(reader(file, 0)?), base: 0, columns: Vec::new(), record: ByteRecord::new() };
+        let mut this =
+            Self { reader: Some(reader(file, 0)?), base: 0, columns: Vec::new(), record: ByteRecord::new() };
         match this.read() {
             Ok(true) => {}
             Ok(false) => return Err(header_error("the file is empty; its first line names the columns")),
             Err(_) => return Err(header_error("the first line does not name columns")),
         }
         if this.record.len() > MAX_COLUMNS {
-            return Err(header_error(&format!("the first line names {} columns; {MAX_COLUMNS} are allowed", this.record.len())));
+            return Err(header_error(&format!(
+                "the first line names {} columns; {MAX_COLUMNS} are allowed",
+                this.record.len()
+            )));
         }
         for (place, name) in this.record.iter().enumerate() {
             let name = std::str::from_utf8(name).map_err(|_| header_error("the first line is not UTF-8"))?;
             let name = if place == 0 { name.trim_start_matches('\u{feff}') } else { name };
-            let name = if name.trim().is_empty() { format!("column_{}", place + 1) } else { name.trim().to_owned() };
+            let name =
+                if name.trim().is_empty() { format!("column_{}", place + 1) } else { name.trim().to_owned() };
             if name.contains('\0') {
                 return Err(header_error("the first line holds a NUL character"));
             }
@@ -112,15 +117,19 @@ impl CsvFile {
         let problem = match self.read() {
             Ok(false) => return Ok(None),
             Ok(true) => match self.fields() {
-                Ok(_) if self.line() > first_line + 1 && self.ends_open() => {
-                    Failure::new(ErrorClass::Schema, "QUOTE_NOT_CLOSED", Stage::Extract, "a quote is not closed")
-                }
+                Ok(_) if self.line() > first_line + 1 && self.ends_open() => Failure::new(
+                    ErrorClass::Schema,
+                    "QUOTE_NOT_CLOSED",
+                    Stage::Extract,
+                    "a quote is not closed",
+                ),
                 Ok(fields) => return Ok(Some(Item::Record(fields))),
                 Err(problem) => problem,
             },
             Err(error) => match error.kind() {
                 csv::ErrorKind::Io(io) if io.kind() == io::ErrorKind::FileTooLarge => {
-                    let message = format!("a record is larger than {} KiB, or a quote is not closed", MAX_RECORD >> 10);
+                    let message =
+                        format!("a record is larger than {} KiB, or a quote is not closed", MAX_RECORD >> 10);
                     Failure::new(ErrorClass::Size, "RECORD_TOO_LARGE", Stage::Extract, &message)
                 }
                 _ => return Err(unreadable(&error)),
@@ -190,7 +199,8 @@ impl CsvFile {
             let text = std::str::from_utf8(value)
                 .map_err(|_| bad(ErrorClass::Type, "INVALID_UTF8", "a field is not UTF-8").at_field(name))?;
             if text.contains('\0') {
-                return Err(bad(ErrorClass::Type, "INVALID_CHARACTER", "a field holds a NUL character").at_field(name));
+                return Err(bad(ErrorClass::Type, "INVALID_CHARACTER", "a field holds a NUL character")
+                    .at_field(name));
             }
             let value = if text.is_empty() { Value::Null } else { Value::String(text.to_owned()) };
             fields.insert(name.clone(), value);

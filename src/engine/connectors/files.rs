@@ -18,8 +18,8 @@ use serde_json::Value;
 use super::csv_file::CsvFile;
 use super::json_file::JsonFile;
 use super::{
-    CheckReport, Connector, Fields, Item, MAX_PAGE, Page, ReadRequest, Sink, Source, WriteReport, WriteRequest,
-    configuration, cursor_order, named,
+    CheckReport, Connector, Fields, Item, MAX_PAGE, Page, ReadRequest, Sink, Source, WriteReport,
+    WriteRequest, configuration, cursor_order, named,
 };
 use crate::domain::definition::{FileFormat, WriteMode};
 use crate::domain::error_class::{ErrorClass, Stage};
@@ -98,18 +98,26 @@ impl Files {
     fn unreadable(&self, object: &str, error: &std::io::Error) -> Failure {
         let (class, code, what) = match error.kind() {
             std::io::ErrorKind::NotFound => (ErrorClass::Schema, "FILE_NOT_FOUND", "does not exist"),
-            std::io::ErrorKind::PermissionDenied => (ErrorClass::Permission, "FILE_DENIED", "may not be read"),
+            std::io::ErrorKind::PermissionDenied => {
+                (ErrorClass::Permission, "FILE_DENIED", "may not be read")
+            }
             _ => (ErrorClass::Unavailable, "FILE_UNREADABLE", "cannot be read"),
         };
         tracing::debug!(object, %error, "a file cannot be read");
-        Failure::new(class, code, Stage::Extract, &format!("'{object}' {what} in the directory '{}'", self.name))
+        Failure::new(
+            class,
+            code,
+            Stage::Extract,
+            &format!("'{object}' {what} in the directory '{}'", self.name),
+        )
     }
 }
 
 impl Connector for Files {
     fn check(&self) -> BoxFuture<'_, CheckReport> {
         let found = self.canonical_root(Stage::Platform).and_then(|root| {
-            fs::read_dir(root).map_err(|_| Failure::config(&format!("the directory '{}' may not be listed", self.name)))
+            fs::read_dir(root)
+                .map_err(|_| Failure::config(&format!("the directory '{}' may not be listed", self.name)))
         });
         let error = found.err().map(|failure| failure.message);
         std::future::ready(CheckReport { error, ..CheckReport::default() }).boxed()
@@ -138,7 +146,8 @@ impl Connector for Files {
                 inclusive,
                 greatest: place.greatest.clone().or_else(|| value.cloned()),
             });
-            let pages = Pages { file, index: place.index, after, page_records: request.page_records, done: false };
+            let pages =
+                Pages { file, index: place.index, after, page_records: request.page_records, done: false };
             Ok(Box::new(FileSource { pages: Some(pages) }) as Box<dyn Source>)
         }
         .boxed()
@@ -148,14 +157,18 @@ impl Connector for Files {
         async move {
             let object = &request.stream.destination_object;
             if format_of(object) != Some(FileFormat::Jsonl) {
-                return Err(Failure::config(&format!("files are written as JSON lines: '{object}' must end in .jsonl")));
+                return Err(Failure::config(&format!(
+                    "files are written as JSON lines: '{object}' must end in .jsonl"
+                )));
             }
             let (path, root) = self.inside(object, Stage::Load)?;
             let target = Target::open(&path, &root, object)?;
             let keyed = match request.stream.write_mode {
                 WriteMode::Append => None,
                 WriteMode::Upsert if request.key.is_empty() => {
-                    return Err(Failure::config("an upsert needs a key; name the fields that identify a record"));
+                    return Err(Failure::config(
+                        "an upsert needs a key; name the fields that identify a record",
+                    ));
                 }
                 WriteMode::Upsert => Some(Keyed::load(&target, request.key)?),
             };
@@ -356,7 +369,8 @@ impl Target {
         name.push(".new");
         let beside = self.path.with_file_name(name);
         let flags = OFlag::O_NOFOLLOW.bits();
-        let file = OpenOptions::new().write(true).create(true).truncate(true).custom_flags(flags).open(&beside)?;
+        let file =
+            OpenOptions::new().write(true).create(true).truncate(true).custom_flags(flags).open(&beside)?;
         let mut writer = std::io::BufWriter::new(&file);
         for line in lines {
             writer.write_all(line.as_bytes())?;
@@ -380,11 +394,12 @@ struct Keyed {
 impl Keyed {
     fn load(target: &Target, key: &[String]) -> Result<Self, Failure> {
         let mut keyed = Self { key: key.to_vec(), lines: Vec::new(), places: HashMap::new() };
-        let file = match OpenOptions::new().read(true).custom_flags(OFlag::O_NOFOLLOW.bits()).open(&target.path) {
-            Ok(file) => file,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(keyed),
-            Err(error) => return Err(target.failed(&error)),
-        };
+        let file =
+            match OpenOptions::new().read(true).custom_flags(OFlag::O_NOFOLLOW.bits()).open(&target.path) {
+                Ok(file) => file,
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(keyed),
+                Err(error) => return Err(target.failed(&error)),
+            };
         let mut reader = BufReader::new(file.take(MAX_KEYED_FILE + 1));
         let (mut line, mut size) = (String::new(), 0);
         loop {
@@ -451,7 +466,11 @@ impl Sink for FileSink {
     }
 }
 
-fn write(target: &Target, keyed: Option<&mut Keyed>, lines: Vec<(Fields, String)>) -> Result<WriteReport, Failure> {
+fn write(
+    target: &Target,
+    keyed: Option<&mut Keyed>,
+    lines: Vec<(Fields, String)>,
+) -> Result<WriteReport, Failure> {
     let mut report = WriteReport::default();
     let done = match keyed {
         None => {

@@ -40,7 +40,10 @@ impl JsonFile {
     pub(super) fn array(file: File, place: &Place) -> Result<Self, Failure> {
         let mut this = Self::open(file, place, true)?;
         if place.offset == 0 && this.blank(b"\xef\xbb\xbf")? != Some(b'[') {
-            return Err(fatal("NOT_AN_ARRAY", "the file does not begin with `[`; a JSON file is one array of objects"));
+            return Err(fatal(
+                "NOT_AN_ARRAY",
+                "the file does not begin with `[`; a JSON file is one array of objects",
+            ));
         }
         if place.offset == 0 {
             this.take(1);
@@ -50,7 +53,12 @@ impl JsonFile {
 
     fn open(mut file: File, place: &Place, array: bool) -> Result<Self, Failure> {
         file.seek(SeekFrom::Start(place.offset)).map_err(|error| unreadable(&error))?;
-        Ok(Self { reader: BufReader::with_capacity(64 << 10, file), offset: place.offset, array, ended: false })
+        Ok(Self {
+            reader: BufReader::with_capacity(64 << 10, file),
+            offset: place.offset,
+            array,
+            ended: false,
+        })
     }
 
     pub(super) fn offset(&self) -> u64 {
@@ -111,14 +119,12 @@ impl JsonFile {
 
     /// The next element of the array; `Some(None)` when it is too large.
     fn element(&mut self) -> Result<Option<Option<Vec<u8>>>, Failure> {
-        let open = || fatal("ARRAY_NOT_CLOSED", "the array does not end with `]`; what was read before it stays");
-        match self.blank(b",")?.ok_or_else(open)? {
-            b']' => {
-                self.take(1);
-                self.ended = true;
-                return Ok(None);
-            }
-            _ => {}
+        let open =
+            || fatal("ARRAY_NOT_CLOSED", "the array does not end with `]`; what was read before it stays");
+        if self.blank(b",")?.ok_or_else(open)? == b']' {
+            self.take(1);
+            self.ended = true;
+            return Ok(None);
         }
         let mut text = Vec::new();
         let (mut depth, mut quoted, mut escaped, mut large) = (0_u32, false, false, false);

@@ -72,7 +72,9 @@ impl Postgres {
     }
 
     async fn connect(&self, stage: Stage) -> Result<PgConnection, Failure> {
-        let late = |_| Failure::new(ErrorClass::Connectivity, "TIMEOUT", stage, "the database did not answer in time");
+        let late = |_| {
+            Failure::new(ErrorClass::Connectivity, "TIMEOUT", stage, "the database did not answer in time")
+        };
         let mut conn = tokio::time::timeout(CONNECT, self.options.connect())
             .await
             .map_err(late)?
@@ -83,7 +85,8 @@ impl Postgres {
 
     /// A flow must not be a way into our own tables, nor around anyone's rights.
     async fn refuse_ours(&self, conn: &mut PgConnection, stage: Stage) -> Result<(), Failure> {
-        let refused = |why: &str| Err(Failure::config(&format!("the database '{}' is refused: {why}", self.name)));
+        let refused =
+            |why: &str| Err(Failure::config(&format!("the database '{}' is refused: {why}", self.name)));
         let (superuser, role, database, ours, readable): (bool, String, String, bool, bool) = sqlx::query_as(
             "select r.rolsuper or r.rolbypassrls or r.rolreplication, r.rolname::text, current_database()::text,
                     to_regclass('public.run_error_counts') is not null and to_regclass('public.installation') is not null,
@@ -105,7 +108,8 @@ impl Postgres {
                 .fetch_one(&mut *conn)
                 .await
                 .map_err(|error| failure(&error, stage))?;
-            if system == self.own.system && (database == self.own.database || self.own.roles.contains(&role)) {
+            if system == self.own.system && (database == self.own.database || self.own.roles.contains(&role))
+            {
                 return refused("it is this server's own database, or its role");
             }
         }
@@ -122,9 +126,10 @@ impl Connector for Postgres {
                     close(conn).await;
                     CheckReport { auth: seen(AuthStatus::Valid, None), ..CheckReport::default() }
                 }
-                Err(failure) if failure.class == ErrorClass::Auth => {
-                    CheckReport { auth: seen(AuthStatus::Invalid, Some(failure.message)), ..CheckReport::default() }
-                }
+                Err(failure) if failure.class == ErrorClass::Auth => CheckReport {
+                    auth: seen(AuthStatus::Invalid, Some(failure.message)),
+                    ..CheckReport::default()
+                },
                 Err(failure) => CheckReport { error: Some(failure.message), ..CheckReport::default() },
             }
         }
@@ -145,7 +150,9 @@ impl Connector for Postgres {
             let key = match request.stream.write_mode {
                 WriteMode::Append => Vec::new(),
                 WriteMode::Upsert if request.key.is_empty() => {
-                    return Err(Failure::config("an upsert needs a key; name the fields that identify a record"));
+                    return Err(Failure::config(
+                        "an upsert needs a key; name the fields that identify a record",
+                    ));
                 }
                 WriteMode::Upsert => request.key.to_vec(),
             };
@@ -187,7 +194,10 @@ impl Name {
         if parts.len() > 2 || !parts.iter().all(fits) {
             return Err(Failure::config(&format!("'{object}' names no table; write `schema.table`")));
         }
-        Ok(Self { plain: object.to_owned(), quoted: parts.iter().map(|part| quote(part)).collect::<Vec<_>>().join(".") })
+        Ok(Self {
+            plain: object.to_owned(),
+            quoted: parts.iter().map(|part| quote(part)).collect::<Vec<_>>().join("."),
+        })
     }
 }
 
@@ -207,8 +217,11 @@ fn relation(request: &ReadRequest<'_>) -> Result<(String, bool), Failure> {
         return Ok((format!("select * from {}", Name::parse(&request.stream.source_object)?.quoted), true));
     };
     let query = query.trim().trim_end_matches(';').trim_end();
-    let first = query.split(|c: char| !c.is_ascii_alphabetic()).find(|word| !word.is_empty()).unwrap_or_default();
-    if !["select", "with", "values", "table"].contains(&first.to_ascii_lowercase().as_str()) || query.contains('\0') {
+    let first =
+        query.split(|c: char| !c.is_ascii_alphabetic()).find(|word| !word.is_empty()).unwrap_or_default();
+    if !["select", "with", "values", "table"].contains(&first.to_ascii_lowercase().as_str())
+        || query.contains('\0')
+    {
         return Err(Failure::config("a query of a source begins with `select`"));
     }
     // The line break ends a comment that the query may end with.
@@ -298,7 +311,12 @@ impl Rows {
             return Ok(None);
         }
         let bytes: usize = rows.iter().map(|(text, _)| text.as_ref().map_or(MAX_RECORD, String::len)).sum();
-        let mut page = Page { first_index: self.index, bytes: bytes as i64, estimated: self.estimated, ..Page::default() };
+        let mut page = Page {
+            first_index: self.index,
+            bytes: bytes as i64,
+            estimated: self.estimated,
+            ..Page::default()
+        };
         for (text, cursor) in &rows {
             if self.incremental && *cursor != self.cursor {
                 self.cursor.clone_from(cursor);
@@ -319,7 +337,10 @@ impl Rows {
 fn item(text: Option<&str>) -> Item {
     match text.map(serde_json::from_str) {
         Some(Ok(fields)) => Item::Record(fields),
-        Some(Err(_)) => Item::Bad(Failure::new(ErrorClass::Type, "INVALID_JSON", Stage::Extract, "the row is no JSON object"), None),
+        Some(Err(_)) => Item::Bad(
+            Failure::new(ErrorClass::Type, "INVALID_JSON", Stage::Extract, "the row is no JSON object"),
+            None,
+        ),
         None => {
             let message = format!("a row is larger than {} KiB", MAX_RECORD >> 10);
             Item::Bad(Failure::new(ErrorClass::Size, "RECORD_TOO_LARGE", Stage::Extract, &message), None)
@@ -370,7 +391,13 @@ impl Table {
         if self.columns.is_empty() {
             return if self.create { Ok(()) } else { Err(undefined_table(&self.name)) };
         }
-        match self.fields.iter().map(|(name, _)| name).chain(&self.key).find(|name| !self.columns.contains_key(*name)) {
+        match self
+            .fields
+            .iter()
+            .map(|(name, _)| name)
+            .chain(&self.key)
+            .find(|name| !self.columns.contains_key(*name))
+        {
             Some(lost) => Err(undefined_column(&self.name, lost)),
             None => Ok(()),
         }
@@ -388,7 +415,9 @@ impl Table {
         }
         let definitions: Vec<String> = columns
             .iter()
-            .map(|(name, kind)| format!("{} {}", quote(name), column_type(*kind, batch.iter().filter_map(|r| r.get(name)))))
+            .map(|(name, kind)| {
+                format!("{} {}", quote(name), column_type(*kind, batch.iter().filter_map(|r| r.get(name))))
+            })
             .chain((!self.key.is_empty()).then(|| format!("primary key ({})", quoted(&self.key))))
             .collect();
         let text = format!("create table if not exists {} ({})", self.name.quoted, definitions.join(", "));
@@ -442,7 +471,8 @@ impl Table {
             text.push_str("nothing");
             return text;
         }
-        let sets: Vec<String> = others.iter().map(|name| format!("{0} = excluded.{0}", quote(name))).collect();
+        let sets: Vec<String> =
+            others.iter().map(|name| format!("{0} = excluded.{0}", quote(name))).collect();
         let compared = |side: &str| {
             let columns: Vec<String> = others.iter().map(|name| self.comparable(side, name)).collect();
             format!("row({})", columns.join(", "))
@@ -459,7 +489,8 @@ impl Table {
     /// A column in a form that has an equality: some types have none.
     fn comparable(&self, side: &str, name: &str) -> String {
         let kind = self.columns.get(name).map(String::as_str).unwrap_or_default();
-        let unequal = ["json", "xml", "point", "line", "lseg", "box", "path", "polygon", "circle"].contains(&kind);
+        let unequal =
+            ["json", "xml", "point", "line", "lseg", "box", "path", "polygon", "circle"].contains(&kind);
         format!("{side}.{}{}", quote(name), if unequal { "::text" } else { "" })
     }
 }
@@ -480,7 +511,10 @@ async fn write_places(
     while let Some(places) = pending.pop() {
         let records: Vec<&Fields> = places.iter().map(|place| &batch[*place]).collect();
         let mut savepoint = conn.begin().await.map_err(|error| failure(&error, Stage::Load))?;
-        let done = sqlx::query(AssertSqlSafe(statement.to_owned())).bind(Json(records)).execute(&mut *savepoint).await;
+        let done = sqlx::query(AssertSqlSafe(statement.to_owned()))
+            .bind(Json(records))
+            .execute(&mut *savepoint)
+            .await;
         match done {
             Ok(done) => {
                 savepoint.commit().await.map_err(|error| failure(&error, Stage::Load))?;
@@ -566,12 +600,20 @@ fn is_of_a_record(failure: &Failure) -> bool {
 
 /// What an answer of a database means (PostgreSQL manual, appendix A).
 fn failure(error: &sqlx::Error, stage: Stage) -> Failure {
-    let Some(database) = error.as_database_error().and_then(|error| error.try_downcast_ref::<PgDatabaseError>()) else {
+    let Some(database) =
+        error.as_database_error().and_then(|error| error.try_downcast_ref::<PgDatabaseError>())
+    else {
         tracing::info!(%error, "a flow's database cannot be reached");
         let (class, code, message) = match error {
-            sqlx::Error::Tls(_) => (ErrorClass::Connectivity, "TLS_FAILED", "the database's certificate was not accepted"),
-            sqlx::Error::Io(_) => (ErrorClass::Connectivity, "CONNECTION_FAILED", "the database cannot be reached"),
-            sqlx::Error::Configuration(_) => (ErrorClass::Config, "CONFIG_INVALID", "the database's address is wrong"),
+            sqlx::Error::Tls(_) => {
+                (ErrorClass::Connectivity, "TLS_FAILED", "the database's certificate was not accepted")
+            }
+            sqlx::Error::Io(_) => {
+                (ErrorClass::Connectivity, "CONNECTION_FAILED", "the database cannot be reached")
+            }
+            sqlx::Error::Configuration(_) => {
+                (ErrorClass::Config, "CONFIG_INVALID", "the database's address is wrong")
+            }
             _ => (ErrorClass::Unavailable, "DATABASE_ERROR", "the database broke off"),
         };
         return Failure::new(class, code, stage, message);
@@ -594,6 +636,8 @@ fn classify(state: &str) -> (ErrorClass, Option<&'static str>) {
         "23505" => (ErrorClass::Duplicate, Some("UNIQUE_VIOLATION")),
         "23514" => (ErrorClass::Validation, Some("CHECK_VIOLATION")),
         "23P01" => (ErrorClass::Validation, Some("EXCLUSION_VIOLATION")),
+        // Two spellings of one key in a batch: written one by one, the last one counts.
+        "21000" => (ErrorClass::Duplicate, Some("DUPLICATE_KEY")),
         "22001" => (ErrorClass::Size, Some("STRING_TOO_LONG")),
         "22003" => (ErrorClass::Type, Some("NUMBER_OUT_OF_RANGE")),
         "22007" | "22008" => (ErrorClass::Type, Some("INVALID_DATE")),

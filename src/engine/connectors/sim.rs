@@ -48,7 +48,10 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
-use super::{CheckReport, Connector, Fields, Item, Pacer, Page, ReadRequest, Sink, Source, WriteReport, WriteRequest, configuration};
+use super::{
+    CheckReport, Connector, Fields, Item, Pacer, Page, ReadRequest, Sink, Source, WriteReport, WriteRequest,
+    configuration,
+};
 use crate::domain::clock::Clock;
 use crate::domain::connector::AuthStatus;
 use crate::domain::error_class::{ErrorClass, Stage};
@@ -172,7 +175,8 @@ impl Sim {
     fn refusal(&self, stage: Stage) -> Result<(), Failure> {
         let broken = self.script.auth_status.filter(|status| status.is_broken());
         if let Some(status) = broken {
-            let said = self.script.auth_error.clone().unwrap_or_else(|| format!("the authorization is {status}"));
+            let said =
+                self.script.auth_error.clone().unwrap_or_else(|| format!("the authorization is {status}"));
             return Err(Failure::new(ErrorClass::Auth, "AUTH_EXPIRED", stage, &said));
         }
         match &self.script.down {
@@ -216,7 +220,9 @@ impl Connector for Sim {
             let seed = Dice::new(request.run.as_str(), name);
             let median = own.records.or(self.script.records).unwrap_or(100);
             let spread = own.spread.or(self.script.spread).unwrap_or(0.0);
-            let total = (median as f64 * (1.0 + spread * (2.0 * seed.roll(0, "total") - 1.0))).round().max(0.0) as i64;
+            let total = (median as f64 * (1.0 + spread * (2.0 * seed.roll(0, "total") - 1.0)))
+                .round()
+                .max(0.0) as i64;
             let seconds = own.seconds.or(self.script.seconds).unwrap_or(0.0).clamp(0.0, 86_400.0);
             let template = own.template.or_else(|| self.script.template.clone());
             let source = SimSource {
@@ -299,7 +305,9 @@ impl Source for SimSource {
             let paced = self.pacer == Pacer::Real;
             let most = if paced { self.page } else { self.page_records };
             let mut count = i64::try_from(most).unwrap_or(1).min(self.total - self.given);
-            if let Some(fault) = self.fault.as_ref().filter(|fault| fault.strikes(self.given + count, self.attempt)) {
+            if let Some(fault) =
+                self.fault.as_ref().filter(|fault| fault.strikes(self.given + count, self.attempt))
+            {
                 count = count.min(fault.after - self.given);
             }
             if count <= 0 {
@@ -342,7 +350,11 @@ impl SimSource {
                     let place = (self.dice.roll(n, name) * choices.len() as f64) as usize;
                     choices[place.min(choices.len() - 1)].clone()
                 }
-                _ => fields.iter().map(|(name, value)| (name.clone(), self.fill(value, n, name))).collect::<Fields>().into(),
+                _ => fields
+                    .iter()
+                    .map(|(name, value)| (name.clone(), self.fill(value, n, name)))
+                    .collect::<Fields>()
+                    .into(),
             },
             other => other.clone(),
         }
@@ -360,10 +372,11 @@ struct SimSink {
 impl Sink for SimSink {
     fn write<'a>(&'a mut self, batch: &'a [Fields]) -> BoxFuture<'a, Result<WriteReport, Failure>> {
         self.taken += batch.len() as i64;
-        let result = match self.script.fail_write.as_ref().filter(|fault| fault.strikes(self.taken, self.attempt)) {
-            Some(fault) => Err(fault.failure(Stage::Load)),
-            None => Ok(self.report(batch)),
-        };
+        let result =
+            match self.script.fail_write.as_ref().filter(|fault| fault.strikes(self.taken, self.attempt)) {
+                Some(fault) => Err(fault.failure(Stage::Load)),
+                None => Ok(self.report(batch)),
+            };
         std::future::ready(result).boxed()
     }
 }
@@ -374,7 +387,8 @@ impl SimSink {
         for (place, record) in batch.iter().enumerate() {
             let text = serde_json::to_string(record).unwrap_or_default();
             // The key names a record; without one its whole text does.
-            let keyed: Vec<String> = self.key.iter().filter_map(|key| record.get(key)).map(Value::to_string).collect();
+            let keyed: Vec<String> =
+                self.key.iter().filter_map(|key| record.get(key)).map(Value::to_string).collect();
             let name = if keyed.is_empty() { text.clone() } else { keyed.join("\u{1f}") };
             let mut roll = self.dice.roll_text(&name, "fate");
             let rejects = self.script.errors.iter().find(|rejects| {
@@ -385,7 +399,8 @@ impl SimSink {
                 let number: String = name.chars().filter(char::is_ascii_digit).collect();
                 let message = rejects.message.replace("{n}", &number);
                 let failure = Failure::new(rejects.class, rejects.code.clone(), Stage::Load, &message);
-                let failure = rejects.field.as_deref().map_or(failure.clone(), |field| failure.at_field(field));
+                let failure =
+                    rejects.field.as_deref().map_or(failure.clone(), |field| failure.at_field(field));
                 report.rejected.push((place, failure));
             } else if self.dice.roll_text(&name, "unchanged") < self.script.unchanged {
                 report.unchanged += 1;
@@ -395,5 +410,79 @@ impl SimSink {
             }
         }
         report
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::definition::Stream;
+    use crate::domain::ids::RunId;
+
+    fn sim(script: Value) -> Sim {
+        let clock = Clock::fixed(chrono::DateTime::from_timestamp(1_800_000_000, 0).unwrap());
+        Sim::open(&json!({ "sim": script }), Pacer::Instant, clock).unwrap()
+    }
+
+    fn stream(source: &str) -> Stream {
+        let plain = json!({"source_object": source, "destination_object": "b", "sync_mode": "full_refresh", "write_mode": "upsert"});
+        serde_json::from_value(plain).unwrap()
+    }
+
+    async fn read(sim: &Sim, run: &str, source: &str, position: Option<Value>) -> Vec<Fields> {
+        let (run, stream) = (RunId::parse(run).unwrap(), stream(source));
+        let request = ReadRequest {
+            run: &run,
+            attempt: 1,
+            stream: &stream,
+            position: position.as_ref(),
+            cursor: None,
+            page_records: 7,
+        };
+        let mut source = sim.read(request).await.unwrap();
+        let mut records = Vec::new();
+        while let Some(page) = source.next().await.unwrap() {
+            records.extend(page.items.into_iter().filter_map(|item| match item {
+                Item::Record(fields) => Some(fields),
+                Item::Bad(..) => None,
+            }));
+        }
+        records
+    }
+
+    #[tokio::test]
+    async fn a_run_gives_the_same_records_again() {
+        let script = json!({"records": 20, "template": {"id": "{n}", "name": "#{n}", "status": {"$pick": ["paid", "open"]}},
+                            "objects": {"few": {"records": 2, "template": {"id": "few-{n}"}}}});
+        let sim = sim(script);
+        let all = read(&sim, "run_one", "many", None).await;
+        assert_eq!(all.len(), 20);
+        assert_eq!((&all[6]["id"], &all[6]["name"]), (&json!(7), &json!("#7")));
+        assert!(
+            all.iter().any(|record| record["status"] == "paid")
+                && all.iter().any(|record| record["status"] == "open")
+        );
+        assert_eq!(read(&sim, "run_one", "many", Some(json!({"given": 13}))).await, all[13..]);
+        assert_ne!(read(&sim, "run_two", "many", None).await, all);
+        assert_eq!(read(&sim, "run_one", "few", None).await[1]["id"], "few-2");
+    }
+
+    #[tokio::test]
+    async fn runs_differ_in_size_within_the_spread() {
+        let sim = sim(json!({"records": 1000, "spread": 0.1}));
+        let mut sizes = Vec::new();
+        for run in ["run_aaa", "run_bbb", "run_ccc"] {
+            sizes.push(read(&sim, run, "a", None).await.len());
+        }
+        assert!(sizes.iter().all(|size| (900..=1100).contains(size)), "{sizes:?}");
+        assert!(sizes[0] != sizes[1] || sizes[1] != sizes[2], "{sizes:?}");
+    }
+
+    #[tokio::test]
+    async fn a_misspelt_script_is_refused() {
+        for script in [json!({"recrods": 1}), json!({"auth_status": "fine"}), json!({"records": -1})] {
+            let clock = Clock::fixed(chrono::DateTime::UNIX_EPOCH);
+            assert!(Sim::open(&json!({ "sim": script }), Pacer::Instant, clock).is_err(), "{script}");
+        }
     }
 }

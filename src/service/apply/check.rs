@@ -35,7 +35,8 @@ pub(super) fn check(wanted: &Wanted, stored: &Definitions, rules: &Rules<'_>, pr
             let kind = kinds.get(&exact_key(name)).copied();
             if kind.is_none() {
                 let known = kinds_known(wanted, stored);
-                let near = nearest_word(name, known.iter().copied()).map(|near| format!("; did you mean `{near}`?"));
+                let near =
+                    nearest_word(name, known.iter().copied()).map(|near| format!("; did you mean `{near}`?"));
                 let reason = format!("there is no connector called `{name}`{}", near.unwrap_or_default());
                 problems.add(format!("{}.{key}", flow.path), reason);
             }
@@ -44,7 +45,10 @@ pub(super) fn check(wanted: &Wanted, stored: &Definitions, rules: &Rules<'_>, pr
         let source = kind("source", &record.source);
         kind("destination", &record.destination);
         if let Some(owner) = record.owner_email.as_ref().filter(|owner| !stored.users.contains_key(*owner)) {
-            problems.add(format!("{}.owner", flow.path), format!("nobody in this workspace has the address {owner}"));
+            problems.add(
+                format!("{}.owner", flow.path),
+                format!("nobody in this workspace has the address {owner}"),
+            );
         }
         streams(flow, source, problems);
     }

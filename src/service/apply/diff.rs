@@ -60,7 +60,11 @@ pub(super) fn settings(old: &FlowRecord, new: &FlowRecord) -> Vec<Change> {
     let mut changes = entries("", &settings(old), &settings(new));
     if changes.is_empty() && old.schedule != new.schedule {
         // Two schedules can read alike in words and differ, in their zone for example.
-        changes.push(Change { what: "schedule".to_owned(), before: None, after: Some(new.schedule.in_words()) });
+        changes.push(Change {
+            what: "schedule".to_owned(),
+            before: None,
+            after: Some(new.schedule.in_words()),
+        });
     }
     changes
 }
@@ -91,7 +95,11 @@ pub(super) fn definition(old: &FlowDefinition, new: &FlowDefinition) -> Vec<Chan
         }
     }
     if changes.is_empty() {
-        changes.push(Change { what: "order of streams or fields changed".to_owned(), before: None, after: None });
+        changes.push(Change {
+            what: "order of streams or fields changed".to_owned(),
+            before: None,
+            after: None,
+        });
     }
     changes
 }
@@ -159,7 +167,8 @@ fn fields(record: &impl Serialize) -> Map<String, Value> {
 }
 
 fn entries(prefix: &str, old: &Map<String, Value>, new: &Map<String, Value>) -> Vec<Change> {
-    let gone = old.iter().filter(|(key, _)| !new.contains_key(*key)).map(|(key, value)| (key, Some(value), None));
+    let gone =
+        old.iter().filter(|(key, _)| !new.contains_key(*key)).map(|(key, value)| (key, Some(value), None));
     let here = new.iter().map(|(key, value)| (key, old.get(key), Some(value)));
     gone.chain(here)
         .filter(|(_, before, after)| before != after)

@@ -5,7 +5,9 @@ use serde_json::{Map, Value, json};
 
 use super::section::{Problems, Section};
 use crate::domain::connector::{AuthType, ConnectorKind, ConnectorType};
-use crate::domain::definition::{FieldMapping, FieldType, FileFormat, FlowDefinition, OnFail, Stream, SyncMode, WriteMode};
+use crate::domain::definition::{
+    FieldMapping, FieldType, FileFormat, FlowDefinition, OnFail, Stream, SyncMode, WriteMode,
+};
 use crate::domain::flow::FlowState;
 use crate::domain::health::DEGRADED_ERROR_RATE;
 use crate::domain::ids::{ConnectorId, FlowId};
@@ -127,7 +129,8 @@ fn connector(section: Section<'_>) -> Option<WantedConnector> {
         Some(ConnectorKind::Sim) => {
             let word = section.word("type", ConnectorType::ALL, ConnectorType::as_str);
             auth_type = section.word("auth_type", AuthType::ALL, AuthType::as_str).unwrap_or(auth_type);
-            let mut config = Map::from_iter([("sim".to_owned(), section.object("sim").unwrap_or_default().into())]);
+            let mut config =
+                Map::from_iter([("sim".to_owned(), section.object("sim").unwrap_or_default().into())]);
             config.extend(section.json("tools").map(|tools| ("tools".to_owned(), tools)));
             (word.unwrap_or(ConnectorType::Custom), "sim", Some(Value::Object(config)))
         }
@@ -221,7 +224,11 @@ fn schedule(section: &Section<'_>, zone: Tz) -> Option<Schedule> {
 
 fn stream(section: Section<'_>) -> Option<Stream> {
     let query = section.text("query");
-    let from = if query.is_some() { section.text("from").or(Some("query".to_owned())) } else { section.name("from") };
+    let from = if query.is_some() {
+        section.text("from").or(Some("query".to_owned()))
+    } else {
+        section.name("from")
+    };
     let to = section.name("to");
     let source_format = section.word("format", FileFormat::ALL, FileFormat::as_str);
     let sync = section.word("sync", SyncMode::ALL, SyncMode::as_str).unwrap_or(SyncMode::FullRefresh);
@@ -267,7 +274,8 @@ fn field(section: Section<'_>) -> Option<FieldMapping> {
     let validate: Map<String, Value> = section.object("validate").unwrap_or_default();
     let on_fail = section.word("on_fail", OnFail::ALL, OnFail::as_str);
     let default = section.json("default");
-    let (required, is_key, sensitive) = (section.flag("required"), section.flag("key"), section.flag("sensitive"));
+    let (required, is_key, sensitive) =
+        (section.flag("required"), section.flag("key"), section.flag("sensitive"));
     let notes = section.text("notes");
     if constant.is_some() && (from.is_some() || transform.is_some()) {
         section.problem("constant", "stands alone: a field has either a constant, or `from` and `transform`");

@@ -235,7 +235,9 @@ fn next_run(
         return None;
     }
     match old {
-        Some(old) if old.record.schedule == *schedule && old.record.state == FlowState::Active => old.next_run_at,
+        Some(old) if old.record.schedule == *schedule && old.record.state == FlowState::Active => {
+            old.next_run_at
+        }
         _ => schedule.next_after(tx.now()),
     }
 }

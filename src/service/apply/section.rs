@@ -126,7 +126,10 @@ impl<'a> Section<'a> {
         let number = self.read(key, "a whole number", Value::as_integer)?;
         let fits = i32::try_from(number).ok().filter(|number| range.contains(number));
         if fits.is_none() {
-            self.problem(key, format!("must lie between {} and {}, not {number}", range.start(), range.end()));
+            self.problem(
+                key,
+                format!("must lie between {} and {}, not {number}", range.start(), range.end()),
+            );
         }
         fits
     }
@@ -203,7 +206,8 @@ impl<'a> Section<'a> {
     pub(super) fn sections(&self, key: &'static str) -> Vec<Section<'a>> {
         let Some(value) = self.get(key) else { return Vec::new() };
         let header = [self.path.rsplit('.').next().unwrap_or(""), key].join(".");
-        let header: String = header.trim_start_matches('.').chars().filter(|c| !"[]0123456789".contains(*c)).collect();
+        let header: String =
+            header.trim_start_matches('.').chars().filter(|c| !"[]0123456789".contains(*c)).collect();
         let tables: Option<Vec<&'a Table>> =
             value.as_array().and_then(|items| items.iter().map(Value::as_table).collect());
         let Some(tables) = tables else {

@@ -69,18 +69,30 @@ async fn a_connector_goes_down_after_three_failures_and_comes_back() {
 #[tokio::test]
 async fn authorization_and_quotas_are_seen() {
     let lab = Lab::start().await;
-    let hubspot = json!({"sim": {"auth_status": "revoked", "auth_error": "invalid_grant: refresh token is invalid"}});
+    let hubspot =
+        json!({"sim": {"auth_status": "revoked", "auth_error": "invalid_grant: refresh token is invalid"}});
     let hubspot = lab.connector(ConnectorKind::Sim, hubspot).await.0;
     let shopify = json!({"sim": {"auth_status": "valid", "quotas": [
         {"name": "graphql_cost", "unit": "points", "used": 1840, "limit": 2000, "throttled_1h": 14}]}});
     let shopify = lab.connector(ConnectorKind::Sim, shopify).await.0;
     lab.engine.check_tick().await.unwrap();
     assert_eq!(state(&lab, hubspot.as_str()).await, "down 0 AUTH_REVOKED 08:07:00");
-    let said: String = lab.ask("select status_reasons -> 0 ->> 'message' from connectors where auth_status = 'revoked'").await;
+    let said: String = lab
+        .ask("select status_reasons -> 0 ->> 'message' from connectors where auth_status = 'revoked'")
+        .await;
     assert_eq!(said, "authorization revoked (<<data invalid_grant: refresh token is invalid data>>)");
     assert_eq!(state(&lab, shopify.as_str()).await, "degraded 0 QUOTA_HIGH 08:07:00");
-    assert_eq!(lab.ask::<String>("select status_reasons -> 1 ->> 'code' from connectors where auth_status = 'valid'").await, "THROTTLED");
-    assert_eq!(lab.ask::<String>("select concat_ws(' ', name, used, quota_limit, unit) from connector_quotas").await, "graphql_cost 1840 2000 points");
+    assert_eq!(
+        lab.ask::<String>(
+            "select status_reasons -> 1 ->> 'code' from connectors where auth_status = 'valid'"
+        )
+        .await,
+        "THROTTLED"
+    );
+    assert_eq!(
+        lab.ask::<String>("select concat_ws(' ', name, used, quota_limit, unit) from connector_quotas").await,
+        "graphql_cost 1840 2000 points"
+    );
 }
 
 #[tokio::test]

@@ -11,7 +11,9 @@ use super::{Lab, Policy, streams};
 /// Runs one stream from a file to a file, and says how it went.
 async fn copy(lab: &Lab, from: &str, to: &str, more: Value) -> RunId {
     let files = lab.connector(ConnectorKind::Files, json!({"root": "mine"})).await;
-    let flow = lab.flow(&files, &files, streams(from, to, more), Policy { max_error_rate: 1.0, ..Policy::default() }).await;
+    let flow = lab
+        .flow(&files, &files, streams(from, to, more), Policy { max_error_rate: 1.0, ..Policy::default() })
+        .await;
     let run = lab.queue(&flow).await;
     lab.work().await;
     run
@@ -42,10 +44,18 @@ async fn every_form_is_read_and_a_second_run_changes_nothing() {
         assert_eq!(lab.outcome(&first).await, "succeeded: 2 2 0 0", "{from}");
         let written = lines(&lab, &to);
         assert_eq!(written[0], json!({"id": one, "name": "Ana", "note": "two\nlines"}), "{from}");
-        assert_eq!((&written[1]["name"], &written[1]["note"]), (&json!("say \"hi\""), &Value::Null), "{from}");
+        assert_eq!(
+            (&written[1]["name"], &written[1]["note"]),
+            (&json!("say \"hi\""), &Value::Null),
+            "{from}"
+        );
         let second = copy(&lab, from, &to, json!({})).await;
         assert_eq!(lab.outcome(&second).await, "succeeded: 2 0 0 2", "{from}");
-        let said: String = lab.ask(&format!("select message from run_events where run_id = '{second}' order by seq desc limit 1")).await;
+        let said: String = lab
+            .ask(&format!(
+                "select message from run_events where run_id = '{second}' order by seq desc limit 1"
+            ))
+            .await;
         assert!(said.contains("nothing changed"), "{said}");
     }
 }
@@ -62,7 +72,13 @@ async fn broken_lines_are_errors_and_not_the_end() {
     assert_eq!(ids, ["1", "7", "11", "13"]);
     assert_eq!(
         codes(&lab, &run).await,
-        ["INVALID_CHARACTER:1", "INVALID_UTF8:1", "QUOTE_NOT_CLOSED:1", "RECORD_TOO_LARGE:2", "WRONG_FIELD_COUNT:2"]
+        [
+            "INVALID_CHARACTER:1",
+            "INVALID_UTF8:1",
+            "QUOTE_NOT_CLOSED:1",
+            "RECORD_TOO_LARGE:2",
+            "WRONG_FIELD_COUNT:2"
+        ]
     );
     let (read, sum): (i64, i64) = (
         lab.ask("select records_read from runs").await,
@@ -90,7 +106,11 @@ async fn broken_json_is_an_error_of_its_record() {
     lab.write("bad.json", format!("[{}]", broken.join(",")));
     for from in ["bad.jsonl", "bad.json"] {
         let run = copy(&lab, from, &format!("{from}.out.jsonl"), json!({})).await;
-        assert_eq!(codes(&lab, &run).await, ["INVALID_JSON:2", "NOT_AN_OBJECT:2", "RECORD_TOO_LARGE:1"], "{from}");
+        assert_eq!(
+            codes(&lab, &run).await,
+            ["INVALID_JSON:2", "NOT_AN_OBJECT:2", "RECORD_TOO_LARGE:1"],
+            "{from}"
+        );
         assert_eq!(lab.outcome(&run).await, "partial: 7 2 5 0", "{from}");
     }
     lab.write("open.json", "[{\"id\":1},{\"id\":2}");
@@ -113,7 +133,9 @@ async fn a_header_must_name_its_columns() {
     ] {
         lab.write("h.csv", content);
         let run = copy(&lab, "h.csv", "h.jsonl", json!({})).await;
-        let said: String = lab.ask(&format!("select reason_code || ' ' || reason_message from runs where run_id = '{run}'")).await;
+        let said: String = lab
+            .ask(&format!("select reason_code || ' ' || reason_message from runs where run_id = '{run}'"))
+            .await;
         assert!(said.starts_with("CONFIG_INVALID") && said.contains(expected), "{said}");
     }
 }
@@ -170,7 +192,10 @@ async fn an_incremental_stream_reads_on_from_its_cursor() {
     let first = lab.queue(&flow).await;
     lab.work().await;
     assert_eq!(lab.outcome(&first).await, "succeeded: 3 3 0 0");
-    lab.write("feed.csv", "id,at\n1,2026-11-01\n2,2026-11-03\n3,2026-11-02\n4,2026-11-03\n5,2026-11-04\n5,2026-11-05\n");
+    lab.write(
+        "feed.csv",
+        "id,at\n1,2026-11-01\n2,2026-11-03\n3,2026-11-02\n4,2026-11-03\n5,2026-11-04\n5,2026-11-05\n",
+    );
     let second = lab.queue(&flow).await;
     lab.work().await;
     // 2 once more (its cursor is the saved one), 4 new, 5 twice of which the last counts.
@@ -187,10 +212,16 @@ async fn a_page_boundary_changes_nothing() {
         csv.push_str(&format!("{n},\"name\n{n}\"\n"));
     }
     lab.write("many.csv", csv);
-    let run = copy(&lab, "many.csv", "many.jsonl", json!({"mappings": [
+    let run = copy(
+        &lab,
+        "many.csv",
+        "many.jsonl",
+        json!({"mappings": [
         {"destination_field": "id", "source_path": "$.id", "destination_type": "integer", "is_key": true},
         {"destination_field": "name", "source_path": "$.name", "transform": "value.replace('\\n', ' ')"}
-    ], "record_filter": "int(record.id) % 2 == 0"})).await;
+    ], "record_filter": "int(record.id) % 2 == 0"}),
+    )
+    .await;
     assert_eq!(lab.outcome(&run).await, "succeeded: 1234 617 0 617");
     assert_eq!(lines(&lab, "many.jsonl")[616], json!({"id": 1232, "name": "name 1232"}));
     assert_eq!(lab.ask::<i64>("select (checkpoint ->> 'batch')::bigint from runs").await, 14);

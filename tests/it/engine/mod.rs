@@ -74,12 +74,24 @@ impl Lab {
         let database = TestDatabase::create().await;
         let clock = Clock::fixed(start());
         let ids = IdSource::random(clock.clone());
-        let store = Store::connect(&database.server, 4, Duration::from_secs(10), clock.clone(), ids).await.unwrap();
+        let store =
+            Store::connect(&database.server, 4, Duration::from_secs(10), clock.clone(), ids).await.unwrap();
         let tenancy = customer(&store, "lab", "business").await;
         let files = tempfile::tempdir().unwrap();
         let wakes = Wakes::default();
         let engine = engine(&store, &wakes, files.path(), &dsns, "worker-1").await;
         Self { database, store, clock, wakes, tenancy, engine, files, dsns }
+    }
+
+    /// An engine whose scripted systems take their time, and whose heart beats fast.
+    pub async fn slow_engine(&self) -> Engine {
+        let settings = EngineSettings {
+            heartbeat: Duration::from_millis(2),
+            no_progress: TimeDelta::seconds(30),
+            ..settings()
+        };
+        let connectors = connectors(&self.store, self.files.path(), &self.dsns, Pacer::Real).await;
+        Engine::new(self.store.clone(), self.wakes.clone(), settings, connectors, "slow")
     }
 
     /// A second engine on the same database.
@@ -176,7 +188,10 @@ impl Lab {
     }
 
     pub async fn attempts(&self, run: &RunId) -> Vec<String> {
-        self.ask(&format!("select array_agg(status order by attempt) from run_attempts where run_id = '{run}'")).await
+        self.ask(&format!(
+            "select array_agg(status order by attempt) from run_attempts where run_id = '{run}'"
+        ))
+        .await
     }
 
     pub fn write(&self, name: &str, content: impl AsRef<[u8]>) {
@@ -204,14 +219,27 @@ pub async fn engine(
     dsns: &BTreeMap<String, PgConnectOptions>,
     name: &str,
 ) -> Engine {
-    let connectors = Connectors {
+    let connectors = connectors(store, files, dsns, Pacer::Instant).await;
+    Engine::new(store.clone(), wakes.clone(), settings(), connectors, name)
+}
+
+async fn connectors(
+    store: &Store,
+    files: &Path,
+    dsns: &BTreeMap<String, PgConnectOptions>,
+    pacer: Pacer,
+) -> Connectors {
+    Connectors {
         files_roots: BTreeMap::from([("mine".to_owned(), files.to_owned())]),
         postgres_dsns: dsns.clone(),
         own: store.identity().await.unwrap(),
-        pacer: Pacer::Instant,
+        pacer,
         clock: store.clock().clone(),
-    };
-    let settings = EngineSettings {
+    }
+}
+
+fn settings() -> EngineSettings {
+    EngineSettings {
         workers: 4,
         lease: LEASE,
         heartbeat: Duration::from_secs(15),
@@ -220,8 +248,7 @@ pub async fn engine(
         page_records: 100,
         no_progress: TimeDelta::minutes(30),
         retention: Retention { audit_days: 400, usage_days: 400, stats_days: 400 },
-    };
-    Engine::new(store.clone(), wakes.clone(), settings, connectors, name)
+    }
 }
 
 pub async fn flow_of(

@@ -23,7 +23,12 @@ fn outage() -> Failure {
 
 fn batch(number: i64, records: Records) -> Batch<'static> {
     Batch {
-        checkpoint: Checkpoint { batch: number, stream: 0, position: Some(json!({ "given": number })) },
+        checkpoint: Checkpoint {
+            batch: number,
+            stream: 0,
+            position: Some(json!({ "given": number })),
+            unchanged: 0,
+        },
         records,
         bytes_read: 10,
         bytes_written: 5,
@@ -103,7 +108,8 @@ async fn a_batch_counts_once() {
     let lease = lab.claim().await;
     let mut first = batch(1, Records::new(10, 7, 2, 1));
     for place in 0..2 {
-        let failure = Failure::new(ErrorClass::Reference, "NO_ITEM", Stage::Load, "item 'x' is unknown").at_field("item");
+        let failure = Failure::new(ErrorClass::Reference, "NO_ITEM", Stage::Load, "item 'x' is unknown")
+            .at_field("item");
         first.errors.add(failure, |failure| sample(place, &failure.message));
     }
     let standing = lab.store.save_batch(&lease, &first).await.unwrap();
@@ -115,7 +121,10 @@ async fn a_batch_counts_once() {
     let skipped_ahead = lab.store.save_batch(&lease, &batch(9, Records::new(5, 5, 0, 0))).await;
     assert!(matches!(skipped_ahead, Err(StoreError::LeaseLost)));
     let claimed = lab.store.load_run(&lease).await.unwrap();
-    assert_eq!(claimed.checkpoint, Checkpoint { batch: 2, stream: 0, position: Some(json!({"given": 2})) });
+    assert_eq!(
+        claimed.checkpoint,
+        Checkpoint { batch: 2, stream: 0, position: Some(json!({"given": 2})), unchanged: 0 }
+    );
     lab.store.finish_run(lease, &done()).await.unwrap();
     assert_eq!(lab.outcome(&run).await, "partial: 15 12 2 1");
     assert_eq!(lab.timeline(&run).await, ["queued", "first_error", "finished"]);
@@ -126,12 +135,18 @@ async fn a_batch_counts_once() {
     assert_eq!(errors, (2, 2));
     let levels: Vec<String> =
         lab.ask("select array_agg(level || '=' || key || ':' || errors order by level) from error_stats where grain = 'day' and level <> 'group'").await;
-    assert_eq!(levels, ["all=:2", "class=REFERENCE:2", "code=REFERENCE/NO_ITEM:2", "field=item:2"]);
+    assert_eq!(levels, ["all=:2", "class=REFERENCE:2", "code=NO_ITEM:2", "field=item:2"]);
     assert_eq!(lab.ask::<i64>("select count(*) from error_stats where runs = 1").await, 10);
 }
 
 fn sample(index: i64, message: &str) -> Sample {
-    Sample { stream: "a".to_owned(), message: message.to_owned(), record_key: None, record_index: index, payload: None }
+    Sample {
+        stream: "a".to_owned(),
+        message: message.to_owned(),
+        record_key: None,
+        record_index: index,
+        payload: None,
+    }
 }
 
 #[tokio::test]
@@ -142,7 +157,8 @@ async fn samples_are_capped_and_counts_are_not() {
         let mut batch = batch(number, Records::new(60, 0, 60, 0));
         for index in 0..60 {
             let message = format!("'{index}' is no number");
-            let failure = Failure::new(ErrorClass::Type, "INVALID_NUMBER", Stage::Transform, &message).at_field("total");
+            let failure = Failure::new(ErrorClass::Type, "INVALID_NUMBER", Stage::Transform, &message)
+                .at_field("total");
             batch.errors.add(failure, |failure| sample(index, &failure.message));
         }
         lab.store.save_batch(&lease, &batch).await.unwrap();
@@ -186,7 +202,8 @@ async fn a_failure_that_may_pass_is_tried_again_later() {
     lab.store.finish_run(second, &done()).await.unwrap();
     assert_eq!(lab.outcome(&run).await, "succeeded: 14 14 0 0");
     assert_eq!(lab.attempts(&run).await, ["failed", "succeeded"]);
-    let written: Vec<i64> = lab.ask("select array_agg(records_written order by attempt) from run_attempts").await;
+    let written: Vec<i64> =
+        lab.ask("select array_agg(records_written order by attempt) from run_attempts").await;
     assert_eq!(written, [10, 4]);
 }
 
@@ -242,7 +259,9 @@ async fn a_run_is_cancelled_wherever_it_is() {
     assert_eq!(lab.cancel(&running).await.as_deref(), Some("cancelling"));
     assert_eq!(lab.cancel(&running).await.as_deref(), Some("cancelling"));
     assert!(lab.store.heartbeat(&lease, LEASE).await.unwrap());
-    assert!(lab.store.save_batch(&lease, &batch(1, Records::new(1, 1, 0, 0))).await.unwrap().cancel_requested);
+    assert!(
+        lab.store.save_batch(&lease, &batch(1, Records::new(1, 1, 0, 0))).await.unwrap().cancel_requested
+    );
     lab.store.finish_run(lease, &Ending::Cancelled).await.unwrap();
     assert_eq!(lab.outcome(&running).await, "cancelled CANCELLED_BY_USER: 1 1 0 0");
 
@@ -297,7 +316,9 @@ async fn customers_share_the_workers_and_keep_to_their_plans() {
         connector.clone()
     };
     for _ in 0..5 {
-        let flow = flow_of(&lab.store, &other, &small, &small, streams("a", "b", json!({})), Policy::default()).await;
+        let flow =
+            flow_of(&lab.store, &other, &small, &small, streams("a", "b", json!({})), Policy::default())
+                .await;
         queue(&lab.store, &other, &flow).await.unwrap();
     }
     let owners = |leases: &[Lease]| {

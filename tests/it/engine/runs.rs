@@ -1,20 +1,27 @@
 //! Whole runs, from the queue to their end.
 
 use apixx_mcp::domain::connector::ConnectorKind;
+use apixx_mcp::domain::ids::RunId;
 use chrono::TimeDelta;
 use serde_json::json;
+use tokio_util::sync::CancellationToken;
 
 use super::{Lab, Policy, streams};
 
 #[tokio::test]
 async fn a_scripted_run_succeeds_and_its_counts_add_up() {
     let lab = Lab::start().await;
-    let flow = lab.sim_flow(json!({"records": 842, "seconds": 16}), json!({"unchanged": 0.25}), Policy::default()).await;
+    let flow = lab
+        .sim_flow(json!({"records": 842, "seconds": 16}), json!({"unchanged": 0.25}), Policy::default())
+        .await;
     let run = lab.queue(&flow).await;
     assert_eq!(lab.work().await, 1);
     let (read, written, skipped): (i64, i64, i64) = {
         let mut owner = lab.owner().await;
-        sqlx::query_as("select records_read, records_written, records_skipped from runs").fetch_one(&mut owner).await.unwrap()
+        sqlx::query_as("select records_read, records_written, records_skipped from runs")
+            .fetch_one(&mut owner)
+            .await
+            .unwrap()
     };
     assert_eq!((read, written + skipped), (842, 842));
     assert!((150..=270).contains(&skipped), "about a quarter is there already, not {skipped}");
@@ -27,7 +34,8 @@ async fn rejected_records_make_a_run_partial_with_samples() {
     let lab = Lab::start().await;
     let rejects = json!({"errors": [{"rate": 0.05, "class": "REFERENCE", "code": "INVALID_KEY_OR_REF", "field": "item",
                                      "message": "Invalid item reference key SKU-{n} for subsidiary 3"}]});
-    let source = json!({"records": 1000, "template": {"id": "{n}", "email": "buyer{n}@example.com", "token": "t{n}"}});
+    let source =
+        json!({"records": 1000, "template": {"id": "{n}", "email": "buyer{n}@example.com", "token": "t{n}"}});
     let flow = lab.sim_flow(source, rejects, Policy::default()).await;
     let run = lab.queue(&flow).await;
     lab.work().await;
@@ -35,10 +43,14 @@ async fn rejected_records_make_a_run_partial_with_samples() {
     assert!(outcome.starts_with("partial: 1000 9"), "{outcome}");
     let failed: i64 = lab.ask("select records_failed from runs").await;
     assert_eq!(lab.ask::<i64>("select count from run_error_counts").await, failed);
-    let group: String = lab.ask("select concat_ws(' ', error_class, code, stage, origin, field) from error_groups").await;
+    let group: String =
+        lab.ask("select concat_ws(' ', error_class, code, stage, origin, field) from error_groups").await;
     assert_eq!(group, "REFERENCE INVALID_KEY_OR_REF load destination item");
     let payloads: Vec<String> = lab.ask("select array_agg(payload::text) from run_errors").await;
-    assert!(payloads.iter().all(|text| text.contains("b***@example.com") && text.contains("[redacted]")), "{payloads:?}");
+    assert!(
+        payloads.iter().all(|text| text.contains("b***@example.com") && text.contains("[redacted]")),
+        "{payloads:?}"
+    );
     assert!(lab.ask::<bool>("select bool_and(record_key ~ '^[0-9]+$') from run_errors").await);
 }
 
@@ -57,19 +69,40 @@ async fn too_many_rejected_records_end_a_run() {
 }
 
 #[tokio::test]
+async fn a_run_that_finds_nothing_new_does_not_fail_of_the_few_it_rejects() {
+    let lab = Lab::start().await;
+    let rejects = json!({"unchanged": 1.0, "errors": [{"rate": 0.05, "class": "VALIDATION", "code": "X", "message": "no"}]});
+    let flow = lab.sim_flow(json!({"records": 5000}), rejects, Policy::default()).await;
+    let run = lab.queue(&flow).await;
+    lab.work().await;
+    let outcome = lab.outcome(&run).await;
+    assert!(outcome.starts_with("partial: 5000 0 2"), "{outcome}");
+}
+
+#[tokio::test]
 async fn a_revoked_authorization_fails_a_run_before_it_reads() {
     let lab = Lab::start().await;
-    let source = json!({"auth_status": "revoked", "auth_error": "invalid_grant: refresh token is invalid or revoked"});
+    let source =
+        json!({"auth_status": "revoked", "auth_error": "invalid_grant: refresh token is invalid or revoked"});
     let flow = lab.sim_flow(source, json!({}), Policy::default()).await;
     let run = lab.queue(&flow).await;
     lab.work().await;
     assert_eq!(lab.outcome(&run).await, "failed AUTH_EXPIRED: 0 0 0 0");
-    assert_eq!(lab.ask::<String>("select reason_message from runs").await, "invalid_grant: refresh token is invalid or revoked");
-    let group: String = lab.ask("select concat_ws(' ', error_class, code, stage, origin) from error_groups").await;
+    assert_eq!(
+        lab.ask::<String>("select reason_message from runs").await,
+        "invalid_grant: refresh token is invalid or revoked"
+    );
+    let group: String =
+        lab.ask("select concat_ws(' ', error_class, code, stage, origin) from error_groups").await;
     assert_eq!(group, "AUTH AUTH_EXPIRED extract source");
-    assert_eq!(lab.ask::<String>("select concat_ws(' ', error_groups, top_error_class) from runs").await, "1 AUTH");
-    assert_eq!(lab.ask::<String>("select health_reasons -> 0 ->> 'message' from flows").await,
-        "the last run failed (AUTH_EXPIRED: invalid_grant: refresh token is invalid or revoked)");
+    assert_eq!(
+        lab.ask::<String>("select concat_ws(' ', error_groups, top_error_class) from runs").await,
+        "1 AUTH"
+    );
+    assert_eq!(
+        lab.ask::<String>("select health_reasons -> 0 ->> 'message' from flows").await,
+        "the last run failed (AUTH_EXPIRED: invalid_grant: refresh token is invalid or revoked)"
+    );
 }
 
 #[tokio::test]
@@ -80,7 +113,12 @@ async fn a_retry_goes_on_where_the_first_attempt_stopped() {
     let run = lab.queue(&flow).await;
     lab.work().await;
     assert_eq!(lab.outcome(&run).await, "retrying: 450 450 0 0");
-    let wait: f64 = lab.ask(&format!("select extract(epoch from available_at - '{}'::timestamptz)::float8 from runs", lab.clock.now())).await;
+    let wait: f64 = lab
+        .ask(&format!(
+            "select extract(epoch from available_at - '{}'::timestamptz)::float8 from runs",
+            lab.clock.now()
+        ))
+        .await;
     assert!((24.0..=36.0).contains(&wait), "{wait}");
     lab.clock.advance(TimeDelta::seconds(36));
     lab.work().await;
@@ -92,7 +130,8 @@ async fn a_retry_goes_on_where_the_first_attempt_stopped() {
 #[tokio::test]
 async fn attempts_run_out() {
     let lab = Lab::start().await;
-    let destination = json!({"fail_write": {"class": "CONFLICT", "code": "UNABLE_TO_LOCK_ROW", "message": "locked"}});
+    let destination =
+        json!({"fail_write": {"class": "CONFLICT", "code": "UNABLE_TO_LOCK_ROW", "message": "locked"}});
     let flow = lab.sim_flow(json!({}), destination, Policy { max_attempts: 2, ..Policy::default() }).await;
     let run = lab.queue(&flow).await;
     lab.work().await;
@@ -113,7 +152,10 @@ async fn a_run_ends_when_its_time_is_up() {
     lab.clock.advance(TimeDelta::seconds(36));
     lab.work().await;
     assert_eq!(lab.outcome(&run).await, "failed TIMEOUT: 600 600 0 0");
-    assert_eq!(lab.ask::<String>("select reason_message from runs").await, "it took longer than the 10 s that its flow allows");
+    assert_eq!(
+        lab.ask::<String>("select reason_message from runs").await,
+        "it took longer than the 10 s that its flow allows"
+    );
 }
 
 #[tokio::test]
@@ -134,7 +176,12 @@ async fn a_definition_that_does_not_compile_fails_its_run_with_the_place() {
 #[tokio::test]
 async fn streams_come_one_after_the_other() {
     let lab = Lab::start().await;
-    let source = lab.connector(ConnectorKind::Sim, json!({"sim": {"objects": {"a": {"records": 30}, "b": {"records": 12}}}})).await;
+    let source = lab
+        .connector(
+            ConnectorKind::Sim,
+            json!({"sim": {"objects": {"a": {"records": 30}, "b": {"records": 12}}}}),
+        )
+        .await;
     let sink = lab.connector(ConnectorKind::Sim, json!({"sim": {}})).await;
     let mut both = streams("a", "x", json!({}));
     both.as_array_mut().unwrap().extend(streams("b", "y", json!({})).as_array().unwrap().clone());
@@ -144,4 +191,59 @@ async fn streams_come_one_after_the_other() {
     assert_eq!(lab.outcome(&run).await, "succeeded: 42 42 0 0");
     assert_eq!(lab.timeline(&run).await, ["queued", "checkpoint", "checkpoint", "finished"]);
     assert_eq!(lab.ask::<i64>("select records_estimated from runs").await, 42);
+}
+
+/// Starts a run whose source gives nothing for hours, lets `meanwhile` happen, and waits for its end.
+async fn slow_run(
+    lab: &Lab,
+    policy: Policy,
+    meanwhile: impl AsyncFnOnce(&Lab, &RunId, CancellationToken),
+) -> RunId {
+    let flow = lab.sim_flow(json!({"records": 100, "seconds": 80_000}), json!({}), policy).await;
+    let run = lab.queue(&flow).await;
+    let (engine, stop) = (lab.slow_engine().await, CancellationToken::new());
+    let mut changes = lab.wakes.changed();
+    let interfere = async {
+        changes.changed().await.unwrap();
+        meanwhile(lab, &run, stop.clone()).await;
+    };
+    let (worked, ()) = tokio::join!(engine.worker().tick(&stop), interfere);
+    assert_eq!(worked.unwrap(), 1);
+    run
+}
+
+#[tokio::test]
+async fn a_source_that_gives_nothing_is_not_waited_for() {
+    let lab = Lab::start().await;
+    let silent =
+        slow_run(&lab, Policy::default(), async |lab, _, _| lab.clock.advance(TimeDelta::seconds(31))).await;
+    assert_eq!(lab.outcome(&silent).await, "failed TIMEOUT: 0 0 0 0");
+    let said: String = lab.ask("select concat_ws(' ', error_class, code, stage) from error_groups").await;
+    assert_eq!(said, "UNAVAILABLE TIMEOUT platform");
+    let policy = Policy { timeout_s: 10, ..Policy::default() };
+    let late = slow_run(&lab, policy, async |lab, _, _| lab.clock.advance(TimeDelta::seconds(11))).await;
+    assert_eq!(lab.outcome(&late).await, "failed TIMEOUT: 0 0 0 0");
+}
+
+#[tokio::test]
+async fn a_slow_run_is_cancelled_or_released_at_once() {
+    let lab = Lab::start().await;
+    let cancelled = slow_run(&lab, Policy::default(), async |lab, run, _| {
+        lab.cancel(run).await;
+    })
+    .await;
+    assert_eq!(lab.outcome(&cancelled).await, "cancelled CANCELLED_BY_USER: 0 0 0 0");
+    let released = slow_run(&lab, Policy::default(), async |_, _, stop| stop.cancel()).await;
+    assert_eq!(lab.outcome(&released).await, "retrying: 0 0 0 0");
+    assert_eq!(lab.attempts(&released).await, ["released"]);
+}
+
+#[tokio::test]
+async fn a_worker_that_lost_its_lease_lets_go() {
+    let lab = Lab::start().await;
+    let run = slow_run(&lab, Policy::default(), async |lab, _, _| {
+        lab.ask::<bool>("with stolen as (update runs set attempt = 2, lease_until = lease_until returning 1) select exists (select 1 from stolen)").await;
+    })
+    .await;
+    assert_eq!(lab.outcome(&run).await, "running: 0 0 0 0", "whoever has it now goes on");
 }

@@ -19,7 +19,8 @@ async fn a_tick_fires_once_however_many_look() {
     lab.clock.advance(TimeDelta::minutes(53));
     let (first, second) = tokio::join!(lab.engine.schedule_tick(), other.schedule_tick());
     assert!(first.unwrap() + second.unwrap() >= 1);
-    let runs: String = lab.ask("select string_agg(concat_ws(' ', status, trigger, scheduled_for), ',') from runs").await;
+    let runs: String =
+        lab.ask("select string_agg(concat_ws(' ', status, trigger, scheduled_for), ',') from runs").await;
     assert_eq!(runs, "queued schedule 2026-11-21 09:00:00+00");
     assert_eq!(lab.ask::<String>("select next_run_at::text from flows").await, "2026-11-21 10:00:00+00");
 }
@@ -65,10 +66,16 @@ async fn a_flow_that_does_not_run_is_noticed() {
     lab.clock.advance(TimeDelta::minutes(80));
     assert_eq!(lab.engine.watch_tick().await.unwrap(), 1);
     assert_eq!(lab.engine.watch_tick().await.unwrap(), 0, "once a minute is enough");
-    assert_eq!(lab.ask::<String>("select health || ' ' || (health_reasons -> 0 ->> 'code') from flows").await, "degraded LATE");
+    assert_eq!(
+        lab.ask::<String>("select health || ' ' || (health_reasons -> 0 ->> 'code') from flows").await,
+        "degraded LATE"
+    );
     lab.clock.advance(TimeDelta::hours(3));
     lab.engine.watch_tick().await.unwrap();
-    assert_eq!(lab.ask::<String>("select health || ' ' || (health_reasons -> 0 ->> 'code') from flows").await, "failing STALLED");
+    assert_eq!(
+        lab.ask::<String>("select health || ' ' || (health_reasons -> 0 ->> 'code') from flows").await,
+        "failing STALLED"
+    );
 }
 
 #[tokio::test]

@@ -20,6 +20,9 @@ use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 /// The cluster's superuser, and a database where it can work.
 const ADMIN: &str = "postgres";
 
+/// A role that owns nothing of ours, for the databases that flows read and write.
+pub const FLOWS: &str = "test_flows";
+
 /// A migrated database that only this test uses. Dropped with this value.
 pub struct TestDatabase {
     /// Connects as who owns and migrates it.
@@ -113,6 +116,7 @@ async fn start() -> anyhow::Result<(File, Embedded, String)> {
         }
         started => started?,
     };
+    server.ensure_role(FLOWS).await?;
     let mut admin = server.addresses().role_options(ADMIN, ADMIN).connect().await?;
     let template = template_name()?;
     let left: Vec<String> = sqlx::query_scalar(
