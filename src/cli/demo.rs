@@ -81,8 +81,7 @@ async fn run(
     let shown = Shown { tokens, ..shown };
     let engine = process.engine().await?;
     let text = if args.json { format!("{}\n", shown.json()) } else { shown.text(&places) };
-    // Somebody who does not listen any more is no reason to stop.
-    let _told = io::stdout().write_all(text.as_bytes()).and_then(|()| io::stdout().flush());
+    super::print(&text);
     process.run(Some(listener), Some(engine), lifecycle).await;
     Ok(())
 }

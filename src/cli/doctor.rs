@@ -46,9 +46,9 @@ pub(super) async fn doctor(config: &Config) -> anyhow::Result<ExitCode> {
     findings.push(("public URL", public_url(&config.server)));
     for (what, finding) in &findings {
         match finding {
-            Fine(found) => println!("ok     {what:<12}{found}"),
-            Note(found) => println!("note   {what:<12}{found}"),
-            Wrong(found, cure) => println!("WRONG  {what:<12}{found}\n{:19}→ {cure}", ""),
+            Fine(found) => say!("ok     {what:<12}{found}"),
+            Note(found) => say!("note   {what:<12}{found}"),
+            Wrong(found, cure) => say!("WRONG  {what:<12}{found}\n{:19}→ {cure}", ""),
         }
     }
     let wrong = findings.iter().any(|(_, finding)| matches!(finding, Wrong(..)));

@@ -137,7 +137,10 @@ async fn the_demo_is_ready_with_its_first_line_and_leaves_nothing_behind() {
     let acme = demo.token("acme");
     let (status, body) = call(&url, &acme, "list_flows", json!({})).await;
     assert_eq!(status, 200);
-    assert!(body["result"]["content"][0]["text"].as_str().unwrap().contains("12 flows in Acme Retail"), "{body}");
+    assert!(
+        body["result"]["content"][0]["text"].as_str().unwrap().contains("12 flows in Acme Retail"),
+        "{body}"
+    );
 
     let tokens = std::fs::metadata(place.data().join("demo/tokens.json")).unwrap();
     assert_eq!(tokens.permissions().mode() & 0o777, 0o600);
@@ -151,7 +154,8 @@ async fn the_demo_is_ready_with_its_first_line_and_leaves_nothing_behind() {
 
     // An end asked for during a wait answers it.
     let (_, body) = call(&url, &acme, "trigger_sync", json!({"flow": "NetSuite → Snowflake invoices"})).await;
-    let run = body["result"]["structuredContent"]["run_id"].as_str().unwrap_or_else(|| panic!("{body}")).to_owned();
+    let run =
+        body["result"]["structuredContent"]["run_id"].as_str().unwrap_or_else(|| panic!("{body}")).to_owned();
     let waits = call(&url, &acme, "get_run", json!({"run_id": run, "wait_seconds": 50}));
     let (waited, ()) = tokio::join!(waits, async {
         // The wait is under way once the run is: another look says so.
@@ -183,14 +187,42 @@ async fn operators_work_on_a_demo_that_runs_and_on_one_that_does_not() {
     let demo = Demo::start(&place);
     let url = demo.url().to_owned();
 
-    let made = place.prints(&["customer", "create", "--slug", "initech", "--name", "Initech", "--owner-email", "bill@initech.example"]);
+    let made = place.prints(&[
+        "customer",
+        "create",
+        "--slug",
+        "initech",
+        "--name",
+        "Initech",
+        "--owner-email",
+        "bill@initech.example",
+    ]);
     assert!(made.contains(" initech"), "{made}");
-    let taken = place.refusal(&["customer", "create", "--slug", "initech", "--name", "I", "--owner-email", "b@i.example"]);
+    let taken = place.refusal(&[
+        "customer",
+        "create",
+        "--slug",
+        "initech",
+        "--name",
+        "I",
+        "--owner-email",
+        "b@i.example",
+    ]);
     assert_eq!(taken, "a customer with this slug exists already");
     let unknown = place.refusal(&["token", "create", "--customer", "inytech", "--name", "x"]);
     assert!(unknown.starts_with("there is no customer `inytech`"), "{unknown}");
     let line = place.prints(&[
-        "token", "create", "--customer", "initech", "--name", "Bill's", "--expires-in", "30d", "--scope", "flows:read", "--json",
+        "token",
+        "create",
+        "--customer",
+        "initech",
+        "--name",
+        "Bill's",
+        "--expires-in",
+        "30d",
+        "--scope",
+        "flows:read",
+        "--json",
     ]);
     let token: Value = serde_json::from_str(&line).unwrap();
     assert_eq!(token["scopes"], json!(["flows:read"]));
@@ -208,16 +240,29 @@ async fn operators_work_on_a_demo_that_runs_and_on_one_that_does_not() {
 
     place.file("people.toml", PEOPLE);
     place.file("data/files/people.csv", "email,name\nana@example.com,Ana\nbob@example.com,Bob\n");
-    assert!(place.prints(&["apply", "--customer", "lab", "people.toml", "--dry-run"]).contains("flow People: created"));
+    assert!(
+        place
+            .prints(&["apply", "--customer", "lab", "people.toml", "--dry-run"])
+            .contains("flow People: created")
+    );
     assert!(place.prints(&["apply", "--customer", "lab", "people.toml"]).contains("flow People: created"));
-    assert!(place.prints(&["apply", "--customer", "lab", "people.toml"]).contains("lab is as people.toml says"));
+    assert!(
+        place.prints(&["apply", "--customer", "lab", "people.toml"]).contains("lab is as people.toml says")
+    );
     let lab = demo.token("lab");
     let (_, body) = call(&url, &lab, "trigger_sync", json!({"flow": "People"})).await;
-    let run = body["result"]["structuredContent"]["run_id"].as_str().unwrap_or_else(|| panic!("{body}")).to_owned();
+    let run =
+        body["result"]["structuredContent"]["run_id"].as_str().unwrap_or_else(|| panic!("{body}")).to_owned();
     let (_, body) = call(&url, &lab, "get_run", json!({"run_id": run, "wait_seconds": 50})).await;
     let answer = &body["result"]["structuredContent"]["run"];
-    assert_eq!((&answer["status"], &answer["records"]["written"]), (&json!("succeeded"), &json!(2)), "{body}");
-    assert!(place.prints(&["run", "cancel", "--customer", "lab", &run]).contains("has ended already (succeeded)"));
+    assert_eq!(
+        (&answer["status"], &answer["records"]["written"]),
+        (&json!("succeeded"), &json!(2)),
+        "{body}"
+    );
+    assert!(
+        place.prints(&["run", "cancel", "--customer", "lab", &run]).contains("has ended already (succeeded)")
+    );
 
     let paused = place.prints(&["flow", "pause", "--customer", "lab", "people", "--reason", "holidays"]);
     assert_eq!(paused, "People is paused\n");
@@ -229,7 +274,9 @@ async fn operators_work_on_a_demo_that_runs_and_on_one_that_does_not() {
     let found = doctor.arg("doctor").env("APIXX_SERVER__LISTEN", address).output().unwrap();
     let text = String::from_utf8(found.stdout).unwrap();
     assert!(found.status.success(), "{text}");
-    for line in ["a private PostgreSQL, running", "1 alive", &format!("a server of ours answers at {address}")] {
+    for line in
+        ["a private PostgreSQL, running", "1 alive", &format!("a server of ours answers at {address}")]
+    {
         assert!(text.contains(line), "{line} is not in\n{text}");
     }
     demo.end();
@@ -281,7 +328,8 @@ async fn servers_and_workers_share_a_database_that_somebody_set_up() {
     let place = Place::new();
     let config = EmbeddedConfig { data_dir: place.0.path().join("theirs"), bin_dir: None };
     let postgres = Embedded::start(config).await.unwrap();
-    let (server, owner) = (postgres.addresses().url(SERVER, DATABASE), postgres.addresses().url(OWNER, DATABASE));
+    let (server, owner) =
+        (postgres.addresses().url(SERVER, DATABASE), postgres.addresses().url(OWNER, DATABASE));
     let program = |arguments: &[&str]| {
         let mut program = place.program();
         program.env("APIXX_DATABASE__URL", &server).env("APIXX_DATABASE__OWNER_URL", &owner).args(arguments);
@@ -304,7 +352,16 @@ async fn servers_and_workers_share_a_database_that_somebody_set_up() {
     without_owner.env_remove("APIXX_DATABASE__OWNER_URL");
     assert!(told(without_owner).contains("set database.owner_url"));
 
-    let made = program(&["customer", "create", "--slug", "acme", "--name", "Acme", "--owner-email", "a@acme.example"]);
+    let made = program(&[
+        "customer",
+        "create",
+        "--slug",
+        "acme",
+        "--name",
+        "Acme",
+        "--owner-email",
+        "a@acme.example",
+    ]);
     assert!({ made }.status().unwrap().success());
     let token = program(&["token", "create", "--customer", "acme", "--name", "x"]).output().unwrap().stdout;
     let token = String::from_utf8(token).unwrap().lines().next().unwrap().to_owned();
@@ -369,10 +426,14 @@ fn what_cannot_be_is_told_in_one_line() {
     assert!(told.contains("was made by PostgreSQL 9, but only"), "{told}");
 
     let mut blocked = Command::new(env!("CARGO_BIN_EXE_apixx-mcp"));
-    let told = blocked.args(["--data-dir", "/proc/nowhere", "demo", "--listen", "127.0.0.1:0"]).output().unwrap();
+    let told =
+        blocked.args(["--data-dir", "/proc/nowhere", "demo", "--listen", "127.0.0.1:0"]).output().unwrap();
     assert_eq!(told.status.code(), Some(1));
     let told = String::from_utf8(told.stderr).unwrap();
-    assert!(told.contains("cannot use the data directory /proc/nowhere") && told.lines().count() == 1, "{told}");
+    assert!(
+        told.contains("cannot use the data directory /proc/nowhere") && told.lines().count() == 1,
+        "{told}"
+    );
 }
 
 #[test]
