@@ -15,6 +15,7 @@ pub mod definitions;
 mod error;
 pub mod error_lists;
 mod flow_health;
+pub mod leases;
 mod flow_state;
 pub mod flows;
 mod history;

@@ -6,6 +6,7 @@
 mod csv_file;
 mod files;
 mod json_file;
+mod json_out;
 mod postgres;
 mod sim;
 
@@ -24,7 +25,7 @@ use crate::domain::definition::{FieldType, Stream, SyncMode, WriteMode};
 use crate::domain::failure::Failure;
 use crate::domain::ids::RunId;
 use crate::store::checks::{AuthSeen, QuotaSeen};
-use crate::store::queue::ConnectorConfig;
+use crate::store::leases::ConnectorConfig;
 use crate::store::DatabaseIdentity;
 
 /// Largest record, in bytes of its source's form.

@@ -3,7 +3,7 @@
 use apixx_mcp::domain::error_class::{ErrorClass, Stage};
 use apixx_mcp::domain::failure::Failure;
 use apixx_mcp::domain::run::Records;
-use apixx_mcp::store::queue::{Batch, Checkpoint, Lease};
+use apixx_mcp::store::leases::{Batch, Checkpoint, Lease};
 use apixx_mcp::store::{Ending, FoundErrors, Sample, StoreError};
 use chrono::TimeDelta;
 use futures_util::FutureExt;
@@ -23,7 +23,12 @@ fn outage() -> Failure {
 
 fn batch(number: i64, records: Records) -> Batch<'static> {
     Batch {
-        checkpoint: Checkpoint { batch: number, stream: 0, position: Some(json!({ "given": number })), unchanged: 0 },
+        checkpoint: Checkpoint {
+            batch: number,
+            stream: 0,
+            position: Some(json!({ "given": number })),
+            unchanged: 0,
+        },
         records,
         bytes_read: 10,
         bytes_written: 5,
@@ -116,7 +121,10 @@ async fn a_batch_counts_once() {
     let skipped_ahead = lab.store.save_batch(&lease, &batch(9, Records::new(5, 5, 0, 0))).await;
     assert!(matches!(skipped_ahead, Err(StoreError::LeaseLost)));
     let claimed = lab.store.load_run(&lease).await.unwrap();
-    assert_eq!(claimed.checkpoint, Checkpoint { batch: 2, stream: 0, position: Some(json!({"given": 2})), unchanged: 0 });
+    assert_eq!(
+        claimed.checkpoint,
+        Checkpoint { batch: 2, stream: 0, position: Some(json!({"given": 2})), unchanged: 0 }
+    );
     lab.store.finish_run(lease, &done()).await.unwrap();
     assert_eq!(lab.outcome(&run).await, "partial: 15 12 2 1");
     assert_eq!(lab.timeline(&run).await, ["queued", "first_error", "finished"]);
