@@ -4,7 +4,12 @@
 //! `cargo bench` prints a table; nothing is asserted. Rates of one machine mean little, ratios within one run more:
 //! cells are measured in turn, several rounds, and the median of the rounds' ratios is shown.
 
-#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, reason = "a benchmark that cannot go on panics")]
+#![allow(
+    missing_docs,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a benchmark that cannot go on panics"
+)]
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -48,41 +53,71 @@ fn main() {
 async fn measure() {
     let scratch = std::env::temp_dir().join(format!("apixx-mcp-bench-{}", std::process::id()));
     std::fs::create_dir_all(&scratch).unwrap();
-    let server = Embedded::start(EmbeddedConfig { data_dir: scratch.join("data"), bin_dir: None }).await.unwrap();
+    let server =
+        Embedded::start(EmbeddedConfig { data_dir: scratch.join("data"), bin_dir: None }).await.unwrap();
     let addresses = server.addresses();
     migrate(&addresses.owner_options(embedded::DATABASE), embedded::SERVER, None).await.unwrap();
     let options = addresses.server_options(embedded::DATABASE);
     let clock = Clock::system();
-    let store = Store::connect(&options, 1, Duration::from_secs(5), clock.clone(), IdSource::random(clock.clone())).await.unwrap();
+    let store =
+        Store::connect(&options, 1, Duration::from_secs(5), clock.clone(), IdSource::random(clock.clone()))
+            .await
+            .unwrap();
     let tokens = demo::seed(&store, &[]).await.unwrap();
     store.close().await;
-    sqlx::query("analyze").execute(&PgPool::connect_with(addresses.owner_options(embedded::DATABASE)).await.unwrap()).await.unwrap();
+    sqlx::query("analyze")
+        .execute(&PgPool::connect_with(addresses.owner_options(embedded::DATABASE)).await.unwrap())
+        .await
+        .unwrap();
 
     let environment = vec![("HOME".to_owned(), scratch.display().to_string())];
     let flags = vec![("server.max_connections".to_owned(), "1000".to_owned())];
     let config = Config::load(&Sources { file: None, environment, flags }).unwrap();
-    let process = Process::start(&options, config, clock, TimeOf::Own, CancellationToken::new()).await.unwrap();
+    let process =
+        Process::start(&options, config, clock, TimeOf::Own, CancellationToken::new()).await.unwrap();
     let product = serve(process.router()).await;
     let token = tokens[0].token.reveal().to_owned();
     // The plan's limits are not what is measured.
     let owner = PgPool::connect_with(addresses.owner_options(embedded::DATABASE)).await.unwrap();
-    sqlx::query("update plans set requests_per_minute = 100000000, burst = 10000000, daily_requests = null").execute(&owner).await.unwrap();
+    sqlx::query("update plans set requests_per_minute = 100000000, burst = 10000000, daily_requests = null")
+        .execute(&owner)
+        .await
+        .unwrap();
 
     let call = |name: &str, arguments: &str| {
-        format!(r#"{{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{{"name":"{name}","arguments":{arguments}}}}}"#)
+        format!(
+            r#"{{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{{"name":"{name}","arguments":{arguments}}}}}"#
+        )
     };
     let list = r#"{"jsonrpc":"2.0","id":1,"method":"tools/list"}"#.to_owned();
     let bytes = Arc::new(fetch(&product, &token, &list).await);
-    let pool = PgPoolOptions::new().min_connections(6).max_connections(6).test_before_acquire(false).connect_with(
-        addresses.owner_options(embedded::DATABASE).options([("plan_cache_mode", "force_generic_plan")])).await.unwrap();
+    let pool = PgPoolOptions::new()
+        .min_connections(6)
+        .max_connections(6)
+        .test_before_acquire(false)
+        .connect_with(
+            addresses.owner_options(embedded::DATABASE).options([("plan_cache_mode", "force_generic_plan")]),
+        )
+        .await
+        .unwrap();
     let plain = Router::new()
-        .route("/static", post(move || { let bytes = bytes.clone(); async move { bytes.to_vec() } }))
+        .route(
+            "/static",
+            post(move || {
+                let bytes = bytes.clone();
+                async move { bytes.to_vec() }
+            }),
+        )
         .route("/query", post(query))
         .with_state(pool);
     let plain = serve(plain).await;
 
     let target = |name, against, url: &str, token: Option<&String>, body: &str| Target {
-        name, against, url: url.to_owned(), token: token.cloned(), body: body.to_owned(),
+        name,
+        against,
+        url: url.to_owned(),
+        token: token.cloned(),
+        body: body.to_owned(),
     };
     let mcp = format!("{product}/mcp");
     let targets = [
@@ -91,11 +126,20 @@ async fn measure() {
         target("tools/list", "plain static", &mcp, Some(&token), &list),
         target("get_run", "plain query", &mcp, Some(&token), &call("get_run", r#"{"run_id":"run_abc123"}"#)),
         target("list_runs", "plain query", &mcp, Some(&token), &call("list_runs", "{}")),
-        target("list_runs 30d by flow", "plain query", &mcp, Some(&token), &call("list_runs", r#"{"window":"30d","group_by":"flow","limit":0}"#)),
+        target(
+            "list_runs 30d by flow",
+            "plain query",
+            &mcp,
+            Some(&token),
+            &call("list_runs", r#"{"window":"30d","group_by":"flow","limit":0}"#),
+        ),
         target("list_flows", "plain query", &mcp, Some(&token), &call("list_flows", "{}")),
         target("get_system_health", "plain query", &mcp, Some(&token), &call("get_system_health", "{}")),
     ];
-    println!("{:<24}{:>6}{:>12}{:>10}{:>10}{:>8}  against", "call", "c", "requests/s", "p50 us", "p99 us", "ratio");
+    println!(
+        "{:<24}{:>6}{:>12}{:>10}{:>10}{:>8}  against",
+        "call", "c", "requests/s", "p50 us", "p99 us", "ratio"
+    );
     for connections in CONNECTIONS {
         let mut rounds: Vec<Vec<Measured>> = Vec::new();
         for _ in 0..ROUNDS {
@@ -122,7 +166,10 @@ async fn measure() {
     }
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let memory = status.lines().find(|line| line.starts_with("VmHWM")).unwrap_or("VmHWM unknown");
-    println!("peak memory of server and load generator together: {}", memory.trim_start_matches("VmHWM:").trim());
+    println!(
+        "peak memory of server and load generator together: {}",
+        memory.trim_start_matches("VmHWM:").trim()
+    );
     server.stop().await;
     std::fs::remove_dir_all(&scratch).unwrap();
 }
@@ -161,7 +208,14 @@ fn request(client: &reqwest::Client, url: &str, token: Option<&str>, body: &str)
 
 async fn fetch(base: &str, token: &str, body: &str) -> Vec<u8> {
     let client = reqwest::Client::new();
-    request(&client, &format!("{base}/mcp"), Some(token), body).send().await.unwrap().bytes().await.unwrap().to_vec()
+    request(&client, &format!("{base}/mcp"), Some(token), body)
+        .send()
+        .await
+        .unwrap()
+        .bytes()
+        .await
+        .unwrap()
+        .to_vec()
 }
 
 struct Measured {

@@ -46,11 +46,10 @@ pub struct Database {
 
 /// A PostgreSQL that no operator set up.
 #[derive(Debug)]
-enum Private {
-    /// It lives as long as this process.
-    Ours(Box<Embedded>),
-    /// Another process of ours keeps it running.
-    Others(Addresses),
+struct Private {
+    addresses: Addresses,
+    /// What ends it with this process; another process of ours keeps it running otherwise.
+    ours: Option<Embedded>,
 }
 
 /// What is done when another process has the private PostgreSQL.
@@ -71,7 +70,8 @@ impl Database {
     pub async fn reach(config: &DatabaseConfig, sharing: Sharing) -> Result<Self, DatabaseError> {
         if let Some(url) = &config.url {
             let server = options("database.url", url)?;
-            let owner = config.owner_url.as_ref().map(|url| options("database.owner_url", url)).transpose()?;
+            let owner =
+                config.owner_url.as_ref().map(|url| options("database.owner_url", url)).transpose()?;
             return Ok(Self { server, owner, private: None });
         }
         if config.owner_url.is_some() {
@@ -79,13 +79,13 @@ impl Database {
         }
         let place = EmbeddedConfig { data_dir: config.data_dir.clone(), bin_dir: config.pg_bin_dir.clone() };
         let private = match Embedded::start(place).await {
-            Ok(embedded) => Private::Ours(Box::new(embedded)),
+            Ok(embedded) => Private { addresses: embedded.addresses().clone(), ours: Some(embedded) },
             Err(EmbeddedError::InUse { .. }) if sharing == Sharing::Welcome => {
-                Private::Others(Addresses::of_running(&config.data_dir)?)
+                Private { addresses: Addresses::of_running(&config.data_dir)?, ours: None }
             }
             Err(error) => return Err(error.into()),
         };
-        let addresses = private.addresses();
+        let addresses = &private.addresses;
         Ok(Self {
             server: addresses.server_options(embedded::DATABASE),
             owner: Some(addresses.owner_options(embedded::DATABASE)),
@@ -123,30 +123,18 @@ impl Database {
 
     /// The private PostgreSQL that this process keeps running.
     pub fn embedded(&self) -> Option<&Embedded> {
-        match &self.private {
-            Some(Private::Ours(embedded)) => Some(embedded),
-            _ => None,
-        }
+        self.private.as_ref()?.ours.as_ref()
     }
 
     /// How to connect to the private PostgreSQL, whoever keeps it running.
     pub fn addresses(&self) -> Option<&Addresses> {
-        self.private.as_ref().map(Private::addresses)
+        self.private.as_ref().map(|private| &private.addresses)
     }
 
     /// Ends the private PostgreSQL if it is ours; it has `patience` to write down what it knows.
     pub async fn close(self, patience: Duration) {
-        if let Some(Private::Ours(embedded)) = self.private {
+        if let Some(embedded) = self.private.and_then(|private| private.ours) {
             embedded.stop_within(patience).await;
-        }
-    }
-}
-
-impl Private {
-    fn addresses(&self) -> &Addresses {
-        match self {
-            Self::Ours(embedded) => embedded.addresses(),
-            Self::Others(addresses) => addresses,
         }
     }
 }
@@ -209,7 +197,9 @@ mod tests {
 
     #[test]
     fn a_wrong_url_is_named_and_not_shown() {
-        for wrong in ["mysql://u:hunter2@h/d", "postgres://u:hunter2@h:port/d", "hunter2", "postgres://[hunter2"] {
+        for wrong in
+            ["mysql://u:hunter2@h/d", "postgres://u:hunter2@h:port/d", "hunter2", "postgres://[hunter2"]
+        {
             let message = options("database.url", &wrong.into()).unwrap_err().to_string();
             assert!(message.starts_with("database.url ") && !message.contains("hunter2"), "{message}");
         }

@@ -52,8 +52,8 @@ impl Lifecycle {
         if self.asked.set(Instant::now()).is_err() {
             return;
         }
-        info!("stopping");
         self.stopping.cancel();
+        info!("stopping");
         let lifecycle = self.clone();
         tokio::spawn(async move {
             tokio::select! {
@@ -68,8 +68,8 @@ impl Lifecycle {
         let _asked_before = self.asked.set(Instant::now());
         self.stopping.cancel();
         if !self.aborting.is_cancelled() {
-            warn!("dropping what is left");
             self.aborting.cancel();
+            warn!("dropping what is left");
         }
     }
 

@@ -158,7 +158,8 @@ impl Process {
             self.flush_usage(&served_all),
             self.follow_clock(&until_stopped),
         );
-        if timeout(lifecycle.left_of(self.config.server.shutdown + STATEMENTS), store.close()).await.is_err() {
+        if timeout(lifecycle.left_of(self.config.server.shutdown + STATEMENTS), store.close()).await.is_err()
+        {
             warn!("gave up on statements that do not end");
         }
     }

@@ -21,11 +21,11 @@ pub(super) async fn apply(mut config: Config, args: &super::Apply) -> anyhow::Re
         if !args.dry_run {
             tx.commit().await.context("nothing was applied")?;
         }
-        print!("{report}");
+        say!("{}", report.to_string().trim_end());
         match (report.is_unchanged(), args.dry_run) {
-            (true, _) => println!("{} is as {file} says", args.customer),
-            (false, true) => println!("this would change; nothing was written (--dry-run)"),
-            (false, false) => println!("applied to {}", args.customer),
+            (true, _) => say!("{} is as {file} says", args.customer),
+            (false, true) => say!("this would change; nothing was written (--dry-run)"),
+            (false, false) => say!("applied to {}", args.customer),
         }
         Ok(())
     })

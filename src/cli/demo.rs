@@ -81,8 +81,7 @@ async fn run(
     let shown = Shown { tokens, ..shown };
     let engine = process.engine().await?;
     let text = if args.json { format!("{}\n", shown.json()) } else { shown.text(&places) };
-    // Somebody who does not listen any more is no reason to stop.
-    let _told = io::stdout().write_all(text.as_bytes()).and_then(|()| io::stdout().flush());
+    super::print(&text);
     process.run(Some(listener), Some(engine), lifecycle).await;
     Ok(())
 }
@@ -96,8 +95,7 @@ struct Shown {
 
 impl Shown {
     fn json(&self) -> Value {
-        let workspace =
-            |kept: &DemoToken| json!({ "customer": kept.customer, "token": kept.token.reveal() });
+        let workspace = |kept: &DemoToken| json!({ "customer": kept.customer, "token": kept.token.reveal() });
         json!({
             "ready": true,
             "mcp_url": self.url,
@@ -190,7 +188,8 @@ fn keep_tokens(path: &Path, tokens: &[DemoToken]) -> anyhow::Result<()> {
         tokens.iter().map(|kept| (kept.customer.clone(), kept.token.reveal().into())).collect();
     let unfinished = path.with_extension("new");
     let write = || -> io::Result<()> {
-        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&unfinished)?;
+        let mut file =
+            OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&unfinished)?;
         file.write_all(Value::from(all).to_string().as_bytes())?;
         file.sync_all()?;
         fs::rename(&unfinished, path)
@@ -243,7 +242,9 @@ mod tests {
         let acme = tokens[0].token.reveal().to_owned();
         let shown = Shown { url: "http://x/mcp".into(), database: "postgresql:///d".into(), tokens };
         let line = shown.json().to_string();
-        assert!(line.starts_with("{\"ready\":true,\"mcp_url\":\"http://x/mcp\",\"database_url\":\"postgresql:///d\","));
+        assert!(line.starts_with(
+            "{\"ready\":true,\"mcp_url\":\"http://x/mcp\",\"database_url\":\"postgresql:///d\","
+        ));
         assert!(line.contains(&format!("{{\"customer\":\"acme\",\"token\":\"{acme}\"}}")));
         assert!(!line.contains('\n'));
     }

@@ -46,9 +46,9 @@ pub(super) async fn doctor(config: &Config) -> anyhow::Result<ExitCode> {
     findings.push(("public URL", public_url(&config.server)));
     for (what, finding) in &findings {
         match finding {
-            Fine(found) => println!("ok     {what:<12}{found}"),
-            Note(found) => println!("note   {what:<12}{found}"),
-            Wrong(found, cure) => println!("WRONG  {what:<12}{found}\n{:19}→ {cure}", ""),
+            Fine(found) => say!("ok     {what:<12}{found}"),
+            Note(found) => say!("note   {what:<12}{found}"),
+            Wrong(found, cure) => say!("WRONG  {what:<12}{found}\n{:19}→ {cure}", ""),
         }
     }
     let wrong = findings.iter().any(|(_, finding)| matches!(finding, Wrong(..)));
@@ -88,7 +88,9 @@ async fn look_inside(config: &Config, database: &Database) -> Vec<(&'static str,
     let schema = match check_version(&database.server).await {
         Ok(()) => Fine("this program's".to_owned()),
         Err(error) if started_here => Note(format!("{error}; the next start does that by itself")),
-        Err(error) => Wrong(error.to_string(), "run `apixx-mcp migrate`, or the program that is as new as the schema"),
+        Err(error) => {
+            Wrong(error.to_string(), "run `apixx-mcp migrate`, or the program that is as new as the schema")
+        }
     };
     let migrated = matches!(schema, Fine(_));
     findings.push(("schema", schema));
@@ -121,7 +123,10 @@ fn role_of_server(role: &Role) -> Finding {
         (.., 1..) => "owns tables",
         _ => return Fine(format!("{name} owns nothing and cannot bypass row-level security")),
     };
-    Wrong(format!("{name} {power}: it could see all customers' rows"), "connect as the role that `apixx-mcp migrate` makes")
+    Wrong(
+        format!("{name} {power}: it could see all customers' rows"),
+        "connect as the role that `apixx-mcp migrate` makes",
+    )
 }
 
 fn guards(unguarded: &[String]) -> Finding {
@@ -159,7 +164,9 @@ async fn look_at_address(address: SocketAddr) -> Finding {
                 )
             }
         }
-        Err(error) => Wrong(format!("cannot listen on {address}: {error}"), "choose another address in server.listen"),
+        Err(error) => {
+            Wrong(format!("cannot listen on {address}: {error}"), "choose another address in server.listen")
+        }
     }
 }
 
@@ -180,7 +187,10 @@ fn public_url(server: &ServerConfig) -> Finding {
     match &server.public_url {
         Some(url) if url.scheme_str() == Some("https") => Fine(url.to_string()),
         Some(url) if local => Note(format!("{url} is not https: tokens travel readably to the proxy")),
-        Some(url) => Wrong(format!("{url} is not https: tokens travel readably"), "put a proxy that speaks TLS in front"),
+        Some(url) => Wrong(
+            format!("{url} is not https: tokens travel readably"),
+            "put a proxy that speaks TLS in front",
+        ),
         None if local => Fine("none, for use on this machine".to_owned()),
         None if server.allowed_hosts.is_empty() => Wrong(
             "none, though the server faces a network: every request is refused by its Host".to_owned(),
@@ -222,7 +232,10 @@ mod tests {
     #[test]
     fn a_silent_worker_is_none() {
         let seen = |ago| WorkerSeen { seen_at: now() - TimeDelta::seconds(ago), running: 2 };
-        assert_eq!(heartbeats(&[seen(5), seen(6), seen(600)], now(), false), Fine("2 alive, with 4 runs".into()));
+        assert_eq!(
+            heartbeats(&[seen(5), seen(6), seen(600)], now(), false),
+            Fine("2 alive, with 4 runs".into())
+        );
         assert!(is_wrong(&heartbeats(&[seen(600)], now(), false)));
         assert!(!is_wrong(&heartbeats(&[], now(), true)));
     }

@@ -1,5 +1,12 @@
 //! The command line.
 
+/// Prints a line. That nobody reads it (`… | head`) is no failure.
+macro_rules! say {
+    ($($words:tt)*) => {
+        $crate::cli::print(&format!("{}\n", format_args!($($words)*)))
+    };
+}
+
 mod apply;
 mod demo;
 mod doctor;
@@ -8,8 +15,11 @@ mod places;
 mod serve;
 mod session;
 mod snippets;
+mod table;
+mod tokens;
 
 use std::future::Future;
+use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -119,7 +129,7 @@ enum CustomerCommand {
 #[derive(Debug, Subcommand)]
 enum TokenCommand {
     /// Make a token; its secret is shown this once
-    Create(operate::NewTokenArgs),
+    Create(tokens::NewTokenArgs),
     /// List tokens, of one customer or of all
     List {
         /// The customer's short name
@@ -192,15 +202,17 @@ async fn run(command: Command, config: Config) -> anyhow::Result<ExitCode> {
         Command::Worker => done(serve::worker(config)).await,
         Command::Migrate => {
             database::bring_up(&config.database).await?;
-            println!("the database has this program's schema");
+            say!("the database has this program's schema");
             Ok(ExitCode::SUCCESS)
         }
         Command::Apply(args) => done(apply::apply(config, &args)).await,
-        Command::Customer(CustomerCommand::Create(args)) => done(operate::create_customer(config, args)).await,
+        Command::Customer(CustomerCommand::Create(args)) => {
+            done(operate::create_customer(config, args)).await
+        }
         Command::Customer(CustomerCommand::List) => done(operate::list_customers(config)).await,
-        Command::Token(TokenCommand::Create(args)) => done(operate::create_token(config, args)).await,
-        Command::Token(TokenCommand::List { customer }) => done(operate::list_tokens(config, customer)).await,
-        Command::Token(TokenCommand::Revoke { id }) => done(operate::revoke_token(config, id)).await,
+        Command::Token(TokenCommand::Create(args)) => done(tokens::create_token(config, args)).await,
+        Command::Token(TokenCommand::List { customer }) => done(tokens::list_tokens(config, customer)).await,
+        Command::Token(TokenCommand::Revoke { id }) => done(tokens::revoke_token(config, id)).await,
         Command::Flow(FlowCommand::Pause(args)) => done(operate::pause_flow(config, args)).await,
         Command::Flow(FlowCommand::Resume(args)) => done(operate::resume_flow(config, args)).await,
         Command::Run(RunCommand::Cancel { customer, run }) => {
@@ -208,6 +220,12 @@ async fn run(command: Command, config: Config) -> anyhow::Result<ExitCode> {
         }
         Command::Doctor => doctor::doctor(&config).await,
     }
+}
+
+/// Prints; that nobody reads it is no failure.
+fn print(text: &str) {
+    let mut out = std::io::stdout().lock();
+    let _nobody_reads = out.write_all(text.as_bytes()).and_then(|()| out.flush());
 }
 
 async fn done(command: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<ExitCode> {

@@ -37,6 +37,9 @@ async fn until_told(mut config: Config, serves: bool, works: bool) -> anyhow::Re
         if let Some(listener) = &listener {
             tracing::info!("serving MCP at http://{}/mcp", listener.local_addr()?);
         }
+        if works {
+            tracing::info!("working");
+        }
         process.run(listener, engine, &lifecycle).await;
         anyhow::Ok(())
     };

@@ -8,7 +8,7 @@ use crate::config::Config;
 use crate::domain::clock::Clock;
 use crate::domain::ids::IdSource;
 use crate::store::customers::Actor;
-use crate::store::{Store, Tenancy};
+use crate::store::{Store, StoreError, Tenancy};
 
 /// As whom a command connects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,7 +32,8 @@ pub(super) async fn with<T>(
         let clock = Clock::system();
         let ids = IdSource::random(clock.clone());
         let acquire = config.database.acquire_timeout;
-        let store = Store::connect(options, 1, acquire, clock, ids).await.context("cannot use the database")?;
+        let store =
+            Store::connect(options, 1, acquire, clock, ids).await.context("cannot use the database")?;
         let done = work(&store).await;
         store.close().await;
         done
@@ -52,4 +53,12 @@ pub(super) async fn customer(store: &Store, slug: &str) -> anyhow::Result<Tenanc
 pub(super) fn operator() -> Actor {
     let user = User::from_uid(geteuid()).ok().flatten();
     Actor::Operator(user.map_or_else(|| geteuid().to_string(), |user| user.name))
+}
+
+/// What the store refuses for a reason is told as it is; the rest is the database's fault.
+pub(super) fn told(error: StoreError) -> anyhow::Error {
+    match error {
+        StoreError::Conflict(why) => anyhow!(why),
+        other => anyhow::Error::new(other).context("the database failed; -v tells why"),
+    }
 }

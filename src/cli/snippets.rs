@@ -13,8 +13,7 @@ pub(super) fn snippets(url: &str, token: &str) -> String {
         "params": { "name": "list_flows", "arguments": {} }
     });
     let cursor = json!({ "mcpServers": { NAME: { "url": url, "headers": { "Authorization": bearer } } } });
-    let code =
-        json!({ "servers": { NAME: { "type": "http", "url": url, "headers": { "Authorization": bearer } } } });
+    let code = json!({ "servers": { NAME: { "type": "http", "url": url, "headers": { "Authorization": bearer } } } });
     format!(
         "curl
   curl -s {url} -H 'Authorization: {bearer}' -H 'Content-Type: application/json' \

@@ -8,7 +8,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 /// The time as everything here sees it. Cheap to clone; clones share their setting.
 ///
 /// A ticking clock is the system's clock plus an offset, so that a process can follow the database's
-/// clock (`decisions`: no statement calls `now()`), or a demonstration can start at a chosen moment.
+/// clock (no statement calls `now()`), or a demonstration can start at a chosen moment.
 /// A fixed clock stands still until [`Clock::advance`], for tests.
 #[derive(Clone, Debug)]
 pub struct Clock {

@@ -121,7 +121,9 @@ impl Stream {
     pub fn key_fields(&self) -> Vec<&str> {
         let mapped = self.mappings.iter().filter(|m| m.is_key).map(|m| m.destination_field.as_str());
         let mut fields: Vec<&str> = mapped.collect();
-        fields.extend(self.key.iter().map(String::as_str).filter(|field| !fields.contains(field)).collect::<Vec<_>>());
+        fields.extend(
+            self.key.iter().map(String::as_str).filter(|field| !fields.contains(field)).collect::<Vec<_>>(),
+        );
         fields
     }
 }

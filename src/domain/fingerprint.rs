@@ -63,7 +63,10 @@ mod tests {
     #[test]
     fn particulars_are_replaced() {
         for (message, expected) in [
-            ("Invalid item reference key SKU-8841-B for subsidiary 3", "Invalid item reference key SKU-<n>-B for subsidiary <n>"),
+            (
+                "Invalid item reference key SKU-8841-B for subsidiary 3",
+                "Invalid item reference key SKU-<n>-B for subsidiary <n>",
+            ),
             ("ana@example.com is taken", "<email> is taken"),
             ("no answer from https://x.example/a?b=1 within 30 s", "no answer from <url> within <duration>"),
             ("row 0190163d-8694-739b-aea5-966c26f8ad91 at 2026-11-20T14:15:00Z", "row <uuid> at <date>"),
@@ -80,7 +83,14 @@ mod tests {
     #[test]
     fn one_error_has_one_fingerprint() {
         let print = |message: &str, specific| {
-            fingerprint(ErrorClass::Type, "INVALID_NUMBER", Stage::Transform, Some("total"), &template(message), specific)
+            fingerprint(
+                ErrorClass::Type,
+                "INVALID_NUMBER",
+                Stage::Transform,
+                Some("total"),
+                &template(message),
+                specific,
+            )
         };
         assert_eq!(print("'12,x' is no number", false), print("'7k' is no number", false));
         assert_ne!(print("too large", false), print("too small", false));

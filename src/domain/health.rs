@@ -91,7 +91,11 @@ fn failing(facts: &FlowFacts, now: DateTime<Utc>) -> Vec<StatusReason> {
             (None, Some(message)) => line(message),
             (None, None) => "no reason recorded".to_owned(),
         };
-        let times = if in_a_row > 1 { format!("the last {in_a_row} runs failed") } else { "the last run failed".into() };
+        let times = if in_a_row > 1 {
+            format!("the last {in_a_row} runs failed")
+        } else {
+            "the last run failed".into()
+        };
         reasons.push(StatusReason::new("LAST_RUN_FAILED", format!("{times} ({why})"), Some(since)));
     }
     for connector in facts.connectors.iter().filter(|c| c.status == ConnectorStatus::Down) {
@@ -126,9 +130,11 @@ fn degraded(facts: &FlowFacts, now: DateTime<Utc>) -> Vec<StatusReason> {
     let week = now - TimeDelta::days(7);
     let recent: Vec<&Decided> = facts.decided.iter().take(10).filter(|run| run.finished_at >= week).collect();
     let failed = recent.iter().filter(|run| run.status == RunStatus::Failed).count();
-    let failed_lately = facts.decided.iter().take(3).any(|run| run.status == RunStatus::Failed && run.finished_at >= week);
+    let failed_lately =
+        facts.decided.iter().take(3).any(|run| run.status == RunStatus::Failed && run.finished_at >= week);
     if failed >= 2 || failed_lately {
-        let first = recent.iter().rev().find(|run| run.status == RunStatus::Failed).map(|run| run.finished_at);
+        let first =
+            recent.iter().rev().find(|run| run.status == RunStatus::Failed).map(|run| run.finished_at);
         let message = format!("{failed} of the last {} runs failed", recent.len());
         reasons.push(StatusReason::new("RECENT_FAILURES", message, first));
     }
@@ -147,7 +153,8 @@ fn degraded(facts: &FlowFacts, now: DateTime<Utc>) -> Vec<StatusReason> {
     }
     let (written, rejected) = facts.day;
     if written + rejected >= 100 && share(written, rejected) >= limit && reasons.is_empty() {
-        let message = format!("{} of the records of the last 24 h were rejected", percent(share(written, rejected)));
+        let message =
+            format!("{} of the records of the last 24 h were rejected", percent(share(written, rejected)));
         reasons.push(StatusReason::new("ERROR_RATE", message, None));
     }
     for connector in facts.connectors.iter().filter(|c| c.status == ConnectorStatus::Degraded) {
@@ -206,9 +213,13 @@ pub fn connector_status(check: &ConnectorCheck, now: DateTime<Utc>) -> (Connecto
         return (ConnectorStatus::Disabled, Vec::new());
     }
     if check.auth_status.is_broken() {
-        let detail = check.auth_error.as_deref().map(|error| format!(" ({})", fenced(error))).unwrap_or_default();
+        let detail =
+            check.auth_error.as_deref().map(|error| format!(" ({})", fenced(error))).unwrap_or_default();
         let code = format!("AUTH_{}", check.auth_status.as_str().to_uppercase());
-        return (ConnectorStatus::Down, vec![reason(&code, format!("authorization {}{detail}", check.auth_status))]);
+        return (
+            ConnectorStatus::Down,
+            vec![reason(&code, format!("authorization {}{detail}", check.auth_status))],
+        );
     }
     let error = check.last_error.as_deref().map_or_else(|| "no answer".to_owned(), fenced);
     if check.consecutive_failures >= 3 {
@@ -216,7 +227,9 @@ pub fn connector_status(check: &ConnectorCheck, now: DateTime<Utc>) -> (Connecto
         return (ConnectorStatus::Down, vec![reason("UNREACHABLE", message)]);
     }
     match check.last_check_at {
-        None => return (ConnectorStatus::Unknown, vec![reason("NEVER_POLLED", "not checked yet".to_owned())]),
+        None => {
+            return (ConnectorStatus::Unknown, vec![reason("NEVER_POLLED", "not checked yet".to_owned())]);
+        }
         Some(at) if now - at > TimeDelta::seconds(i64::from(check.interval_s) * 3 + 60) => {
             return (ConnectorStatus::Unknown, vec![reason("STALE", "not checked lately".to_owned())]);
         }
@@ -238,7 +251,11 @@ pub fn connector_status(check: &ConnectorCheck, now: DateTime<Utc>) -> (Connecto
     if check.throttled_1h >= 5 {
         reasons.push(reason("THROTTLED", format!("throttled {} times in the last hour", check.throttled_1h)));
     }
-    if reasons.is_empty() { (ConnectorStatus::Healthy, reasons) } else { (ConnectorStatus::Degraded, reasons) }
+    if reasons.is_empty() {
+        (ConnectorStatus::Healthy, reasons)
+    } else {
+        (ConnectorStatus::Degraded, reasons)
+    }
 }
 
 #[cfg(test)]
@@ -287,10 +304,19 @@ mod tests {
     fn the_last_run_decides_first() {
         use RunStatus::{Failed, Partial, Succeeded};
         assert_eq!(codes(&facts(vec![run(Succeeded, 7, 10, 0)])), said(Health::Healthy, &[]));
-        assert_eq!(codes(&facts(vec![run(Failed, 7, 0, 0), run(Succeeded, 67, 10, 0)])), said(Health::Failing, &["LAST_RUN_FAILED"]));
-        assert_eq!(codes(&facts(vec![run(Partial, 7, 97, 3)])), said(Health::Degraded, &["LAST_RUN_PARTIAL"]));
+        assert_eq!(
+            codes(&facts(vec![run(Failed, 7, 0, 0), run(Succeeded, 67, 10, 0)])),
+            said(Health::Failing, &["LAST_RUN_FAILED"])
+        );
+        assert_eq!(
+            codes(&facts(vec![run(Partial, 7, 97, 3)])),
+            said(Health::Degraded, &["LAST_RUN_PARTIAL"])
+        );
         assert_eq!(codes(&facts(vec![run(Partial, 7, 9999, 1)])), said(Health::Healthy, &[]));
-        assert_eq!(codes(&facts(vec![run(Succeeded, 7, 1, 0), run(Failed, 67, 0, 0)])), said(Health::Degraded, &["RECENT_FAILURES"]));
+        assert_eq!(
+            codes(&facts(vec![run(Succeeded, 7, 1, 0), run(Failed, 67, 0, 0)])),
+            said(Health::Degraded, &["RECENT_FAILURES"])
+        );
     }
 
     #[test]
@@ -314,7 +340,12 @@ mod tests {
     #[test]
     fn connectors_pull_their_flows_down() {
         let mut flow = facts(vec![run(RunStatus::Succeeded, 7, 10, 0)]);
-        flow.connectors = vec![ConnectorFacts { name: "Shop".into(), status: ConnectorStatus::Degraded, since: now(), reason: None }];
+        flow.connectors = vec![ConnectorFacts {
+            name: "Shop".into(),
+            status: ConnectorStatus::Degraded,
+            since: now(),
+            reason: None,
+        }];
         assert_eq!(codes(&flow), said(Health::Degraded, &["CONNECTOR_DEGRADED"]));
         flow.connectors[0].status = ConnectorStatus::Down;
         assert_eq!(codes(&flow), said(Health::Failing, &["CONNECTOR_DOWN"]));
@@ -335,11 +366,26 @@ mod tests {
         };
         let status = |check: &ConnectorCheck| connector_status(check, now()).0;
         assert_eq!(status(&check), ConnectorStatus::Healthy);
-        assert_eq!(status(&ConnectorCheck { quotas: vec![("daily".into(), 90, 100)], ..check.clone() }), ConnectorStatus::Degraded);
-        assert_eq!(status(&ConnectorCheck { consecutive_failures: 1, ..check.clone() }), ConnectorStatus::Degraded);
-        assert_eq!(status(&ConnectorCheck { consecutive_failures: 3, ..check.clone() }), ConnectorStatus::Down);
-        assert_eq!(status(&ConnectorCheck { auth_status: AuthStatus::Revoked, ..check.clone() }), ConnectorStatus::Down);
-        assert_eq!(status(&ConnectorCheck { last_check_at: None, ..check.clone() }), ConnectorStatus::Unknown);
+        assert_eq!(
+            status(&ConnectorCheck { quotas: vec![("daily".into(), 90, 100)], ..check.clone() }),
+            ConnectorStatus::Degraded
+        );
+        assert_eq!(
+            status(&ConnectorCheck { consecutive_failures: 1, ..check.clone() }),
+            ConnectorStatus::Degraded
+        );
+        assert_eq!(
+            status(&ConnectorCheck { consecutive_failures: 3, ..check.clone() }),
+            ConnectorStatus::Down
+        );
+        assert_eq!(
+            status(&ConnectorCheck { auth_status: AuthStatus::Revoked, ..check.clone() }),
+            ConnectorStatus::Down
+        );
+        assert_eq!(
+            status(&ConnectorCheck { last_check_at: None, ..check.clone() }),
+            ConnectorStatus::Unknown
+        );
         assert_eq!(status(&ConnectorCheck { enabled: false, ..check }), ConnectorStatus::Disabled);
     }
 }

@@ -161,7 +161,9 @@ mod tests {
     fn ids_are_read_as_models_write_them() {
         assert_eq!(RunId::parse(" `run_abc123` ").unwrap().as_str(), "run_abc123");
         assert_eq!(RunId::parse("RUN_abc123").unwrap().as_str(), "run_abc123");
-        for bad in ["run_", "run_a b", "abc123", "run-abc", "run_ab;c", &format!("run_{}", "a".repeat(80)), "ru"] {
+        for bad in
+            ["run_", "run_a b", "abc123", "run-abc", "run_ab;c", &format!("run_{}", "a".repeat(80)), "ru"]
+        {
             assert!(RunId::parse(bad).is_err(), "{bad}");
         }
     }

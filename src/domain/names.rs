@@ -19,8 +19,29 @@ pub fn exact_key(name: &str) -> String {
 
 /// Words that people add to a name without meaning to tell flows apart by them.
 const STOP_WORDS: &[&str] = &[
-    "the", "a", "an", "my", "our", "flow", "flows", "sync", "syncs", "job", "jobs", "pipeline", "pipelines",
-    "integration", "nightly", "daily", "hourly", "weekly", "monthly", "to", "from", "into", "and",
+    "the",
+    "a",
+    "an",
+    "my",
+    "our",
+    "flow",
+    "flows",
+    "sync",
+    "syncs",
+    "job",
+    "jobs",
+    "pipeline",
+    "pipelines",
+    "integration",
+    "nightly",
+    "daily",
+    "hourly",
+    "weekly",
+    "monthly",
+    "to",
+    "from",
+    "into",
+    "and",
 ];
 
 /// The loose key of a name: its exact key without stop words and plural endings, for look-ups that
@@ -132,11 +153,15 @@ fn nearest<I: Clone + PartialEq>(loose: &str, all: &[Named<I>]) -> Vec<Named<I>>
 /// How alike two loose keys are, 0 to 1: each word asked for counts by its best partner.
 fn likeness(asked: &str, candidate: &str) -> f64 {
     let best = |word: &str| {
-        candidate.split(' ').map(|other| strsim::damerau_levenshtein(word, other)).fold(0.0, |best: f64, distance| {
-            best.max(1.0 - distance as f64 / word.chars().count().max(1) as f64)
-        })
+        candidate
+            .split(' ')
+            .map(|other| strsim::damerau_levenshtein(word, other))
+            .fold(0.0, |best: f64, distance| {
+                best.max(1.0 - distance as f64 / word.chars().count().max(1) as f64)
+            })
     };
-    let words: Vec<f64> = asked.split(' ').map(best).map(|score| if score >= 0.6 { score } else { 0.0 }).collect();
+    let words: Vec<f64> =
+        asked.split(' ').map(best).map(|score| if score >= 0.6 { score } else { 0.0 }).collect();
     words.iter().sum::<f64>() / words.len().max(1) as f64
 }
 

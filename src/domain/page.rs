@@ -78,7 +78,8 @@ mod tests {
     #[test]
     fn a_cursor_continues_only_its_own_query() {
         let key = CursorKey::new(&[7; 32]);
-        let (acme, globex) = (CustomerId::parse("cus_acme").unwrap(), CustomerId::parse("cus_globex").unwrap());
+        let (acme, globex) =
+            (CustomerId::parse("cus_acme").unwrap(), CustomerId::parse("cus_globex").unwrap());
         let cursor = key.seal(&acme, "list_runs?status=failed", "12:run_abc");
         assert_eq!(key.open(&acme, "list_runs?status=failed", &cursor).as_deref(), Some("12:run_abc"));
         assert_eq!(key.open(&acme, "list_runs?status=partial", &cursor), None);

@@ -18,13 +18,17 @@ fn pattern(text: &str) -> Regex {
 }
 
 static SECRET_KEY: LazyLock<Regex> = LazyLock::new(|| {
-    pattern(r"(?i)pass(word|wd|phrase|code)?$|^pass|secret|token|authorization|api[_-]?key|cookie|\bssn\b|iban|card|cvv|credential|private[_-]?key")
+    pattern(
+        r"(?i)pass(word|wd|phrase|code)?$|^pass|secret|token|authorization|api[_-]?key|cookie|\bssn\b|iban|card|cvv|credential|private[_-]?key",
+    )
 });
 static PHONE_KEY: LazyLock<Regex> = LazyLock::new(|| pattern(r"(?i)phone|mobile|\btel\b|fax"));
 static EMAIL: LazyLock<Regex> =
     LazyLock::new(|| pattern(r"([A-Za-z0-9])[A-Za-z0-9._%+*-]*@([A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)+)"));
 static BEARER: LazyLock<Regex> = LazyLock::new(|| {
-    pattern(r"(?i)\bbearer\s+[A-Za-z0-9._~+/=-]{6,}|\beyJ[A-Za-z0-9_-]{5,}\.[A-Za-z0-9_-]{5,}(\.[A-Za-z0-9_-]*)?|\b(mcp|apx|sk|pk|ghp|gho|xox[abp]|whsec)_[A-Za-z0-9_-]{10,}|\b\w+://[^\s/:@]+:[^\s/@]+@")
+    pattern(
+        r"(?i)\bbearer\s+[A-Za-z0-9._~+/=-]{6,}|\beyJ[A-Za-z0-9_-]{5,}\.[A-Za-z0-9_-]{5,}(\.[A-Za-z0-9_-]*)?|\b(mcp|apx|sk|pk|ghp|gho|xox[abp]|whsec)_[A-Za-z0-9_-]{10,}|\b\w+://[^\s/:@]+:[^\s/@]+@",
+    )
 });
 static CARD: LazyLock<Regex> = LazyLock::new(|| pattern(r"\b\d(?:[ -]?\d){12,18}\b"));
 
@@ -97,9 +101,17 @@ fn walk(value: &Value, key: Option<&str>, sensitive: &[&str], depth: usize, trun
         }
         Value::Array(items) => {
             *truncated |= items.len() > MAX_ITEMS;
-            Value::Array(items.iter().take(MAX_ITEMS).map(|item| walk(item, key, sensitive, depth + 1, truncated)).collect())
+            Value::Array(
+                items
+                    .iter()
+                    .take(MAX_ITEMS)
+                    .map(|item| walk(item, key, sensitive, depth + 1, truncated))
+                    .collect(),
+            )
         }
-        Value::String(string) if key.is_some_and(|key| PHONE_KEY.is_match(key)) => Value::String(phone(string)),
+        Value::String(string) if key.is_some_and(|key| PHONE_KEY.is_match(key)) => {
+            Value::String(phone(string))
+        }
         Value::String(string) => Value::String(short(&text(string), truncated)),
         Value::Number(number) => {
             let digits = number.to_string();
@@ -184,7 +196,10 @@ mod tests {
         assert!(kept.truncated && kept.value.to_string().len() <= MAX_BYTES);
         assert!(kept.value.get("culprit").is_some());
         let deep = json!({"a": {"b": {"c": {"d": {"e": 1}}}}, "list": [1, 2, 3, 4]});
-        assert_eq!(excerpt(&deep, &[], None).value, json!({"a": {"b": {"c": {"d": "[…]"}}}, "list": [1, 2, 3]}));
+        assert_eq!(
+            excerpt(&deep, &[], None).value,
+            json!({"a": {"b": {"c": {"d": "[…]"}}}, "list": [1, 2, 3]})
+        );
         assert_eq!(excerpt(&json!("z".repeat(5000)), &[], None).value.as_str().unwrap().chars().count(), 120);
     }
 

@@ -59,7 +59,8 @@ impl Schedule {
         }
         if let Some(every) = trimmed.strip_prefix("every ") {
             let every = every.trim();
-            let (digits, unit) = every.split_at(every.find(|c: char| !c.is_ascii_digit()).unwrap_or(every.len()));
+            let (digits, unit) =
+                every.split_at(every.find(|c: char| !c.is_ascii_digit()).unwrap_or(every.len()));
             let number: i32 = digits.parse().map_err(|_| wrong())?;
             let factor = match unit.trim() {
                 "s" | "seconds" => 1,
@@ -136,7 +137,9 @@ fn cron_in_words(expression: &str, zone: Tz) -> String {
     let step = |text: &str| text.strip_prefix("*/").and_then(number);
     match fields.as_slice() {
         ["*", "*", "*", "*", "*"] => "every minute".to_owned(),
-        [minute, "*", "*", "*", "*"] if step(minute).is_some() => format!("every {} min", step(minute).unwrap_or(1)),
+        [minute, "*", "*", "*", "*"] if step(minute).is_some() => {
+            format!("every {} min", step(minute).unwrap_or(1))
+        }
         ["0", "*", "*", "*", "*"] => "hourly".to_owned(),
         [minute, "*", "*", "*", "*"] if number(minute).is_some() => {
             format!("hourly at :{:02}", number(minute).unwrap_or(0))
@@ -181,7 +184,17 @@ mod tests {
 
     #[test]
     fn what_is_no_schedule_is_refused() {
-        for text in ["", "every", "every 1s", "every 5 fortnights", "* * * *", "61 * * * *", "0 0 0 2 * *", "@daily", "every 99999999d"] {
+        for text in [
+            "",
+            "every",
+            "every 1s",
+            "every 5 fortnights",
+            "* * * *",
+            "61 * * * *",
+            "0 0 0 2 * *",
+            "@daily",
+            "every 99999999d",
+        ] {
             assert!(Schedule::parse(text, BERLIN).is_err(), "{text}");
         }
     }

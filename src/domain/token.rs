@@ -113,7 +113,8 @@ mod tests {
         let mut typo = token.reveal().to_owned().into_bytes();
         typo[20] = if typo[20] == b'a' { b'b' } else { b'a' };
         assert_eq!(PlainToken::parse(std::str::from_utf8(&typo).unwrap()), None);
-        for junk in ["", "mcp_", "apx_123", &token.reveal()[..52], &format!("{}x", token.reveal()), "mcp_é"] {
+        for junk in ["", "mcp_", "apx_123", &token.reveal()[..52], &format!("{}x", token.reveal()), "mcp_é"]
+        {
             assert_eq!(PlainToken::parse(junk), None, "{junk}");
         }
     }

@@ -17,7 +17,8 @@ pub struct Window {
 }
 
 /// What can be written as a window, for messages.
-pub const FORMS: &str = "30m, 24h, 7d, 2w, today, this_morning, yesterday, this_week, last_week, this_month, last_month";
+pub const FORMS: &str =
+    "30m, 24h, 7d, 2w, today, this_morning, yesterday, this_week, last_week, this_month, last_month";
 
 /// The longest duration that is read, in days.
 const MAX_DAYS: i64 = 400;
@@ -33,7 +34,9 @@ pub fn parse(text: &str, now: DateTime<Utc>, zone: Tz) -> Option<Window> {
     let month = today.with_day(1)?;
     let (since, until) = match text.as_str() {
         "today" => (midnight(today, zone), now),
-        "this_morning" => (midnight(today, zone), local(today, NaiveTime::from_hms_opt(12, 0, 0)?, zone).min(now)),
+        "this_morning" => {
+            (midnight(today, zone), local(today, NaiveTime::from_hms_opt(12, 0, 0)?, zone).min(now))
+        }
         "yesterday" => (midnight(today.pred_opt()?, zone), midnight(today, zone)),
         "this_week" => (midnight(week, zone), now),
         "last_week" => (midnight(week - Days::new(7), zone), midnight(week, zone)),
@@ -50,7 +53,11 @@ pub fn parse(text: &str, now: DateTime<Utc>, zone: Tz) -> Option<Window> {
 /// `24h`, `24 hours`, `last 24 hours`, `1 day`, `P7D`, `PT1H` as a duration, at most 400 days.
 fn duration(text: &str) -> Option<TimeDelta> {
     let text = text.trim_start_matches("the_").trim_start_matches("last_").trim_start_matches("past_");
-    let (digits, unit) = match text.strip_prefix("pt").map(|rest| (rest, true)).or(text.strip_prefix('p').map(|rest| (rest, false))) {
+    let (digits, unit) = match text
+        .strip_prefix("pt")
+        .map(|rest| (rest, true))
+        .or(text.strip_prefix('p').map(|rest| (rest, false)))
+    {
         Some((rest, time)) => {
             let (digits, unit) = split_number(rest)?;
             // In ISO 8601 `M` is a month unless a `T` went before it.
@@ -153,10 +160,13 @@ mod tests {
 
     #[test]
     fn durations_are_read_as_people_write_them() {
-        for text in ["24h", "24 hours", "last 24 hours", "1 day", "P1D", "PT24H", "1d", "past 24h", "last day"] {
+        for text in
+            ["24h", "24 hours", "last 24 hours", "1 day", "P1D", "PT24H", "1d", "past 24h", "last day"]
+        {
             assert_eq!(window(text), pair("11-20T08:07", "11-21T08:07"), "{text}");
         }
-        for text in ["", "0h", "-1h", "h", "24", "1y", "P1M", "999999999d", "401d", "tomorrow", "1.5h", "é"] {
+        for text in ["", "0h", "-1h", "h", "24", "1y", "P1M", "999999999d", "401d", "tomorrow", "1.5h", "é"]
+        {
             assert_eq!(window(text), None, "{text}");
         }
         assert_eq!(parse("7 days", now(), BERLIN).unwrap().label.as_deref(), Some("7d"));
@@ -181,8 +191,14 @@ mod tests {
     #[test]
     fn moments_need_not_say_their_offset() {
         assert_eq!(parse_moment("2026-11-20", BERLIN).unwrap().to_rfc3339(), "2026-11-19T23:00:00+00:00");
-        assert_eq!(parse_moment("2026-11-20T14:00:00Z", BERLIN).unwrap().to_rfc3339(), "2026-11-20T14:00:00+00:00");
-        assert_eq!(parse_moment("2026-11-20 14:00", BERLIN).unwrap().to_rfc3339(), "2026-11-20T13:00:00+00:00");
+        assert_eq!(
+            parse_moment("2026-11-20T14:00:00Z", BERLIN).unwrap().to_rfc3339(),
+            "2026-11-20T14:00:00+00:00"
+        );
+        assert_eq!(
+            parse_moment("2026-11-20 14:00", BERLIN).unwrap().to_rfc3339(),
+            "2026-11-20T13:00:00+00:00"
+        );
         assert_eq!(parse_moment("+262142-12-31T00:00:00Z", BERLIN), None);
         assert_eq!(parse_moment("20.11.2026", BERLIN), None);
     }

@@ -71,7 +71,13 @@ pub struct Engine {
 
 impl Engine {
     /// An engine; `name` tells this process from others in the timeline of runs. Nothing happens yet.
-    pub fn new(store: Store, wakes: Wakes, settings: EngineSettings, connectors: Connectors, name: &str) -> Self {
+    pub fn new(
+        store: Store,
+        wakes: Wakes,
+        settings: EngineSettings,
+        connectors: Connectors,
+        name: &str,
+    ) -> Self {
         let connectors = Arc::new(connectors);
         let executor = Executor {
             store: store.clone(),
@@ -90,11 +96,14 @@ impl Engine {
 
     /// Everything, until `stop`; returns once runs under way were given back.
     pub async fn run(&self, stop: CancellationToken) {
-        let schedule = self.every(self.settings.poll, &stop, "schedules", |engine| engine.schedule_tick().boxed());
+        let schedule =
+            self.every(self.settings.poll, &stop, "schedules", |engine| engine.schedule_tick().boxed());
         let check = self.every(self.settings.poll, &stop, "checks", |engine| engine.check_tick().boxed());
         let reap = self.every(Duration::from_secs(5), &stop, "leases", |engine| engine.reap_tick().boxed());
-        let watch = self.every(Duration::from_secs(10), &stop, "health", |engine| engine.watch_tick().boxed());
-        let purge = self.every(Duration::from_secs(3_600), &stop, "retention", |engine| engine.purge_tick().boxed());
+        let watch =
+            self.every(Duration::from_secs(10), &stop, "health", |engine| engine.watch_tick().boxed());
+        let purge =
+            self.every(Duration::from_secs(3_600), &stop, "retention", |engine| engine.purge_tick().boxed());
         tokio::join!(self.worker.run(stop.clone()), schedule, check, reap, watch, purge);
     }
 

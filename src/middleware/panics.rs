@@ -49,6 +49,9 @@ mod tests {
         assert_eq!(response.status(), 500);
         let body = to_bytes(response.into_body(), 1_000).await.unwrap();
         let body: Value = serde_json::from_slice(&body).unwrap();
-        assert_eq!(body["error"], json!({"code": -32603, "message": "Internal error", "data": {"request_id": "req_1"}}));
+        assert_eq!(
+            body["error"],
+            json!({"code": -32603, "message": "Internal error", "data": {"request_id": "req_1"}})
+        );
     }
 }

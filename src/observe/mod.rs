@@ -41,7 +41,9 @@ where
 {
     let filter = EnvFilter::builder().parse(&config.filter)?;
     let colours = io::stderr().is_terminal();
-    let builder = fmt().with_env_filter(filter).with_ansi(colours).with_writer(writer);
+    // A log that nobody reads any more is no reason to fail; complaining about it to standard error would be.
+    let builder =
+        fmt().with_env_filter(filter).with_ansi(colours).log_internal_errors(false).with_writer(writer);
     Ok(match config.format {
         LogFormat::Text => Box::new(builder.finish()),
         LogFormat::Json => Box::new(builder.json().with_span_list(false).finish()),

@@ -115,7 +115,10 @@ impl Access {
             remembered: Cache::new(MAX_REMEMBERED),
             memory,
             failures: Arc::new(RateLimiter::keyed(Quota::per_minute(failures_per_minute))),
-            slowed: Cache::builder().max_capacity(MAX_REMEMBERED).time_to_live(Duration::from_secs(60)).build(),
+            slowed: Cache::builder()
+                .max_capacity(MAX_REMEMBERED)
+                .time_to_live(Duration::from_secs(60))
+                .build(),
             slow_lane: Arc::new(Semaphore::new(1)),
         }
     }
@@ -137,7 +140,9 @@ impl Access {
     ) -> Result<Principal, Refused> {
         let Some(bearer) = bearer else { return Err(Refused::NoToken) };
         let Some(token) = PlainToken::parse(bearer) else { return Err(self.failed(address)) };
-        let Some(owner) = self.owner(token.digest(), address).await? else { return Err(self.failed(address)) };
+        let Some(owner) = self.owner(token.digest(), address).await? else {
+            return Err(self.failed(address));
+        };
         let drawn = match wants {
             Wants::Discovery => {
                 self.limiter.draw_discovery(&owner.tenancy).map_err(|wait| Refused::Limited(wait, None))?;

@@ -72,13 +72,16 @@ impl Limiter {
     pub(super) async fn draw(&self, tenancy: &Tenancy, plan: &Plan) -> Result<Drawn, Refused> {
         let now = self.store.now();
         let limit = u32::try_from(plan.requests_per_minute).unwrap_or(1).max(1);
-        let drawn = |left| Drawn { limit, left, next_in_s: if left > 0 { 0 } else { (60 / limit).max(1).into() } };
+        let drawn =
+            |left| Drawn { limit, left, next_in_s: if left > 0 { 0 } else { (60 / limit).max(1).into() } };
         let wanted = match self.take(tenancy, plan, now) {
             Ok(left) => return Ok(drawn(left)),
             Err(wanted) => wanted,
         };
         match self.store.lease_permits(tenancy, wanted).await.map_err(Refused::Failed)? {
-            Permits::Exhausted(wait) => Err(Refused::Limited(wait, Some(Drawn { next_in_s: seconds(wait), ..drawn(0) }))),
+            Permits::Exhausted(wait) => {
+                Err(Refused::Limited(wait, Some(Drawn { next_in_s: seconds(wait), ..drawn(0) })))
+            }
             Permits::Granted { permits, left } => {
                 let mut leases = self.leases.lock().unwrap_or_else(PoisonError::into_inner);
                 let lease = leases.entry(tenancy.customer().to_string()).or_insert_with(|| Lease::empty(now));

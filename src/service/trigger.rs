@@ -136,7 +136,11 @@ enum Look {
 ///
 /// # Errors
 /// See [`Refusal`].
-pub async fn trigger(serving: &Serving, principal: &Principal, request: &Request) -> Result<Triggered, Refusal> {
+pub async fn trigger(
+    serving: &Serving,
+    principal: &Principal,
+    request: &Request,
+) -> Result<Triggered, Refusal> {
     let broken = match look(serving, principal, request, true).await? {
         Look::Done(triggered) => return Ok(triggered),
         Look::Checking(broken) => broken,
@@ -248,7 +252,10 @@ async fn remember(tx: &mut TenantTx, request: &Request, run: &RunId) -> Result<(
 /// Which limit of the plan another run would break, in words.
 fn over_limit(load: &Load, plan: &Plan, now: DateTime<Utc>) -> Option<String> {
     if load.waiting >= i64::from(plan.max_queued_runs) {
-        return Some(format!("{} runs are already waiting (plan limit). Wait until some have run", load.waiting));
+        return Some(format!(
+            "{} runs are already waiting (plan limit). Wait until some have run",
+            load.waiting
+        ));
     }
     if load.last_minute >= i64::from(plan.triggers_per_minute) {
         return Some(format!(
@@ -294,7 +301,10 @@ impl Readiness {
                 .map(|error| format!("{}{checked}", crate::domain::untrusted::fenced(error)))
                 .unwrap_or_else(|| checked.trim_start_matches(", ").to_owned());
             let said = if said.is_empty() { String::new() } else { format!(" ({said})") };
-            return format!("{name} authorization is {}{said}. Reconnect it; a run now would fail.", self.auth_status);
+            return format!(
+                "{name} authorization is {}{said}. Reconnect it; a run now would fail.",
+                self.auth_status
+            );
         }
         let said = self
             .last_check_error

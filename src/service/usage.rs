@@ -43,7 +43,14 @@ impl Usage {
         });
     }
 
-    fn with(&self, tenancy: &Tenancy, token: &TokenId, tool: &str, at: DateTime<Utc>, change: impl FnOnce(&mut Used)) {
+    fn with(
+        &self,
+        tenancy: &Tenancy,
+        token: &TokenId,
+        tool: &str,
+        at: DateTime<Utc>,
+        change: impl FnOnce(&mut Used),
+    ) {
         let mut counted = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let used = counted.entry((token.clone(), tool.to_owned())).or_insert_with(|| Used {
             tenancy: tenancy.clone(),

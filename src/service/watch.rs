@@ -45,7 +45,10 @@ impl<'a> Watch<'a> {
     /// # Errors
     /// When the database fails.
     pub async fn look(&mut self) -> Result<Option<RunProgress>, StoreError> {
-        if self.ended || (self.looked && Instant::now() >= self.deadline) || self.serving.stopping.is_cancelled() {
+        if self.ended
+            || (self.looked && Instant::now() >= self.deadline)
+            || self.serving.stopping.is_cancelled()
+        {
             return Ok(None);
         }
         if self.looked {

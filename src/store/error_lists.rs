@@ -16,7 +16,9 @@ use crate::domain::window::Window;
 macro_rules! group_key {
     ($level:literal) => {
         concat!(
-            "case ", $level, " when 'class' then g.error_class when 'code' then g.code
+            "case ",
+            $level,
+            " when 'class' then g.error_class when 'code' then g.code
                   when 'field' then coalesce(g.field, '(none)') when 'group' then g.group_id else '' end"
         )
     };

@@ -277,7 +277,12 @@ impl TryFrom<FlowRow> for Flow {
                 &row.destination_status,
                 row.destination_objects,
             )?,
-            schedule: schedule(&row.schedule_kind, row.schedule_cron, row.schedule_interval_s, &row.schedule_timezone)?,
+            schedule: schedule(
+                &row.schedule_kind,
+                row.schedule_cron,
+                row.schedule_interval_s,
+                &row.schedule_timezone,
+            )?,
             next_run_at: row.next_run_at.filter(|_| state == FlowState::Active),
             tags: row.tags,
             owner: row.owner,
@@ -438,7 +443,8 @@ impl TryFrom<NameRow> for Named<FlowId> {
     type Error = StoreError;
 
     fn try_from(row: NameRow) -> Result<Self, StoreError> {
-        let id = FlowId::parse(&row.flow_id).map_err(|_| StoreError::inconsistent("flow_names", "flow_id"))?;
+        let id =
+            FlowId::parse(&row.flow_id).map_err(|_| StoreError::inconsistent("flow_names", "flow_id"))?;
         Ok(Named { id, label: row.label, name: row.name })
     }
 }
@@ -473,7 +479,11 @@ impl Reader<'_> {
     ///
     /// # Errors
     /// When the database fails.
-    pub async fn flow_named(&self, id: Option<&FlowId>, name_key: &str) -> Result<Option<Named<FlowId>>, StoreError> {
+    pub async fn flow_named(
+        &self,
+        id: Option<&FlowId>,
+        name_key: &str,
+    ) -> Result<Option<Named<FlowId>>, StoreError> {
         let row: Option<NameRow> = self
             .query_as(FLOW_BY_NAME)
             .bind(id.map(|id| id.as_str().to_owned()))
@@ -557,8 +567,11 @@ impl Reader<'_> {
     /// # Errors
     /// When the database fails.
     pub async fn definition(&self, id: &FlowId) -> Result<Option<(i32, FlowDefinition)>, StoreError> {
-        let row: Option<(i32, Json<FlowDefinition>)> =
-            self.query_as(DEFINITION).bind(id.as_str().to_owned()).fetch_optional(self.store().pool()).await?;
+        let row: Option<(i32, Json<FlowDefinition>)> = self
+            .query_as(DEFINITION)
+            .bind(id.as_str().to_owned())
+            .fetch_optional(self.store().pool())
+            .await?;
         Ok(row.map(|(version, definition)| (version, definition.0)))
     }
 }

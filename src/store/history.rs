@@ -26,10 +26,14 @@ const CHUNK: usize = 2_000;
 macro_rules! add {
     ($table:literal) => {
         concat!(
-            "insert into ", $table, "
+            "insert into ",
+            $table,
+            "
              select p.*
                from jsonb_populate_recordset(
-                        jsonb_populate_record(null::", $table, ", jsonb_build_object('customer_id', $1::text)), $2) as p"
+                        jsonb_populate_record(null::",
+            $table,
+            ", jsonb_build_object('customer_id', $1::text)), $2) as p"
         )
     };
 }

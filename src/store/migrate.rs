@@ -8,7 +8,9 @@ use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Executor, SqlSafeStr};
 #[derive(Debug, thiserror::Error)]
 pub enum MigrateError {
     /// The database holds a newer schema.
-    #[error("the database has schema version {found}, newer than the {known} of this program; start a newer program")]
+    #[error(
+        "the database has schema version {found}, newer than the {known} of this program; start a newer program"
+    )]
     Newer {
         /// What the database has.
         found: i64,
@@ -24,7 +26,9 @@ pub enum MigrateError {
         known: i64,
     },
     /// An applied migration is not the one that this program knows.
-    #[error("migration {0} of the database is not the one of this program; it was changed after it was applied")]
+    #[error(
+        "migration {0} of the database is not the one of this program; it was changed after it was applied"
+    )]
     Changed(i64),
     /// PostgreSQL is too old.
     #[error("PostgreSQL {0} is too old; 14 or newer is needed")]
@@ -64,13 +68,19 @@ fn known_version() -> i64 {
 ///
 /// # Errors
 /// When the database holds a newer schema, or fails.
-pub async fn migrate(owner: &PgConnectOptions, server_role: &str, password: Option<&str>) -> Result<(), MigrateError> {
+pub async fn migrate(
+    owner: &PgConnectOptions,
+    server_role: &str,
+    password: Option<&str>,
+) -> Result<(), MigrateError> {
     let safe = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
     if server_role.is_empty() || !server_role.chars().all(safe) {
         return Err(MigrateError::BadRole(server_role.to_owned()));
     }
     let mut conn = owner.connect().await?;
-    let version: i32 = sqlx::query_scalar("select current_setting('server_version_num')::integer").fetch_one(&mut conn).await?;
+    let version: i32 = sqlx::query_scalar("select current_setting('server_version_num')::integer")
+        .fetch_one(&mut conn)
+        .await?;
     if version < 140_000 {
         return Err(MigrateError::PostgresTooOld((version / 10_000).to_string()));
     }
@@ -79,7 +89,9 @@ pub async fn migrate(owner: &PgConnectOptions, server_role: &str, password: Opti
         return Err(MigrateError::Newer { found, known: known_version() });
     }
     match migrator().run(&mut conn).await {
-        Err(sqlx::migrate::MigrateError::VersionMismatch(version)) => return Err(MigrateError::Changed(version)),
+        Err(sqlx::migrate::MigrateError::VersionMismatch(version)) => {
+            return Err(MigrateError::Changed(version));
+        }
         other => other?,
     }
     let mut tx = conn.begin().await?;
@@ -97,12 +109,15 @@ pub async fn migrate(owner: &PgConnectOptions, server_role: &str, password: Opti
 
 /// The version of the newest migration that was applied; 0 for an empty database.
 async fn applied_version(conn: &mut PgConnection) -> Result<i64, sqlx::Error> {
-    let exists: bool =
-        sqlx::query_scalar("select to_regclass('_sqlx_migrations') is not null").fetch_one(&mut *conn).await?;
+    let exists: bool = sqlx::query_scalar("select to_regclass('_sqlx_migrations') is not null")
+        .fetch_one(&mut *conn)
+        .await?;
     if !exists {
         return Ok(0);
     }
-    sqlx::query_scalar("select coalesce(max(version), 0) from _sqlx_migrations where success").fetch_one(conn).await
+    sqlx::query_scalar("select coalesce(max(version), 0) from _sqlx_migrations where success")
+        .fetch_one(conn)
+        .await
 }
 
 /// Whether the database that `options` lead to has exactly this build's schema.
@@ -127,10 +142,12 @@ async fn make_role(conn: &mut PgConnection, role: &str, password: Option<&str>) 
         .fetch_one(&mut *conn)
         .await?;
     if !exists {
-        run(conn, format!("create role {role} login nosuperuser nobypassrls nocreatedb nocreaterole")).await?;
+        run(conn, format!("create role {role} login nosuperuser nobypassrls nocreatedb nocreaterole"))
+            .await?;
     }
     if let Some(password) = password {
-        let literal: String = sqlx::query_scalar("select quote_literal($1)").bind(password).fetch_one(&mut *conn).await?;
+        let literal: String =
+            sqlx::query_scalar("select quote_literal($1)").bind(password).fetch_one(&mut *conn).await?;
         run(conn, format!("alter role {role} password {literal}")).await?;
     }
     run(

@@ -92,7 +92,9 @@ impl Store {
     /// When the database fails.
     pub async fn customers(&self) -> Result<Vec<Customer>, StoreError> {
         let rows: Vec<CustomerRow> = sqlx::query_as(CUSTOMERS).fetch_all(self.pool()).await?;
-        rows.into_iter().map(|row| Ok(Customer { tenancy: Tenancy::of_row(&row.customer_id)?, row })).collect()
+        rows.into_iter()
+            .map(|row| Ok(Customer { tenancy: Tenancy::of_row(&row.customer_id)?, row }))
+            .collect()
     }
 
     /// Whose the token with this id is. Asked as the owner of the schema.

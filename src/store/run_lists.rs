@@ -191,8 +191,10 @@ impl Shape {
     fn compose(self) -> String {
         let filter = |on: bool, text: &'static str| if on { text } else { "" };
         let flow = filter(self.flow, " and x.flow_id = $10");
-        let connector =
-            filter(self.connector, " and (x.source_connector_id = any ($11) or x.destination_connector_id = any ($11))");
+        let connector = filter(
+            self.connector,
+            " and (x.source_connector_id = any ($11) or x.destination_connector_id = any ($11))",
+        );
         let status = filter(self.status, " and x.status = any ($12)");
         let trigger = filter(self.trigger, " and x.trigger = any ($13)");
         let after = filter(self.after, " and (x.window_at, x.run_id) < ($14, $15)");
@@ -304,7 +306,9 @@ impl Shape {
             RunGrouping::Connector => "k.connector_id",
             RunGrouping::Status => "c.status",
             RunGrouping::Trigger => "c.trigger",
-            RunGrouping::Hour => "to_char(date_trunc('hour', c.hour, $9) at time zone $9, 'YYYY-MM-DD HH24:MI')",
+            RunGrouping::Hour => {
+                "to_char(date_trunc('hour', c.hour, $9) at time zone $9, 'YYYY-MM-DD HH24:MI')"
+            }
             RunGrouping::Day => "to_char(c.hour at time zone $9, 'YYYY-MM-DD')",
         };
         let from = match self.grouping {
@@ -315,7 +319,9 @@ impl Shape {
             _ => "cells c",
         };
         let label = match self.grouping {
-            RunGrouping::Flow => "(select f.name from flows f where f.customer_id = $1 and f.flow_id = g.key)",
+            RunGrouping::Flow => {
+                "(select f.name from flows f where f.customer_id = $1 and f.flow_id = g.key)"
+            }
             RunGrouping::Source | RunGrouping::Destination | RunGrouping::Connector => {
                 "(select n.name from connectors n where n.customer_id = $1 and n.connector_id = g.key)"
             }
@@ -382,7 +388,12 @@ impl Reader<'_> {
             .bind(limit)
             .bind(filter.zone.name())
             .bind(filter.flow.as_ref().map(|flow| flow.as_str().to_owned()))
-            .bind(filter.connectors.as_ref().map(|ids| ids.iter().map(|id| id.as_str().to_owned()).collect::<Vec<_>>()))
+            .bind(
+                filter
+                    .connectors
+                    .as_ref()
+                    .map(|ids| ids.iter().map(|id| id.as_str().to_owned()).collect::<Vec<_>>()),
+            )
             .bind(words(filter.status.iter().map(|status| status.as_str()).collect()))
             .bind(words(filter.trigger.iter().map(|trigger| trigger.as_str()).collect()))
             .bind(after.map(|after| after.window_at))

@@ -283,7 +283,12 @@ impl TryFrom<RunRow> for Run {
             phase: row.phase,
             attempt: row.attempt,
             max_attempts: row.max_attempts,
-            records: Records::new(row.records_read, row.records_written, row.records_failed, row.records_skipped),
+            records: Records::new(
+                row.records_read,
+                row.records_written,
+                row.records_failed,
+                row.records_skipped,
+            ),
             estimated: row.records_estimated,
             bytes_read: row.bytes_read,
             bytes_written: row.bytes_written,

@@ -31,7 +31,8 @@ impl Tenancy {
     /// The tenancy of work that the database handed out (a claimed run, a due schedule), or of a customer
     /// being made.
     pub(super) fn of_row(customer: &str) -> Result<Self, StoreError> {
-        let customer = CustomerId::parse(customer).map_err(|_| StoreError::inconsistent("customers", "customer_id"))?;
+        let customer =
+            CustomerId::parse(customer).map_err(|_| StoreError::inconsistent("customers", "customer_id"))?;
         Ok(Self { customer, token: None })
     }
 
@@ -104,7 +105,10 @@ impl<'a> Reader<'a> {
     where
         T: for<'r> FromRow<'r, PgRow>,
     {
-        sqlx::query_as(text).bind(self.tenancy.customer.as_str()).bind(self.tenancy.token_bytes()).bind(self.now)
+        sqlx::query_as(text)
+            .bind(self.tenancy.customer.as_str())
+            .bind(self.tenancy.token_bytes())
+            .bind(self.now)
     }
 }
 

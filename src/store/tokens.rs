@@ -103,13 +103,17 @@ impl Store {
     /// # Errors
     /// When the database fails.
     pub async fn token_owner(&self, digest: TokenDigest) -> Result<Option<TokenOwner>, StoreError> {
-        let row: Option<OwnerRow> =
-            sqlx::query_as(OWNER).bind(digest.as_bytes()).bind(self.now()).fetch_optional(self.pool()).await?;
+        let row: Option<OwnerRow> = sqlx::query_as(OWNER)
+            .bind(digest.as_bytes())
+            .bind(self.now())
+            .fetch_optional(self.pool())
+            .await?;
         let Some(row) = row else { return Ok(None) };
         let customer = Tenancy::of_row(&row.customer_id)?.customer().clone();
         Ok(Some(TokenOwner {
             tenancy: Tenancy::of_token(customer, digest),
-            token: TokenId::parse(&row.token_id).map_err(|_| StoreError::inconsistent("tokens", "token_id"))?,
+            token: TokenId::parse(&row.token_id)
+                .map_err(|_| StoreError::inconsistent("tokens", "token_id"))?,
             token_name: row.token_name,
             user: UserId::parse(&row.user_id).map_err(|_| StoreError::inconsistent("tokens", "user_id"))?,
             scopes: scopes(&row.scopes)?,

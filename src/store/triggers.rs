@@ -141,7 +141,8 @@ pub struct Readiness {
 impl Readiness {
     /// Whether a run through it cannot succeed.
     pub fn is_broken(&self) -> bool {
-        self.auth_status.is_broken() || matches!(self.status, ConnectorStatus::Down | ConnectorStatus::Disabled)
+        self.auth_status.is_broken()
+            || matches!(self.status, ConnectorStatus::Down | ConnectorStatus::Disabled)
     }
 }
 
@@ -173,7 +174,8 @@ impl TenantTx {
                 state_by: row.state_by,
                 state_reason: row.state_reason,
                 state_changed_at: row.state_changed_at,
-                source: ConnectorId::parse(&row.source_connector_id).map_err(|_| wrong("source_connector_id"))?,
+                source: ConnectorId::parse(&row.source_connector_id)
+                    .map_err(|_| wrong("source_connector_id"))?,
                 destination: ConnectorId::parse(&row.destination_connector_id)
                     .map_err(|_| wrong("destination_connector_id"))?,
             })
@@ -190,7 +192,8 @@ impl TenantTx {
         let row: Option<(Vec<u8>, String)> =
             self.query_as(KEY).bind(key.to_owned()).bind(now).fetch_optional(self.conn()).await?;
         row.map(|(hash, run)| {
-            let run = RunId::parse(&run).map_err(|_| StoreError::inconsistent("idempotency_keys", "run_id"))?;
+            let run =
+                RunId::parse(&run).map_err(|_| StoreError::inconsistent("idempotency_keys", "run_id"))?;
             Ok((hash, run))
         })
         .transpose()
@@ -229,7 +232,8 @@ impl TenantTx {
             .map(|row| {
                 Ok(OpenRun {
                     run: RunId::parse(&row.run_id).map_err(|_| StoreError::inconsistent("runs", "run_id"))?,
-                    status: RunStatus::parse(&row.status).ok_or(StoreError::inconsistent("runs", "status"))?,
+                    status: RunStatus::parse(&row.status)
+                        .ok_or(StoreError::inconsistent("runs", "status"))?,
                     started_at: row.started_at,
                     processed: row.records_written + row.records_failed + row.records_skipped,
                     estimated: row.records_estimated,
@@ -245,7 +249,12 @@ impl TenantTx {
     pub async fn load(&mut self) -> Result<Load, StoreError> {
         let now = self.now();
         let midnight = now.date_naive().and_time(chrono::NaiveTime::MIN).and_utc();
-        Ok(self.query_as(LOAD).bind(now - TimeDelta::minutes(1)).bind(midnight).fetch_one(self.conn()).await?)
+        Ok(self
+            .query_as(LOAD)
+            .bind(now - TimeDelta::minutes(1))
+            .bind(midnight)
+            .fetch_one(self.conn())
+            .await?)
     }
 
     /// Whether the two connectors of a flow can serve a run.
@@ -285,7 +294,8 @@ impl TenantTx {
     /// When the database fails.
     pub async fn ask_for_check(&mut self, connector: &ConnectorId) -> Result<bool, StoreError> {
         let now = self.now();
-        let workers: (i64,) = self.query_as(WORKERS).bind(now - TimeDelta::seconds(30)).fetch_one(self.conn()).await?;
+        let workers: (i64,) =
+            self.query_as(WORKERS).bind(now - TimeDelta::seconds(30)).fetch_one(self.conn()).await?;
         if workers.0 == 0 {
             return Ok(false);
         }
@@ -300,6 +310,7 @@ impl TenantTx {
     pub async fn flow_of_run(&mut self, run: &RunId) -> Result<Option<FlowId>, StoreError> {
         let row: Option<(String,)> =
             self.query_as(RETRIED).bind(run.as_str().to_owned()).fetch_optional(self.conn()).await?;
-        row.map(|(flow,)| FlowId::parse(&flow).map_err(|_| StoreError::inconsistent("runs", "flow_id"))).transpose()
+        row.map(|(flow,)| FlowId::parse(&flow).map_err(|_| StoreError::inconsistent("runs", "flow_id")))
+            .transpose()
     }
 }

@@ -34,7 +34,8 @@ impl Reader {
     pub(super) fn new(tool: &str, schema: &Value) -> Self {
         let properties = schema["properties"].as_object().cloned().unwrap_or_default();
         #[expect(clippy::panic, reason = "a mistake in a schema of ours, met at start-up")]
-        let validator = jsonschema::validator_for(schema).unwrap_or_else(|error| panic!("schema of {tool}: {error}"));
+        let validator =
+            jsonschema::validator_for(schema).unwrap_or_else(|error| panic!("schema of {tool}: {error}"));
         Self { properties, validator }
     }
 
@@ -87,7 +88,11 @@ impl Reader {
         ArgumentError {
             path: format!("/{shown}"),
             message: format!("there is no argument `{shown}`"),
-            expected: if known.is_empty() { "no arguments".to_owned() } else { format!("one of {}", known.join(", ")) },
+            expected: if known.is_empty() {
+                "no arguments".to_owned()
+            } else {
+                format!("one of {}", known.join(", "))
+            },
             did_you_mean: nearest_word(&name.to_ascii_lowercase(), known).map(str::to_owned),
         }
     }
@@ -112,7 +117,9 @@ impl Reader {
             expected: schema.map_or_else(String::new, expected),
             did_you_mean: schema
                 .and_then(|schema| allowed(schema))
-                .and_then(|words| nearest_word(error.instance().as_str()?, words.iter().filter_map(Value::as_str)))
+                .and_then(|words| {
+                    nearest_word(error.instance().as_str()?, words.iter().filter_map(Value::as_str))
+                })
                 .map(str::to_owned),
             path,
         }
@@ -162,10 +169,12 @@ fn loosened(value: Value, schema: &Value) -> Value {
             }
             _ => Value::Number(number),
         },
-        (Some("number"), Value::String(text)) => match text.trim().trim_end_matches('%').trim().parse::<f64>() {
-            Ok(number) if number.is_finite() => json!(number),
-            _ => Value::String(text),
-        },
+        (Some("number"), Value::String(text)) => {
+            match text.trim().trim_end_matches('%').trim().parse::<f64>() {
+                Ok(number) if number.is_finite() => json!(number),
+                _ => Value::String(text),
+            }
+        }
         (Some("boolean"), Value::String(text)) => match text.trim().to_ascii_lowercase().as_str() {
             "true" | "yes" | "1" => json!(true),
             "false" | "no" | "0" => json!(false),
@@ -177,9 +186,13 @@ fn loosened(value: Value, schema: &Value) -> Value {
             let items = items.filter(|item| !item.is_empty());
             Value::Array(items.map(|item| respelt(json!(item), &schema["items"])).collect())
         }
-        (Some("array"), Value::Array(items)) => {
-            Value::Array(items.into_iter().filter(|item| !is_absent(item)).map(|item| respelt(item, &schema["items"])).collect())
-        }
+        (Some("array"), Value::Array(items)) => Value::Array(
+            items
+                .into_iter()
+                .filter(|item| !is_absent(item))
+                .map(|item| respelt(item, &schema["items"]))
+                .collect(),
+        ),
         (Some("string"), Value::String(text)) => respelt(Value::String(text), schema),
         (Some("string"), Value::Number(number)) => Value::String(number.to_string()),
         (_, value) => value,
@@ -190,7 +203,11 @@ fn loosened(value: Value, schema: &Value) -> Value {
 fn respelt(value: Value, schema: &Value) -> Value {
     let (Some(words), Some(text)) = (allowed(schema), value.as_str()) else { return value };
     let text = text.trim().replace([' ', '-'], "_");
-    words.iter().find(|word| word.as_str().is_some_and(|word| word.eq_ignore_ascii_case(&text))).cloned().unwrap_or(value)
+    words
+        .iter()
+        .find(|word| word.as_str().is_some_and(|word| word.eq_ignore_ascii_case(&text)))
+        .cloned()
+        .unwrap_or(value)
 }
 
 fn allowed(schema: &Value) -> Option<&Vec<Value>> {
@@ -265,8 +282,14 @@ mod tests {
                 "deep": true, "share": 80.0
             }))
         );
-        assert_eq!(read(json!({ "flow_name": "orders", "limit": 5.0, "type": "" })), Ok(json!({ "flow": "orders", "limit": 5 })));
-        assert_eq!(read(json!({ "flow": 7, "status": ["FAILED"] })), Ok(json!({ "flow": "7", "status": ["failed"] })));
+        assert_eq!(
+            read(json!({ "flow_name": "orders", "limit": 5.0, "type": "" })),
+            Ok(json!({ "flow": "orders", "limit": 5 }))
+        );
+        assert_eq!(
+            read(json!({ "flow": 7, "status": ["FAILED"] })),
+            Ok(json!({ "flow": "7", "status": ["failed"] }))
+        );
     }
 
     #[test]
@@ -281,7 +304,12 @@ mod tests {
         assert_eq!(range.expected, "a whole number from 1 to 200");
         let errors = read(json!({ "flow": "x", "status": ["fail"] })).unwrap_err();
         assert_eq!(errors[0].did_you_mean.as_deref(), Some("failed"));
-        for wrong in [json!({ "flow": [] }), json!({ "flow": {} }), json!({ "flow": "x", "limit": 1.5 }), json!({ "flow": "x", "limit": 1e300 })] {
+        for wrong in [
+            json!({ "flow": [] }),
+            json!({ "flow": {} }),
+            json!({ "flow": "x", "limit": 1.5 }),
+            json!({ "flow": "x", "limit": 1e300 }),
+        ] {
             assert!(read(wrong.clone()).is_err(), "{wrong}");
         }
     }

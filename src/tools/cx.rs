@@ -10,9 +10,9 @@ use tokio::sync::OwnedSemaphorePermit;
 use super::error::ToolError;
 use crate::domain::ids::RunId;
 use crate::protocol::Exchange;
+use crate::service::Serving;
 use crate::service::access::Principal;
 use crate::service::watch::Watch;
-use crate::service::Serving;
 use crate::store::Reader;
 
 /// What a tool has at hand while it answers one call.
@@ -53,7 +53,9 @@ impl ToolCx<'_> {
                 let records = state.records();
                 let total = state.records_estimated.filter(|total| *total >= records.processed);
                 let message = format!("{} records processed", records.processed);
-                self.exchange.progress(records.processed as f64, total.map(|total| total as f64), Some(message)).await;
+                self.exchange
+                    .progress(records.processed as f64, total.map(|total| total as f64), Some(message))
+                    .await;
             }
         }
         Ok(())

@@ -75,11 +75,16 @@ impl ToolError {
                 let answer = answer("INVALID_ARGUMENTS", &message);
                 Err(CallError::InvalidArguments { message, data, answer })
             }
-            Self::Store(StoreError::NotLive) => {
-                Ok(answer("TOKEN_REVOKED", "this token was revoked or has expired. Ask the workspace's owner for a new one."))
-            }
+            Self::Store(StoreError::NotLive) => Ok(answer(
+                "TOKEN_REVOKED",
+                "this token was revoked or has expired. Ask the workspace's owner for a new one.",
+            )),
             Self::Store(error) if error.is_overload() => {
-                tracing::warn!(request.id = request_id, tool.name = tool, "no database connection came free in time");
+                tracing::warn!(
+                    request.id = request_id,
+                    tool.name = tool,
+                    "no database connection came free in time"
+                );
                 Ok(answer("BUSY", "the server has more to do than it can. Try again in a few seconds."))
             }
             Self::Store(error) => Err(internal(tool, request_id, &error)),
@@ -104,8 +109,16 @@ fn sentence(errors: &[ArgumentError]) -> String {
     let said: Vec<String> = errors
         .iter()
         .map(|error| {
-            let expected = if error.expected.is_empty() { String::new() } else { format!(" (expected {})", error.expected) };
-            let meant = error.did_you_mean.as_ref().map(|word| format!("; did you mean `{word}`?")).unwrap_or_default();
+            let expected = if error.expected.is_empty() {
+                String::new()
+            } else {
+                format!(" (expected {})", error.expected)
+            };
+            let meant = error
+                .did_you_mean
+                .as_ref()
+                .map(|word| format!("; did you mean `{word}`?"))
+                .unwrap_or_default();
             format!("{}{expected}{meant}", error.message)
         })
         .collect();

@@ -69,7 +69,8 @@ fn not_found(asked: &str, near: &[Named<FlowId>], all: &[Named<FlowId>]) -> Stri
     let meant = if near.is_empty() {
         String::new()
     } else {
-        let near: Vec<String> = near.iter().map(|named| format!("\"{}\" ({})", line(&named.name), named.id)).collect();
+        let near: Vec<String> =
+            near.iter().map(|named| format!("\"{}\" ({})", line(&named.name), named.id)).collect();
         format!(" Did you mean: {}?", near.join(", "))
     };
     format!("no flow is called \"{asked}\".{meant} list_flows shows all {}.", ids.len())
@@ -87,7 +88,11 @@ pub(super) async fn connectors(cx: &ToolCx<'_>, text: &str) -> Result<Vec<Connec
     if found.is_empty() {
         let named: Vec<Named<ConnectorId>> = all
             .iter()
-            .map(|connector| Named { id: connector.id.clone(), label: connector.name.clone(), name: connector.name.clone() })
+            .map(|connector| Named {
+                id: connector.id.clone(),
+                label: connector.name.clone(),
+                name: connector.name.clone(),
+            })
             .collect();
         let near = match names::resolve(text, &named, false) {
             Match::None(near) | Match::Several(near) if !near.is_empty() => {
@@ -97,7 +102,11 @@ pub(super) async fn connectors(cx: &ToolCx<'_>, text: &str) -> Result<Vec<Connec
         };
         return Err(ToolError::refused(
             "CONNECTOR_NOT_FOUND",
-            format!("no connector is called \"{}\".{near} list_connectors shows all {}.", line(text), all.len()),
+            format!(
+                "no connector is called \"{}\".{near} list_connectors shows all {}.",
+                line(text),
+                all.len()
+            ),
         ));
     }
     Ok(found.into_iter().map(|connector| connector.id.clone()).collect())
@@ -109,7 +118,9 @@ pub(super) fn matching<'a>(all: &'a [Connector], text: &str) -> Vec<&'a Connecto
         return all.iter().filter(|connector| connector.id == id).collect();
     }
     let key = names::exact_key(text);
-    let by = |fits: &dyn Fn(&Connector) -> bool| all.iter().filter(|connector| fits(connector)).collect::<Vec<_>>();
+    let by = |fits: &dyn Fn(&Connector) -> bool| {
+        all.iter().filter(|connector| fits(connector)).collect::<Vec<_>>()
+    };
     let exact = by(&|connector| names::exact_key(&connector.name) == key);
     if !exact.is_empty() {
         return exact;

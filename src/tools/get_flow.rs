@@ -78,9 +78,17 @@ impl From<&Stream> for StreamView {
 
 impl StreamView {
     fn line(&self) -> String {
-        let key = if self.primary_key.is_empty() { String::new() } else { format!(" on {}", self.primary_key.join(", ")) };
+        let key = if self.primary_key.is_empty() {
+            String::new()
+        } else {
+            format!(" on {}", self.primary_key.join(", "))
+        };
         let cursor = self.cursor_field.as_deref().map(|field| format!(" by {field}")).unwrap_or_default();
-        let filter = self.record_filter.as_deref().map(|filter| format!(" | record filter: {filter}")).unwrap_or_default();
+        let filter = self
+            .record_filter
+            .as_deref()
+            .map(|filter| format!(" | record filter: {filter}"))
+            .unwrap_or_default();
         let mappings = match self.mapping_count {
             0 => "all fields copied".to_owned(),
             n => text::counted(n as i64, "mapping", "mappings"),
@@ -141,7 +149,10 @@ impl FiguresView {
     }
 
     fn in_words(&self) -> String {
-        let rate = self.error_rate.map(|rate| format!(", record error rate {}", text::percent(rate))).unwrap_or_default();
+        let rate = self
+            .error_rate
+            .map(|rate| format!(", record error rate {}", text::percent(rate)))
+            .unwrap_or_default();
         format!(
             "{} ({} failed), {} records written{rate}",
             text::counted(self.runs, "run", "runs"),
@@ -165,11 +176,9 @@ impl Tool for GetFlow {
     async fn call(cx: &ToolCx<'_>, input: Input) -> Result<Answer<Output>, ToolError> {
         let found = find::flow(cx, &input.flow).await?;
         // Flows are never deleted, only archived, so what was just found is there.
-        let detail = cx
-            .read()
-            .flow(&found.id)
-            .await?
-            .ok_or_else(|| ToolError::refused("FLOW_NOT_FOUND", "the flow was just removed. list_flows shows all."))?;
+        let detail = cx.read().flow(&found.id).await?.ok_or_else(|| {
+            ToolError::refused("FLOW_NOT_FOUND", "the flow was just removed. list_flows shows all.")
+        })?;
         let view = view(cx, &detail);
         let summary = format!(
             "{} reads {} and writes {}; {}, {}.",
@@ -237,7 +246,10 @@ fn written(cx: &ToolCx<'_>, summary: &str, view: &DetailView, notices: &[String]
             break;
         }
     }
-    let next = flow.next_run_at.map(|at| format!(", next {}", text::moment_and_age(at, now, zone))).unwrap_or_default();
+    let next = flow
+        .next_run_at
+        .map(|at| format!(", next {}", text::moment_and_age(at, now, zone)))
+        .unwrap_or_default();
     page.line(format!("Schedule: {}{next}", flow.schedule.text));
     let owner = flow.owner.as_deref().unwrap_or("nobody");
     let tags = if flow.tags.is_empty() { String::new() } else { format!(" | tags {}", flow.tags.join(", ")) };
@@ -262,10 +274,16 @@ fn written(cx: &ToolCx<'_>, summary: &str, view: &DetailView, notices: &[String]
     if let Some(run) = &flow.last_success {
         page.line(format!("Last success: {}", run.in_words(now, zone)));
     }
-    let median = view.stats.p50_duration_ms.map(|ms| format!(" | median run {}", text::duration(ms))).unwrap_or_default();
+    let median = view
+        .stats
+        .p50_duration_ms
+        .map(|ms| format!(" | median run {}", text::duration(ms)))
+        .unwrap_or_default();
     page.line(format!("24 h: {} | 7 d: {}{median}", view.stats.h24.in_words(), view.stats.d7.in_words()));
     let next = match &flow.last_run {
-        Some(run) if run.records.failed > 0 || run.status == "failed" => format!("get_run_errors run_id={}", run.run_id),
+        Some(run) if run.records.failed > 0 || run.status == "failed" => {
+            format!("get_run_errors run_id={}", run.run_id)
+        }
         _ => format!("get_flow_mappings flow={}", flow.id),
     };
     page.end(notices, &[next])

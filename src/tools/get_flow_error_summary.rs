@@ -87,7 +87,8 @@ impl Tool for GetFlowErrorSummary {
         let totals = totals(cx, &found.id, &asked.window, asked.zone).await?;
         let before = previous(&asked.window);
         let earlier = self::totals(cx, &found.id, &before, asked.zone).await?;
-        let errors = cx.read().flow_errors(&found.id, &asked.window, input.group_by, i64::from(input.limit)).await?;
+        let errors =
+            cx.read().flow_errors(&found.id, &asked.window, input.group_by, i64::from(input.limit)).await?;
 
         let payloads = cx.principal.may(Scope::PayloadsRead);
         let groups: Vec<ErrorGroupView> = errors
@@ -142,10 +143,15 @@ impl Tool for GetFlowErrorSummary {
                 ErrorGrouping::Code => ("code", "codes"),
                 ErrorGrouping::Field => ("field", "fields"),
             };
-            notices.push(format!("{rest} more {} ({} errors).", if rest == 1 { one } else { many }, text::count(errors.total - counted)));
+            notices.push(format!(
+                "{rest} more {} ({} errors).",
+                if rest == 1 { one } else { many },
+                text::count(errors.total - counted)
+            ));
         }
         if !payloads {
-            notices.push("payload excerpts are hidden from this token (needs scope payloads:read).".to_owned());
+            notices
+                .push("payload excerpts are hidden from this token (needs scope payloads:read).".to_owned());
         }
         let next = shown.first().map(|group| format!("get_run_errors run_id={}", group.last_run_id));
         let text = page.end(&notices, next.as_slice());

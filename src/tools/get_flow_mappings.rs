@@ -143,16 +143,18 @@ impl Tool for GetFlowMappings {
         let filters = &input.filters;
         let found = find::flow(cx, &filters.flow).await?;
         let start = cx.open_cursor(Self::NAME, filters, input.cursor.as_deref())?;
-        let (version, definition) = cx
-            .read()
-            .definition(&found.id)
-            .await?
-            .ok_or_else(|| ToolError::refused("FLOW_NOT_FOUND", "the flow was just removed. list_flows shows all."))?;
+        let (version, definition) = cx.read().definition(&found.id).await?.ok_or_else(|| {
+            ToolError::refused("FLOW_NOT_FOUND", "the flow was just removed. list_flows shows all.")
+        })?;
         // A cursor of another version would point at other rows.
         let start = match start.as_deref() {
             Some([seen, start]) if *seen == version.to_string() => start.parse().unwrap_or(0),
             Some(_) => {
-                return Err(ToolError::argument("cursor", "the flow has changed since that page", "no cursor, to begin anew"));
+                return Err(ToolError::argument(
+                    "cursor",
+                    "the flow has changed since that page",
+                    "no cursor, to begin anew",
+                ));
             }
             None => 0,
         };
@@ -166,7 +168,11 @@ impl Tool for GetFlowMappings {
             counts.filtered,
             counts.validated,
             counts.required,
-            if wanted.len() == counts.total { String::new() } else { format!("; {} of them match", wanted.len()) }
+            if wanted.len() == counts.total {
+                String::new()
+            } else {
+                format!("; {} of them match", wanted.len())
+            }
         );
         let mut page = Page::new(&summary);
         let mut streams: Vec<StreamView> = Vec::new();
@@ -288,7 +294,11 @@ impl From<&FieldMapping> for MappingView {
             destination_type: mapping.destination_type.map(|kind| kind.to_string()),
             transform: mapping.transform.as_deref().map(text::line),
             filter: mapping.filter.as_deref().map(text::line),
-            validations: mapping.validate.iter().map(|(word, value)| text::line(&format!("{word} {value}"))).collect(),
+            validations: mapping
+                .validate
+                .iter()
+                .map(|(word, value)| text::line(&format!("{word} {value}")))
+                .collect(),
             on_fail: (!mapping.validate.is_empty() || mapping.on_fail != OnFail::Reject)
                 .then(|| mapping.on_fail.to_string()),
             required: mapping.required,
@@ -309,7 +319,12 @@ impl MappingView {
             (None, None) => "(record)".to_owned(),
         };
         let mut about: Vec<&str> = self.destination_type.as_deref().into_iter().collect();
-        about.extend([(self.is_key, "key"), (self.required, "required"), (self.sensitive, "sensitive")].iter().filter(|(on, _)| *on).map(|(_, word)| *word));
+        about.extend(
+            [(self.is_key, "key"), (self.required, "required"), (self.sensitive, "sensitive")]
+                .iter()
+                .filter(|(on, _)| *on)
+                .map(|(_, word)| *word),
+        );
         let about = if about.is_empty() { String::new() } else { format!(" ({})", about.join(", ")) };
         let mut line = format!("{from} → {}{about}", self.destination_field);
         if let Some(transform) = &self.transform {

@@ -176,7 +176,11 @@ fn told(cx: &ToolCx<'_>, detail: &RunDetail) -> Answer<Output> {
         text::count(run.records.written),
         text::count(run.records.failed),
         text::count(run.records.skipped),
-        run.records.error_rate().filter(|rate| *rate > 0.0).map(|rate| format!(" | error rate {}", text::percent(rate))).unwrap_or_default(),
+        run.records
+            .error_rate()
+            .filter(|rate| *rate > 0.0)
+            .map(|rate| format!(" | error rate {}", text::percent(rate)))
+            .unwrap_or_default(),
         text::bytes(run.bytes_read),
         text::bytes(run.bytes_written)
     ));
@@ -197,8 +201,11 @@ fn told(cx: &ToolCx<'_>, detail: &RunDetail) -> Answer<Output> {
         page.line(format!("{by}{note}{retry}"));
     }
     if !view.errors.is_empty() {
-        let errors: Vec<String> =
-            view.errors.iter().map(|class| format!("{} {}", class.error_class, text::count(class.count))).collect();
+        let errors: Vec<String> = view
+            .errors
+            .iter()
+            .map(|class| format!("{} {}", class.error_class, text::count(class.count)))
+            .collect();
         page.line(format!("Errors: {}", errors.join(", ")));
     }
     for change in &view.changes_since_last_success {
@@ -210,7 +217,8 @@ fn told(cx: &ToolCx<'_>, detail: &RunDetail) -> Answer<Output> {
         ("Run after", &view.next_run),
     ] {
         if let Some(neighbour) = neighbour {
-            let version = neighbour.flow_version.map(|version| format!(", version {version}")).unwrap_or_default();
+            let version =
+                neighbour.flow_version.map(|version| format!(", version {version}")).unwrap_or_default();
             page.line(format!(
                 "{word}: {}{version}, {} written",
                 neighbour.in_words(now, zone),
@@ -266,7 +274,8 @@ fn view(detail: &RunDetail, now: DateTime<Utc>) -> DetailView {
         run: RunView::new(run, now),
         done: !open,
         phase: run.phase.clone().filter(|_| open),
-        progress: (open && run.started_at.is_some()).then(|| ProgressView::new(run.records.processed, run.estimated, run.duration_ms(now))),
+        progress: (open && run.started_at.is_some())
+            .then(|| ProgressView::new(run.records.processed, run.estimated, run.duration_ms(now))),
         position_in_queue: (run.status == RunStatus::Queued).then_some(detail.queue_position),
         scheduled_for: run.scheduled_for,
         queue_wait_ms: run.started_at.map(|started| (started - run.queued_at).num_milliseconds().max(0)),
@@ -292,14 +301,22 @@ fn view(detail: &RunDetail, now: DateTime<Utc>) -> DetailView {
         timeline: detail
             .events
             .iter()
-            .map(|event| EventView { at: event.at, kind: event.kind.clone(), message: text::line(&event.message) })
+            .map(|event| EventView {
+                at: event.at,
+                kind: event.kind.clone(),
+                message: text::line(&event.message),
+            })
             .collect(),
         errors: detail
             .errors
             .iter()
             .map(|class| ClassView { error_class: class.key.clone(), count: class.count })
             .collect(),
-        last_success: detail.last_success.as_ref().filter(|_| run.status != RunStatus::Succeeded).map(Into::into),
+        last_success: detail
+            .last_success
+            .as_ref()
+            .filter(|_| run.status != RunStatus::Succeeded)
+            .map(Into::into),
         previous_run: detail.previous_run.as_ref().map(Into::into),
         next_run: detail.next_run.as_ref().map(Into::into),
     }
@@ -334,7 +351,10 @@ impl ChangeView {
 
 impl AttemptView {
     fn in_words(&self, zone: Tz) -> String {
-        let took = self.finished_at.map(|end| format!(", {}", text::duration((end - self.started_at).num_milliseconds()))).unwrap_or_default();
+        let took = self
+            .finished_at
+            .map(|end| format!(", {}", text::duration((end - self.started_at).num_milliseconds())))
+            .unwrap_or_default();
         let class = self.error_class.as_deref().map(|class| format!(" {class}")).unwrap_or_default();
         let message = self.message.as_deref().map(|message| format!(": {message}")).unwrap_or_default();
         format!(
@@ -368,9 +388,13 @@ impl ProgressView {
     }
 
     fn in_words(&self) -> String {
-        let of = self.estimated_total.map(|total| format!(" of about {}", text::count(total))).unwrap_or_default();
+        let of =
+            self.estimated_total.map(|total| format!(" of about {}", text::count(total))).unwrap_or_default();
         let percent = self.percent.map(|percent| format!(" ({percent:.0} %)")).unwrap_or_default();
-        let eta = self.eta_seconds.map(|seconds| format!(", about {} to go", text::duration(seconds * 1000))).unwrap_or_default();
+        let eta = self
+            .eta_seconds
+            .map(|seconds| format!(", about {} to go", text::duration(seconds * 1000)))
+            .unwrap_or_default();
         format!("Progress: {}{of} records processed{percent}{eta}", text::count(self.processed))
     }
 }
@@ -390,7 +414,11 @@ fn timing(detail: &RunDetail, now: DateTime<Utc>, zone: Tz) -> String {
         parts.push(format!("finished {}", at(finished)));
     }
     if let Some(duration) = run.duration_ms(now) {
-        parts.push(format!("duration {}{}", text::duration(duration), if run.finished_at.is_none() { " so far" } else { "" }));
+        parts.push(format!(
+            "duration {}{}",
+            text::duration(duration),
+            if run.finished_at.is_none() { " so far" } else { "" }
+        ));
     }
     let usual = detail.median_ms.map(|ms| format!(", usually {}", text::duration(ms))).unwrap_or_default();
     format!(

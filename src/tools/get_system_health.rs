@@ -189,7 +189,12 @@ impl Tool for GetSystemHealth {
         let before = self::totals(cx, &previous(&asked.window), asked.zone).await?;
         let counts = list_flows::CountsView::from(&counts);
 
-        let facts = Facts { flows: &flows, connectors: &connectors, queue: &queue, active: counts.in_use() - counts.paused() };
+        let facts = Facts {
+            flows: &flows,
+            connectors: &connectors,
+            queue: &queue,
+            active: counts.in_use() - counts.paused(),
+        };
         let (now, zone) = (cx.now(), asked.zone);
         let attention = facts.attention(now, zone);
         let verdict = facts.verdict();
@@ -259,8 +264,14 @@ impl Tool for GetSystemHealth {
 }
 
 async fn totals(cx: &ToolCx<'_>, window: &Window, zone: Tz) -> Result<RunTotals, ToolError> {
-    let filter =
-        RunFilter { window: window.clone(), flow: None, connectors: None, status: vec![], trigger: vec![], zone };
+    let filter = RunFilter {
+        window: window.clone(),
+        flow: None,
+        connectors: None,
+        status: vec![],
+        trigger: vec![],
+        zone,
+    };
     Ok(cx.read().runs(&filter, RunGrouping::None, None, 0).await?.totals)
 }
 
@@ -311,7 +322,8 @@ impl Facts<'_> {
     /// Causes, worst first: three flows that fail because of one connector are one cause.
     fn attention(&self, now: DateTime<Utc>, zone: Tz) -> Vec<AttentionView> {
         let mut causes = Vec::new();
-        let down: Vec<&Connector> = self.connectors.iter().filter(|c| c.status == ConnectorStatus::Down).collect();
+        let down: Vec<&Connector> =
+            self.connectors.iter().filter(|c| c.status == ConnectorStatus::Down).collect();
         causes.extend(down.iter().map(|connector| self.connector_down(connector, now, zone)));
         if self.no_worker() {
             causes.push(AttentionView {
@@ -337,7 +349,11 @@ impl Facts<'_> {
                 kind: "connector".to_owned(),
                 id: connector.id.to_string(),
                 name: text::line(&connector.name),
-                message: format!("{} is degraded: {}", text::line(&connector.name), reasons_in_words(&connector.reasons, now, zone)),
+                message: format!(
+                    "{} is degraded: {}",
+                    text::line(&connector.name),
+                    reasons_in_words(&connector.reasons, now, zone)
+                ),
                 since: Some(connector.since),
                 next_step: format!("list_connectors query={}", connector.id),
             });
@@ -359,9 +375,15 @@ impl Facts<'_> {
             .flows
             .iter()
             .filter(|flow| flow.status == FlowStatus::Failing)
-            .filter(|flow| flow.source.connector == connector.id || flow.destination.connector == connector.id)
+            .filter(|flow| {
+                flow.source.connector == connector.id || flow.destination.connector == connector.id
+            })
             .count() as i64;
-        let flows = if hit > 0 { format!("; {} failing", text::counted(hit, "flow", "flows")) } else { String::new() };
+        let flows = if hit > 0 {
+            format!("; {} failing", text::counted(hit, "flow", "flows"))
+        } else {
+            String::new()
+        };
         AttentionView {
             severity: if connector.flows.is_empty() { "warning" } else { "critical" }.to_owned(),
             kind: "connector".to_owned(),
@@ -401,13 +423,19 @@ fn quiet_cause(connector: &Connector, now: DateTime<Utc>, zone: Tz) -> Option<At
     let near = connector.quotas.iter().filter(|quota| quota.percent() >= NEAR_QUOTA_PERCENT);
     let near: Vec<String> = near.map(|quota| QuotaView::from(quota).in_words(now, zone)).collect();
     let soon = chrono::TimeDelta::days(7);
-    let expires = connector.auth_expires_at.filter(|at| *at - now < soon && connector.auth_status != AuthStatus::NotRequired);
+    let expires = connector
+        .auth_expires_at
+        .filter(|at| *at - now < soon && connector.auth_status != AuthStatus::NotRequired);
     let message = match (near.is_empty(), expires) {
         (true, None) => return None,
         (false, None) => format!("{name} is near its quota: {}", near.join(", ")),
         (true, Some(at)) => format!("{name} authorization expires {}", text::moment_and_age(at, now, zone)),
         (false, Some(at)) => {
-            format!("{name} is near its quota: {}; its authorization expires {}", near.join(", "), text::moment_and_age(at, now, zone))
+            format!(
+                "{name} is near its quota: {}; its authorization expires {}",
+                near.join(", "),
+                text::moment_and_age(at, now, zone)
+            )
         }
     };
     Some(AttentionView {
@@ -439,7 +467,8 @@ fn written(output: &Output, window: &str, now: DateTime<Utc>, zone: Tz, notices:
     if !output.attention.is_empty() {
         page.line("Attention:");
         for (place, cause) in output.attention.iter().enumerate() {
-            let row = format!("{} | {} | next: {}", cause.severity.to_uppercase(), cause.message, cause.next_step);
+            let row =
+                format!("{} | {} | next: {}", cause.severity.to_uppercase(), cause.message, cause.next_step);
             if !page.row(&row, place) {
                 page.line(format!("… {} more", output.attention.len() - place));
                 break;
@@ -463,7 +492,11 @@ fn written(output: &Output, window: &str, now: DateTime<Utc>, zone: Tz, notices:
             .collect();
         page.line(format!("Near quota: {}", near.join("; ")));
     }
-    let wait = output.queue.oldest_wait_seconds.map(|s| format!(", oldest waits {}", text::duration(s * 1000))).unwrap_or_default();
+    let wait = output
+        .queue
+        .oldest_wait_seconds
+        .map(|s| format!(", oldest waits {}", text::duration(s * 1000)))
+        .unwrap_or_default();
     page.line(format!(
         "Queue: {} ready{wait}, {} delayed, {} running, room for {} more; {} alive",
         output.queue.ready,
@@ -496,7 +529,9 @@ fn written(output: &Output, window: &str, now: DateTime<Utc>, zone: Tz, notices:
         text::count(counted.written + counted.failed)
     ));
     let quota = &output.api_quota;
-    let limit = quota.daily_limit.map_or_else(|| "no daily limit".to_owned(), |limit| format!("of {} a day", text::count(limit)));
+    let limit = quota
+        .daily_limit
+        .map_or_else(|| "no daily limit".to_owned(), |limit| format!("of {} a day", text::count(limit)));
     page.line(format!(
         "Your API quota: {} requests today ({limit}), {} a minute",
         text::count(quota.requests_today),

@@ -115,7 +115,9 @@ impl Tool for ListConnectors {
         let matching: Vec<&Connector> = matching(&all, filters);
         // The list is sorted by status, which may have moved on since: go on after the one shown last.
         let start = match start.as_deref() {
-            Some([last]) => matching.iter().position(|connector| connector.id.as_str() == last).map_or(0, |at| at + 1),
+            Some([last]) => {
+                matching.iter().position(|connector| connector.id.as_str() == last).map_or(0, |at| at + 1)
+            }
             _ => 0,
         };
         let counts = CountsView::of(&all);
@@ -155,7 +157,10 @@ impl Tool for ListConnectors {
             .collect();
         let text = page.end(&notices, &next);
         let total = matching.len();
-        Ok(Answer { text, output: Output { summary, as_of: now, counts, connectors: shown, total, next_cursor } })
+        Ok(Answer {
+            text,
+            output: Output { summary, as_of: now, counts, connectors: shown, total, next_cursor },
+        })
     }
 }
 
@@ -173,9 +178,13 @@ fn matching<'a>(all: &'a [Connector], filters: &Filters) -> Vec<&'a Connector> {
         .into_iter()
         .filter(|connector| filters.r#type.as_ref().is_none_or(|types| types.contains(&connector.r#type)))
         .filter(|connector| filters.status.as_ref().is_none_or(|states| states.contains(&connector.status)))
-        .filter(|connector| filters.auth_status.as_ref().is_none_or(|states| states.contains(&connector.auth_status)))
         .filter(|connector| {
-            filters.quota_above_percent.is_none_or(|above| connector.quotas.iter().any(|quota| quota.percent() > above))
+            filters.auth_status.as_ref().is_none_or(|states| states.contains(&connector.auth_status))
+        })
+        .filter(|connector| {
+            filters
+                .quota_above_percent
+                .is_none_or(|above| connector.quotas.iter().any(|quota| quota.percent() > above))
         })
         .collect()
 }

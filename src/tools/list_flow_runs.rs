@@ -5,10 +5,10 @@ use serde::{Deserialize, Serialize};
 
 use super::cx::ToolCx;
 use super::error::ToolError;
+use super::find;
 use super::list_runs::{PageOfRuns, newest_failed};
 use super::tool::{Access, Answer, Tool};
 use super::window::{self, WindowArgs};
-use super::find;
 use crate::domain::run::{RunGrouping, RunStatus, Trigger};
 use crate::domain::scope::Scope;
 use crate::store::run_lists::RunFilter;
@@ -78,7 +78,8 @@ impl Tool for ListFlowRuns {
     async fn call(cx: &ToolCx<'_>, input: Input) -> Result<Answer<Output>, ToolError> {
         let filters = &input.filters;
         let asked = window::kept(cx, filters.window.as_deref(), &filters.times)?;
-        let windowed = filters.window.is_some() || filters.times.since.is_some() || filters.times.until.is_some();
+        let windowed =
+            filters.window.is_some() || filters.times.since.is_some() || filters.times.until.is_some();
         let found = find::flow(cx, &filters.flow).await?;
         let after = PageOfRuns::after(cx, Self::NAME, filters, input.cursor.as_deref())?;
         let filter = RunFilter {
@@ -93,7 +94,8 @@ impl Tool for ListFlowRuns {
         let list = cx.read().runs(&filter, RunGrouping::None, after.as_ref(), limit + 1).await?;
         let totals = TotalsView::from(&list.totals);
         let name = text::line(&found.name);
-        let span = if windowed { format!(", {}", in_words(&asked.window, asked.zone)) } else { String::new() };
+        let span =
+            if windowed { format!(", {}", in_words(&asked.window, asked.zone)) } else { String::new() };
         let summary = match totals.runs {
             0 => format!("No matching runs of {name}{span}."),
             n => format!(

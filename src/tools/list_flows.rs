@@ -163,7 +163,8 @@ impl Tool for ListFlows {
 
     async fn call(cx: &ToolCx<'_>, input: Input) -> Result<Answer<Output>, ToolError> {
         let (filters, now, zone) = (&input.filters, cx.now(), cx.zone());
-        let after = cx.open_cursor(Self::NAME, filters, input.cursor.as_deref())?.as_deref().and_then(position);
+        let after =
+            cx.open_cursor(Self::NAME, filters, input.cursor.as_deref())?.as_deref().and_then(position);
         let filter = filter(cx, filters).await?;
         let reader = cx.read();
         let counts = reader.flow_counts(&filter).await?;

@@ -122,7 +122,8 @@ impl Tool for ListRuns {
         let list = cx.read().runs(&filter, filters.group_by, after.as_ref(), limit + 1).await?;
 
         let totals = TotalsView::from(&list.totals);
-        let groups: Vec<GroupView> = list.groups.iter().map(|group| GroupView::new(group, totals.runs)).collect();
+        let groups: Vec<GroupView> =
+            list.groups.iter().map(|group| GroupView::new(group, totals.runs)).collect();
         let shared: Vec<SharedView> = list.shared.iter().map(Into::into).collect();
         let summary = summary(filters, &totals, &shared, &in_words(&asked.window, asked.zone));
         let mut page = Page::new(&summary);
@@ -136,9 +137,16 @@ impl Tool for ListRuns {
         }
         if !groups.is_empty() {
             page.line(format!("By {}:", filters.group_by));
-            let told = groups.iter().enumerate().take_while(|(place, group)| page.row(&group.line(), *place)).count();
+            let told = groups
+                .iter()
+                .enumerate()
+                .take_while(|(place, group)| page.row(&group.line(), *place))
+                .count();
             if told < groups.len() {
-                notices.push(format!("{} smaller groups are left out here; narrow the window or filter.", groups.len() - told));
+                notices.push(format!(
+                    "{} smaller groups are left out here; narrow the window or filter.",
+                    groups.len() - told
+                ));
             }
         }
         let shown = PageOfRuns::write(cx, &mut page, &list.runs, input.limit.into(), asked.zone, true);
@@ -162,9 +170,10 @@ impl Tool for ListRuns {
 }
 
 fn summary(filters: &Filters, totals: &TotalsView, shared: &[SharedView], window: &str) -> String {
-    let states = filters.status.as_ref().map(|states| {
-        states.iter().map(|state| state.as_str()).collect::<Vec<_>>().join(" or ") + " "
-    });
+    let states = filters
+        .status
+        .as_ref()
+        .map(|states| states.iter().map(|state| state.as_str()).collect::<Vec<_>>().join(" or ") + " ");
     let kind = states.unwrap_or_default();
     if totals.runs == 0 {
         return format!("No {kind}runs, {window}.");
@@ -177,12 +186,19 @@ fn summary(filters: &Filters, totals: &TotalsView, shared: &[SharedView], window
             format!("; all use {}", names.join(" and "))
         }
     };
-    let split = if filters.status.is_some() { String::new() } else { format!(": {}", totals.states_in_words()) };
-    format!("{} {kind}{}, {window}{split}{share}.", text::count(totals.runs), if totals.runs == 1 { "run" } else { "runs" })
+    let split =
+        if filters.status.is_some() { String::new() } else { format!(": {}", totals.states_in_words()) };
+    format!(
+        "{} {kind}{}, {window}{split}{share}.",
+        text::count(totals.runs),
+        if totals.runs == 1 { "run" } else { "runs" }
+    )
 }
 
 fn figures(totals: &TotalsView) -> String {
-    let rate = |name: &str, rate: Option<f64>| rate.map(|rate| format!(" | {name} {}", text::percent(rate))).unwrap_or_default();
+    let rate = |name: &str, rate: Option<f64>| {
+        rate.map(|rate| format!(" | {name} {}", text::percent(rate))).unwrap_or_default()
+    };
     format!(
         "Totals: {} read | {} | {} written{}{}",
         text::count(totals.records.read),
@@ -219,11 +235,22 @@ impl PageOfRuns {
     ) -> Result<Option<After>, ToolError> {
         let Some(position) = cx.open_cursor(tool, filters, cursor)? else { return Ok(None) };
         let [window_at, run] = position.as_slice() else { return Ok(None) };
-        Ok(window_at.parse().ok().zip(RunId::parse(run).ok()).map(|(window_at, run)| After { window_at, run }))
+        Ok(window_at
+            .parse()
+            .ok()
+            .zip(RunId::parse(run).ok())
+            .map(|(window_at, run)| After { window_at, run }))
     }
 
     /// Writes as many of `runs` (one more than `limit` when there are more) as fit.
-    pub(super) fn write(cx: &ToolCx<'_>, page: &mut Page, runs: &[Run], limit: usize, zone: Tz, across: bool) -> Self {
+    pub(super) fn write(
+        cx: &ToolCx<'_>,
+        page: &mut Page,
+        runs: &[Run],
+        limit: usize,
+        zone: Tz,
+        across: bool,
+    ) -> Self {
         let now = cx.now();
         let mut shown = Self { runs: Vec::new(), last: None, more: runs.len() > limit };
         for run in runs.iter().take(limit) {

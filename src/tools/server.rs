@@ -75,14 +75,19 @@ impl ToolServer {
         exchange: &Exchange,
     ) -> Result<ToolAnswer, CallError> {
         if !caller.may(entry.scope) {
-            let message = format!("this token may not use {} (needs scope {}). Ask the workspace's owner for a token that carries it.", entry.name, entry.scope);
-            return super::error::ToolError::refused("INSUFFICIENT_SCOPE", message).told(entry.name, &exchange.request_id);
+            let message = format!(
+                "this token may not use {} (needs scope {}). Ask the workspace's owner for a token that carries it.",
+                entry.name, entry.scope
+            );
+            return super::error::ToolError::refused("INSUFFICIENT_SCOPE", message)
+                .told(entry.name, &exchange.request_id);
         }
         let Some(place) = self.place().await else {
             let message = "the server has more to do than it can. Try again in a few seconds.";
             return super::error::ToolError::refused("BUSY", message).told(entry.name, &exchange.request_id);
         };
-        let cx = ToolCx { serving: &self.serving, principal: caller, exchange, place: Mutex::new(Some(place)) };
+        let cx =
+            ToolCx { serving: &self.serving, principal: caller, exchange, place: Mutex::new(Some(place)) };
         match entry.call(&cx, call.arguments).await {
             Ok(told) => Ok(ToolAnswer {
                 content: vec![Content::Text(told.text)],
@@ -108,7 +113,10 @@ impl Server for ToolServer {
     fn tools(&self, caller: &Principal) -> Arc<ToolList> {
         let scopes = caller.owner().scopes;
         let mut lists = self.lists.lock().unwrap_or_else(PoisonError::into_inner);
-        lists.entry(scopes).or_insert_with(|| Arc::new(ToolList::new(self.catalog.visible_to(scopes)))).clone()
+        lists
+            .entry(scopes)
+            .or_insert_with(|| Arc::new(ToolList::new(self.catalog.visible_to(scopes))))
+            .clone()
     }
 
     fn met(&self, caller: &Principal, client: &ClientInfo) {

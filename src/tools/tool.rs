@@ -148,7 +148,11 @@ impl Catalog {
     }
 }
 
-async fn run<T: Tool>(cx: &ToolCx<'_>, reader: &Reader, arguments: Map<String, Value>) -> Result<Told, ToolError> {
+async fn run<T: Tool>(
+    cx: &ToolCx<'_>,
+    reader: &Reader,
+    arguments: Map<String, Value>,
+) -> Result<Told, ToolError> {
     let arguments = reader.read(arguments)?;
     let input: T::Input = arguments::deserialize(arguments)?;
     let answer = T::call(cx, input).await?;

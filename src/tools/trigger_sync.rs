@@ -112,7 +112,10 @@ fn told(cx: &ToolCx<'_>, found: &Found, detail: &RunDetail, outcome: Outcome) ->
     let name = text::line(&found.name);
     let done = run.status.is_final();
     let position = (detail.queue_position > 0).then_some(detail.queue_position);
-    let usual = detail.median_ms.map(|ms| format!("; usually takes about {}", text::duration(ms))).unwrap_or_default();
+    let usual = detail
+        .median_ms
+        .map(|ms| format!("; usually takes about {}", text::duration(ms)))
+        .unwrap_or_default();
     let place = position.map(|position| format!(", position {position}")).unwrap_or_default();
     let so_far = {
         let progress = ProgressView::new(run.records.processed, run.estimated, run.duration_ms(now));
@@ -121,7 +124,9 @@ fn told(cx: &ToolCx<'_>, found: &Found, detail: &RunDetail, outcome: Outcome) ->
     };
     let summary = match outcome {
         Outcome::Started => format!("Started {} of \"{name}\" ({}{place}{usual}).", run.id, run.status),
-        Outcome::Queued => format!("Queued {} of \"{name}\", to run once more after the current run{place}.", run.id),
+        Outcome::Queued => {
+            format!("Queued {} of \"{name}\", to run once more after the current run{place}.", run.id)
+        }
         Outcome::AttachedToRunning => {
             format!("\"{name}\" is already running as {}{so_far}; no new run was started.", run.id)
         }
@@ -129,14 +134,19 @@ fn told(cx: &ToolCx<'_>, found: &Found, detail: &RunDetail, outcome: Outcome) ->
             format!("A run of \"{name}\" is already waiting as {}{place}; no new run was started.", run.id)
         }
         Outcome::Deduplicated => {
-            format!("This idempotency_key already started {} of \"{name}\" ({}); no new run was started.", run.id, run.status)
+            format!(
+                "This idempotency_key already started {} of \"{name}\" ({}); no new run was started.",
+                run.id, run.status
+            )
         }
     };
     let next_poll_seconds = (!done).then(|| next_poll(run.duration_ms(now)));
     let mut page = Page::new(&summary);
     if done {
-        let why = run.reason.as_deref().map(|reason| format!(" ({})", text::line(reason))).unwrap_or_default();
-        let took = run.duration_ms(now).map(|ms| format!(" after {}", text::duration(ms))).unwrap_or_default();
+        let why =
+            run.reason.as_deref().map(|reason| format!(" ({})", text::line(reason))).unwrap_or_default();
+        let took =
+            run.duration_ms(now).map(|ms| format!(" after {}", text::duration(ms))).unwrap_or_default();
         page.line(format!("Finished: {}{why}{took} | {}", run.status, records(&run.records)));
         if changed_nothing(&run.records) {
             page.line(NOTHING_CHANGED);

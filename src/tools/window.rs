@@ -37,7 +37,11 @@ pub(super) fn zone(cx: &ToolCx<'_>, timezone: Option<&str>) -> Result<Tz, ToolEr
     match timezone {
         None => Ok(cx.zone()),
         Some(name) => name.trim().parse().map_err(|_| {
-            ToolError::argument("timezone", "that time zone is not known", "an IANA name such as Europe/Berlin or UTC")
+            ToolError::argument(
+                "timezone",
+                "that time zone is not known",
+                "an IANA name such as Europe/Berlin or UTC",
+            )
         }),
     }
 }
@@ -52,7 +56,11 @@ pub(super) fn asked(
     let now = cx.now();
     let moment = |name: &str, text: &str| {
         window::parse_moment(text, zone).ok_or_else(|| {
-            ToolError::argument(name, "that is not a time", "ISO 8601, e.g. 2026-11-20 or 2026-11-20T14:00:00Z")
+            ToolError::argument(
+                name,
+                "that is not a time",
+                "ISO 8601, e.g. 2026-11-20 or 2026-11-20T14:00:00Z",
+            )
         })
     };
     if args.since.is_some() || args.until.is_some() {
@@ -93,7 +101,9 @@ pub(super) fn kept(cx: &ToolCx<'_>, word: Option<&str>, args: &WindowArgs) -> Re
             Window { since, ..window }
         }
         Some(window) => window,
-        None => Window { since: oldest, until: now + TimeDelta::microseconds(1), label: None, reaches_now: true },
+        None => {
+            Window { since: oldest, until: now + TimeDelta::microseconds(1), label: None, reaches_now: true }
+        }
     };
     Ok(Asked { window, zone, notices })
 }

@@ -167,8 +167,10 @@ impl From<&Connector> for ConnectorView {
                 failing: flows.iter().filter(|flow| flow.failing).count(),
                 names: flows.iter().map(|flow| text::line(&flow.name)).collect(),
             },
-            tools: (!tools.is_empty())
-                .then(|| ToolsView { total: tools.len(), enabled: tools.iter().filter(|tool| tool.enabled).count() }),
+            tools: (!tools.is_empty()).then(|| ToolsView {
+                total: tools.len(),
+                enabled: tools.iter().filter(|tool| tool.enabled).count(),
+            }),
         }
     }
 }
@@ -177,7 +179,14 @@ impl ConnectorView {
     /// The connector as one line.
     pub fn line(&self, now: DateTime<Utc>, zone: Tz) -> String {
         let mut parts = vec![
-            format!("{} {} [{}] {}/{}", self.status.to_uppercase(), self.name, self.id, self.r#type, self.service),
+            format!(
+                "{} {} [{}] {}/{}",
+                self.status.to_uppercase(),
+                self.name,
+                self.id,
+                self.r#type,
+                self.service
+            ),
             self.auth_in_words(now, zone),
         ];
         parts.extend(self.quotas.iter().map(|quota| quota.in_words(now, zone)));
@@ -196,7 +205,9 @@ impl ConnectorView {
             (total, failing) if total == failing => {
                 format!("{}, all failing", text::counted(total as i64, "flow", "flows"))
             }
-            (total, failing) => format!("{}, {failing} failing", text::counted(total as i64, "flow", "flows")),
+            (total, failing) => {
+                format!("{}, {failing} failing", text::counted(total as i64, "flow", "flows"))
+            }
         });
         if let Some(tools) = &self.tools {
             parts.push(format!("{} tools, {} enabled", tools.total, tools.enabled));
@@ -222,8 +233,13 @@ impl ConnectorView {
 impl QuotaView {
     /// `daily_api_requests 87,412 / 100,000 (87.4 %), resets …`.
     pub fn in_words(&self, now: DateTime<Utc>, zone: Tz) -> String {
-        let mut words =
-            format!("{} {} / {} ({:.1} %)", self.name, text::count(self.used), text::count(self.limit), self.percent);
+        let mut words = format!(
+            "{} {} / {} ({:.1} %)",
+            self.name,
+            text::count(self.used),
+            text::count(self.limit),
+            self.percent
+        );
         if let Some(resets) = self.resets_at {
             words.push_str(&format!(", resets {}", text::moment_and_age(resets, now, zone)));
         }
@@ -237,5 +253,6 @@ impl QuotaView {
 /// Whether something is wrong with a connector that people should look at.
 pub fn needs_attention(connector: &Connector) -> bool {
     matches!(connector.status, ConnectorStatus::Down | ConnectorStatus::Degraded)
-        || (connector.status != ConnectorStatus::Disabled && connector.auth_status == AuthStatus::ExpiringSoon)
+        || (connector.status != ConnectorStatus::Disabled
+            && connector.auth_status == AuthStatus::ExpiringSoon)
 }

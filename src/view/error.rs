@@ -126,14 +126,19 @@ impl SampleView {
             occurred_at: sample.occurred_at,
             record_key: sample.record_key.as_deref().map(text::fenced),
             message: text::fenced(&sample.message),
-            payload_excerpt: sample.payload.as_ref().filter(|_| payloads).map(|payload| text::fenced(&payload.to_string())),
+            payload_excerpt: sample
+                .payload
+                .as_ref()
+                .filter(|_| payloads)
+                .map(|payload| text::fenced(&payload.to_string())),
             payload_truncated: sample.truncated && payloads,
         }
     }
 
     fn line(&self) -> String {
         let key = self.record_key.as_deref().map(|key| format!("{key} ")).unwrap_or_default();
-        let payload = self.payload_excerpt.as_ref().map(|payload| format!(" payload {payload}")).unwrap_or_default();
+        let payload =
+            self.payload_excerpt.as_ref().map(|payload| format!(" payload {payload}")).unwrap_or_default();
         format!("{key}{}{payload}", self.message)
     }
 }
@@ -168,7 +173,11 @@ impl ErrorRowView {
                 occurred_at: row.occurred_at,
                 record_key: row.record_key.as_deref().map(text::fenced),
                 message: text::fenced(&row.message),
-                payload_excerpt: row.payload.as_ref().filter(|_| payloads).map(|payload| text::fenced(&payload.to_string())),
+                payload_excerpt: row
+                    .payload
+                    .as_ref()
+                    .filter(|_| payloads)
+                    .map(|payload| text::fenced(&payload.to_string())),
                 payload_truncated: row.payload_truncated && payloads,
             },
         }

@@ -125,8 +125,13 @@ fn reasons(flow: &Flow, zone: Tz) -> Vec<StatusReason> {
     if flow.status == FlowStatus::Paused {
         let by = flow.state_by.as_deref().map(|by| format!(" by {}", text::line(by))).unwrap_or_default();
         let day = flow.state_changed_at.with_timezone(&zone).format("%Y-%m-%d");
-        let why = flow.state_reason.as_deref().map(|why| format!(" (\"{}\")", text::line(why))).unwrap_or_default();
-        return vec![StatusReason::new("PAUSED", format!("paused{by} on {day}{why}"), Some(flow.state_changed_at))];
+        let why =
+            flow.state_reason.as_deref().map(|why| format!(" (\"{}\")", text::line(why))).unwrap_or_default();
+        return vec![StatusReason::new(
+            "PAUSED",
+            format!("paused{by} on {day}{why}"),
+            Some(flow.state_changed_at),
+        )];
     }
     flow.reasons.clone()
 }

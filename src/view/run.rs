@@ -36,7 +36,11 @@ impl From<&Side> for SideView {
             connector: text::line(&side.name),
             service: text::line(&side.service),
             object: side.objects.first().map(|object| text::line(object)).unwrap_or_default(),
-            objects: if side.objects.len() > 1 { side.objects.iter().map(|o| text::line(o)).collect() } else { vec![] },
+            objects: if side.objects.len() > 1 {
+                side.objects.iter().map(|o| text::line(o)).collect()
+            } else {
+                vec![]
+            },
             status: side.status.to_string(),
         }
     }
@@ -229,7 +233,12 @@ impl From<&Neighbour> for RunBriefView {
             started_at: run.started_at,
             finished_at: run.finished_at,
             duration_ms: span(run.started_at, run.finished_at),
-            records: Records::new(run.records_read, run.records_written, run.records_failed, run.records_skipped),
+            records: Records::new(
+                run.records_read,
+                run.records_written,
+                run.records_failed,
+                run.records_skipped,
+            ),
             reason_code: run.reason_code.clone(),
             flow_version: Some(run.flow_version),
         }

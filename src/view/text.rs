@@ -134,7 +134,8 @@ impl Page {
             let _ = write!(self.text, "\nNote: {notice}");
         }
         if !next.is_empty() {
-            let _ = write!(self.text, "\nNext: {}", next.iter().take(2).cloned().collect::<Vec<_>>().join("; "));
+            let _ =
+                write!(self.text, "\nNext: {}", next.iter().take(2).cloned().collect::<Vec<_>>().join("; "));
         }
         self.text
     }
@@ -152,14 +153,20 @@ mod tests {
         assert_eq!(percent(1203.0 / 4764.0), "25.3 %");
         assert_eq!(bytes(9_541_222), "9.1 MB");
         assert_eq!(bytes(512), "512 B");
-        assert_eq!([duration(820), duration(44_000), duration(464_000), duration(7_500_000)], ["820 ms", "44s", "7m 44s", "2h 5m"]);
+        assert_eq!(
+            [duration(820), duration(44_000), duration(464_000), duration(7_500_000)],
+            ["820 ms", "44s", "7m 44s", "2h 5m"]
+        );
     }
 
     #[test]
     fn times_say_their_zone_and_age() {
         let now: DateTime<Utc> = "2026-11-21T08:07:00Z".parse().unwrap();
         let then: DateTime<Utc> = "2026-11-21T07:05:00Z".parse().unwrap();
-        assert_eq!(moment_and_age(then, now, chrono_tz::Europe::Berlin), "2026-11-21 08:05 +01:00, 62 min ago");
+        assert_eq!(
+            moment_and_age(then, now, chrono_tz::Europe::Berlin),
+            "2026-11-21 08:05 +01:00, 62 min ago"
+        );
         assert_eq!(age(now, then), "in 62 min");
     }
 

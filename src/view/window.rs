@@ -25,7 +25,12 @@ pub struct WindowView {
 impl WindowView {
     /// `window`, whose words were read in `zone`.
     pub fn new(window: &Window, zone: Tz) -> Self {
-        Self { label: window.label.clone(), since: window.since, until: window.until, timezone: zone.name().to_owned() }
+        Self {
+            label: window.label.clone(),
+            since: window.since,
+            until: window.until,
+            timezone: zone.name().to_owned(),
+        }
     }
 }
 

@@ -180,7 +180,10 @@ fn without_us_the_server_ends_by_itself() {
         }
         let server = start(&data).await;
         assert_ne!(postmaster(&data), Some(orphan));
-        assert_eq!(recall(&mut server.addresses().owner_options(DATABASE).connect().await.unwrap()).await, 42);
+        assert_eq!(
+            recall(&mut server.addresses().owner_options(DATABASE).connect().await.unwrap()).await,
+            42
+        );
         server.stop().await;
     });
 }

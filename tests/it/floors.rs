@@ -62,11 +62,14 @@ fn imports_go_down_the_floors() {
     let mut seen = 0;
     for path in sources(&root()) {
         let relative = path.strip_prefix(root()).unwrap();
-        let Some(floor) = relative.parent().and_then(|p| p.iter().next()).and_then(|p| p.to_str()) else { continue };
+        let Some(floor) = relative.parent().and_then(|p| p.iter().next()).and_then(|p| p.to_str()) else {
+            continue;
+        };
         let may = allowed.get(floor).unwrap_or_else(|| panic!("floor {floor} is not in the table"));
         for import in imports(&std::fs::read_to_string(&path).unwrap()) {
             seen += 1;
-            let drain = matches!(import.as_str(), "config" | "observe") && !matches!(floor, "domain" | "protocol" | "store");
+            let drain = matches!(import.as_str(), "config" | "observe")
+                && !matches!(floor, "domain" | "protocol" | "store");
             if import != floor && !drain && !may.contains(&"*") && !may.contains(&import.as_str()) {
                 wrong.push(format!("{} imports {import}", relative.display()));
             }

@@ -226,7 +226,10 @@ async fn a_plan_admits_its_burst_and_then_its_rate() {
         assert_eq!(reply.status, StatusCode::OK);
         assert_eq!(header(&reply, "ratelimit-policy"), "\"plan\";q=120;w=60");
         admitted += 1;
-        assert_eq!(header(&reply, "ratelimit").split(";t=").next().unwrap(), format!("\"plan\";r={}", 60 - admitted));
+        assert_eq!(
+            header(&reply, "ratelimit").split(";t=").next().unwrap(),
+            format!("\"plan\";r={}", 60 - admitted)
+        );
         assert!(admitted <= 60);
     };
     assert_eq!(admitted, 60, "the burst of the plan");
@@ -269,7 +272,7 @@ async fn failed_attempts_are_limited_and_live_tokens_are_not() {
     let wait: u64 = header(&reply, "retry-after").parse().unwrap();
     assert!((1..=60).contains(&wait));
     assert_eq!(reply.body["error"]["data"]["retry_after_seconds"], wait);
-    assert_eq!(app.globex().post(&list()).await.status, 200, "from the same address");
+    assert_eq!(app.lab().post(&list()).await.status, 200, "from the same address");
     assert_eq!(app.send(stranger(&[], "")).await.status, 401, "who sends no token guesses none");
 }
 

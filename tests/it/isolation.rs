@@ -28,7 +28,9 @@ fn naming_cases(tool: &str, names: &Names) -> Vec<Value> {
     let Names { flow, run, connector } = names;
     match tool {
         "list_flows" => vec![json!({ "connector": connector })],
-        "get_flow" | "get_flow_mappings" | "list_flow_runs" | "get_flow_error_summary" => vec![json!({ "flow": flow })],
+        "get_flow" | "get_flow_mappings" | "list_flow_runs" | "get_flow_error_summary" => {
+            vec![json!({ "flow": flow })]
+        }
         "list_runs" => vec![json!({ "flow": flow }), json!({ "connector": connector })],
         "get_run" => vec![json!({ "run_id": run }), json!({ "run_id": run, "wait_seconds": 1 })],
         "get_run_errors" => vec![json!({ "run_id": run })],
@@ -44,7 +46,9 @@ fn naming_cases(tool: &str, names: &Names) -> Vec<Value> {
 
 /// An answer with what was asked for blotted out.
 fn blotted(text: &str, names: &Names) -> String {
-    [names.flow, names.run, names.connector].iter().fold(text.to_owned(), |text, name| text.replace(name, "█"))
+    [names.flow, names.run, names.connector]
+        .iter()
+        .fold(text.to_owned(), |text, name| text.replace(name, "█"))
 }
 
 #[tokio::test]
@@ -54,9 +58,7 @@ async fn a_stranger_cannot_tell_absent_from_forbidden() {
     for entry in catalog().entries() {
         let cases = naming_cases(entry.name, &THEIRS).into_iter().zip(naming_cases(entry.name, &NOBODYS));
         for (theirs, nobodys) in cases {
-            let message = |arguments: &Value| {
-                json!({ "jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": { "name": entry.name, "arguments": arguments } })
-            };
+            let message = |arguments: &Value| json!({ "jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": { "name": entry.name, "arguments": arguments } });
             let theirs = app.globex().post(&message(&theirs)).await;
             let nobodys = app.globex().post(&message(&nobodys)).await;
             assert_eq!(
@@ -108,7 +110,11 @@ async fn a_cursor_continues_only_its_own_query_of_its_own_customer() {
         (app.acme(), json!({ "window": "30d", "cursor": format!("{cursor}A") })),
     ] {
         let told = agent.call("list_runs", arguments).await;
-        assert!(told.is_error && told.text.contains("the cursor does not belong to this query"), "{}", told.text);
+        assert!(
+            told.is_error && told.text.contains("the cursor does not belong to this query"),
+            "{}",
+            told.text
+        );
         assert_eq!(told.code, "INVALID_ARGUMENTS");
     }
 }
@@ -132,14 +138,18 @@ async fn row_level_security_holds_without_the_types() {
                 "with s as materialized (select set_config('app.customer_id', $1, true) as id)
                  select q.n from s cross join lateral (select count(*) as n from {table} where customer_id = 'cus_acme' and s.id is not null offset 0) q"
             );
-            let count: i64 = sqlx::query_scalar(AssertSqlSafe(sql)).bind(setting).fetch_one(&mut server).await.unwrap();
+            let count: i64 =
+                sqlx::query_scalar(AssertSqlSafe(sql)).bind(setting).fetch_one(&mut server).await.unwrap();
             assert!(sees || count == 0, "{table} shows {count} rows to `{setting}`");
             filled += i64::from(sees && count > 0);
         }
     }
     assert!(filled >= 14, "the demo fills the tables, or this proves nothing: {filled}");
     // Nor may a row be made for somebody else.
-    sqlx::query("select set_config('app.customer_id', 'cus_globex', false)").execute(&mut server).await.unwrap();
+    sqlx::query("select set_config('app.customer_id', 'cus_globex', false)")
+        .execute(&mut server)
+        .await
+        .unwrap();
     let refused = sqlx::query("insert into users (customer_id, user_id, email, name, role, created_at) values ('cus_acme', 'usr_intruder', 'x@y.example', 'X', 'owner', '2026-01-01')").execute(&mut server).await;
     assert!(refused.unwrap_err().to_string().contains("row-level security"));
 }

@@ -2,14 +2,17 @@
 
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on panics")]
 
+mod access;
 mod apply;
 mod catalog;
+mod cli;
 mod clients;
 mod demo;
 mod embedded;
 mod engine;
 mod floors;
 mod hostile;
+mod http;
 mod isolation;
 mod lab;
 mod listen;

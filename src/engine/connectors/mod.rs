@@ -24,9 +24,9 @@ use crate::domain::connector::ConnectorKind;
 use crate::domain::definition::{FieldType, Stream, SyncMode, WriteMode};
 use crate::domain::failure::Failure;
 use crate::domain::ids::RunId;
+use crate::store::DatabaseIdentity;
 use crate::store::checks::{AuthSeen, QuotaSeen};
 use crate::store::leases::ConnectorConfig;
-use crate::store::DatabaseIdentity;
 
 /// Largest record, in bytes of its source's form.
 pub const MAX_RECORD: usize = 1 << 20;
@@ -93,7 +93,8 @@ impl ReadRequest<'_> {
     /// The field and the value that an incremental run reads on from, and whether records that have that very
     /// value are read again: where writing them twice does no harm they are, since more of them may have come.
     pub fn after(&self) -> Option<(&str, Option<&Value>, bool)> {
-        let field = self.stream.cursor_field.as_deref().filter(|_| self.stream.sync_mode == SyncMode::Incremental)?;
+        let field =
+            self.stream.cursor_field.as_deref().filter(|_| self.stream.sync_mode == SyncMode::Incremental)?;
         Some((field, self.cursor, self.stream.write_mode == WriteMode::Upsert))
     }
 }
@@ -200,7 +201,9 @@ impl Connectors {
     pub fn open_kind(&self, kind: ConnectorKind, config: &Value) -> Result<Box<dyn Connector>, Failure> {
         Ok(match kind {
             ConnectorKind::Files => Box::new(files::Files::open(config, &self.files_roots)?),
-            ConnectorKind::Postgres => Box::new(postgres::Postgres::open(config, &self.postgres_dsns, &self.own)?),
+            ConnectorKind::Postgres => {
+                Box::new(postgres::Postgres::open(config, &self.postgres_dsns, &self.own)?)
+            }
             ConnectorKind::Sim => Box::new(sim::Sim::open(config, self.pacer, self.clock.clone())?),
         })
     }
@@ -215,7 +218,11 @@ fn configuration<T: serde::de::DeserializeOwned>(config: &Value) -> Result<T, Fa
 /// What the operator named so, or a failure that says what there is.
 fn named<'a, T>(what: &str, name: &str, all: &'a BTreeMap<String, T>) -> Result<&'a T, Failure> {
     all.get(name).ok_or_else(|| {
-        let known = if all.is_empty() { "none".to_owned() } else { all.keys().cloned().collect::<Vec<_>>().join(", ") };
+        let known = if all.is_empty() {
+            "none".to_owned()
+        } else {
+            all.keys().cloned().collect::<Vec<_>>().join(", ")
+        };
         Failure::config(&format!("the operator named no {what} '{name}'; there are: {known}"))
     })
 }
@@ -248,7 +255,10 @@ mod tests {
     #[test]
     fn cursors_order_numbers_and_dates() {
         assert_eq!(cursor_order(&json!(9), &json!("10")), Ordering::Less);
-        assert_eq!(cursor_order(&json!("2026-11-20T10:00:00Z"), &json!("2026-11-20T09:59:59Z")), Ordering::Greater);
+        assert_eq!(
+            cursor_order(&json!("2026-11-20T10:00:00Z"), &json!("2026-11-20T09:59:59Z")),
+            Ordering::Greater
+        );
         assert_eq!(cursor_order(&json!("a"), &json!("a")), Ordering::Equal);
     }
 }

@@ -69,6 +69,17 @@ async fn too_many_rejected_records_end_a_run() {
 }
 
 #[tokio::test]
+async fn a_run_that_finds_nothing_new_does_not_fail_of_the_few_it_rejects() {
+    let lab = Lab::start().await;
+    let rejects = json!({"unchanged": 1.0, "errors": [{"rate": 0.05, "class": "VALIDATION", "code": "X", "message": "no"}]});
+    let flow = lab.sim_flow(json!({"records": 5000}), rejects, Policy::default()).await;
+    let run = lab.queue(&flow).await;
+    lab.work().await;
+    let outcome = lab.outcome(&run).await;
+    assert!(outcome.starts_with("partial: 5000 0 2"), "{outcome}");
+}
+
+#[tokio::test]
 async fn a_revoked_authorization_fails_a_run_before_it_reads() {
     let lab = Lab::start().await;
     let source =

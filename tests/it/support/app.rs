@@ -11,8 +11,8 @@ use apixx_mcp::domain::ids::IdSource;
 use apixx_mcp::domain::token::PlainToken;
 use apixx_mcp::engine::connectors::{Connectors, Pacer};
 use apixx_mcp::engine::{Engine, EngineSettings};
-use apixx_mcp::store::{DatabaseIdentity, Store};
 use apixx_mcp::store::retention::Retention;
+use apixx_mcp::store::{DatabaseIdentity, Store};
 use axum::Router;
 use axum::body::Body;
 use axum::extract::ConnectInfo;
@@ -185,7 +185,11 @@ impl TestApp {
         let response = self.router.clone().oneshot(request).await.unwrap();
         let (status, headers) = (response.status(), response.headers().clone());
         let bytes = response.into_body().collect().await.unwrap().to_bytes();
-        let body = if bytes.is_empty() { Value::Null } else { serde_json::from_slice(&bytes).unwrap_or_else(|_| panic!("not JSON: {bytes:?}")) };
+        let body = if bytes.is_empty() {
+            Value::Null
+        } else {
+            serde_json::from_slice(&bytes).unwrap_or_else(|_| panic!("not JSON: {bytes:?}"))
+        };
         Reply { status, headers, body, bytes: bytes.to_vec() }
     }
 }
@@ -259,7 +263,10 @@ impl Agent<'_> {
     pub async fn text(&self, tool: &str, arguments: Value) -> String {
         let told = self.call(tool, arguments).await;
         assert!(!told.is_error, "{tool}: {}", told.text);
-        assert_eq!(told.structured["summary"].as_str().map(|summary| told.text.starts_with(summary)), Some(true));
+        assert_eq!(
+            told.structured["summary"].as_str().map(|summary| told.text.starts_with(summary)),
+            Some(true)
+        );
         told.text
     }
 }

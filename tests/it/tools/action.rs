@@ -8,7 +8,8 @@ use crate::support::app::{TestApp, first_run};
 async fn trigger_a_sync_and_get_its_run() {
     let app = TestApp::demo().await;
     let before: (i64,) = app.row("select count(*) from runs where customer_id = 'cus_acme' and trigger = 'mcp' and $1::timestamptz is not null").await;
-    let told = app.acme().call("trigger_sync", json!({ "flow": "Salesforce accounts", "reason": "asked to" })).await;
+    let told =
+        app.acme().call("trigger_sync", json!({ "flow": "Salesforce accounts", "reason": "asked to" })).await;
     assert_eq!(told.structured["outcome"], "started", "{}", told.text);
     let run = first_run(&told.text);
     let rows: Vec<(String, String, String, String)> = app
@@ -18,7 +19,10 @@ async fn trigger_a_sync_and_get_its_run() {
         )
         .await;
     assert_eq!(rows.len() as i64, before.0 + 1);
-    assert_eq!(rows[0], (run.clone(), "queued".into(), "mcp".into(), "Salesforce → Snowflake accounts".into()));
+    assert_eq!(
+        rows[0],
+        (run.clone(), "queued".into(), "mcp".into(), "Salesforce → Snowflake accounts".into())
+    );
     let audit: (String, String) = app
         .row("select target_id, message from audit_log where action = 'run.triggered' and customer_id = 'cus_acme' and at = $1")
         .await;
@@ -28,17 +32,28 @@ async fn trigger_a_sync_and_get_its_run() {
 #[tokio::test]
 async fn re_running_what_failed_is_refused_while_its_connector_is_down() {
     let app = TestApp::demo().await;
-    let told = app.acme().call("list_runs", json!({ "status": ["failed"], "window": "1h", "group_by": "flow" })).await;
+    let told = app
+        .acme()
+        .call("list_runs", json!({ "status": ["failed"], "window": "1h", "group_by": "flow" }))
+        .await;
     let groups = told.structured["groups"].as_array().unwrap().clone();
     assert_eq!(groups.len(), 3, "{}", told.text);
     for group in &groups {
         assert_eq!(group["latest_status"], "failed");
         let arguments = json!({ "flow": group["key"], "retry_of": group["latest_run_id"] });
         let answer = app.acme().call("trigger_sync", arguments).await;
-        assert!(answer.is_error && answer.text.starts_with("CONNECTOR_UNAVAILABLE: HubSpot (Marketing) authorization is revoked"), "{}", answer.text);
+        assert!(
+            answer.is_error
+                && answer
+                    .text
+                    .starts_with("CONNECTOR_UNAVAILABLE: HubSpot (Marketing) authorization is revoked"),
+            "{}",
+            answer.text
+        );
         assert!(told.text.contains(group["latest_run_id"].as_str().unwrap()), "the text names the run");
     }
-    let made: (i64,) = app.row("select count(*) from runs where customer_id = 'cus_acme' and queued_at = $1").await;
+    let made: (i64,) =
+        app.row("select count(*) from runs where customer_id = 'cus_acme' and queued_at = $1").await;
     assert_eq!(made.0, 0);
 }
 
@@ -53,9 +68,17 @@ async fn kick_off_the_nightly_sync_and_watch_it_until_it_finishes() {
     app.work_until_idle().await;
     let done = app.acme().call("get_run", json!({ "run_id": run, "wait_seconds": 20 })).await;
     assert_eq!(done.structured["run"]["done"], true, "{}", done.text);
-    let (status, written): (String, i64) = app.row(&format!("select status, records_written from runs where run_id = '{run}' and $1::timestamptz is not null")).await;
+    let (status, written): (String, i64) = app
+        .row(&format!(
+            "select status, records_written from runs where run_id = '{run}' and $1::timestamptz is not null"
+        ))
+        .await;
     assert_eq!(status, "succeeded", "{}", done.text);
-    assert!(written > 0 && done.text.contains(&format!("written {}", crate::support::app::counted(written))), "{}", done.text);
+    assert!(
+        written > 0 && done.text.contains(&format!("written {}", crate::support::app::counted(written))),
+        "{}",
+        done.text
+    );
 }
 
 #[tokio::test]
@@ -72,7 +95,10 @@ async fn a_second_request_attaches_queues_or_is_refused_as_asked() {
     let again = app.acme().call("trigger_sync", json!({ "flow": flow, "idempotency_key": "k1" })).await;
     assert_eq!(again.structured["outcome"], "deduplicated");
     assert_eq!(again.structured["run_id"], first.structured["run_id"]);
-    let other = app.acme().call("trigger_sync", json!({ "flow": "NetSuite invoices", "idempotency_key": "k1" })).await;
+    let other = app
+        .acme()
+        .call("trigger_sync", json!({ "flow": "NetSuite invoices", "idempotency_key": "k1" }))
+        .await;
     assert!(other.text.starts_with("IDEMPOTENCY_KEY_REUSED: "), "{}", other.text);
     let waiting = app.acme().call("trigger_sync", json!({ "flow": flow, "if_running": "queue" })).await;
     assert_eq!(waiting.structured["outcome"], "attached_to_queued", "{}", waiting.text);
@@ -82,15 +108,27 @@ async fn a_second_request_attaches_queues_or_is_refused_as_asked() {
 async fn what_cannot_run_is_refused_with_the_reason() {
     let app = TestApp::demo().await;
     for (flow, code) in [
-        ("MongoDB loyalty → Shopify customer tags", "FLOW_PAUSED: \"MongoDB loyalty → Shopify customer tags\" was paused by Ana Ruiz on 2026-11-12 (\"loyalty migration\")"),
-        ("lead scores", "FLOW_NAME_NOT_EXACT: trigger_sync needs the exact name. \"lead scores\" probably means \"Snowflake → Salesforce lead scores\""),
+        (
+            "MongoDB loyalty → Shopify customer tags",
+            "FLOW_PAUSED: \"MongoDB loyalty → Shopify customer tags\" was paused by Ana Ruiz on 2026-11-12 (\"loyalty migration\")",
+        ),
+        (
+            "lead scores",
+            "FLOW_NAME_NOT_EXACT: trigger_sync needs the exact name. \"lead scores\" probably means \"Snowflake → Salesforce lead scores\"",
+        ),
         ("Shopify", "FLOW_AMBIGUOUS: \"Shopify\" fits 3 flows"),
-        ("hubspot contcts", "FLOW_NOT_FOUND: no flow is called \"hubspot contcts\". Did you mean: \"HubSpot → Salesforce contacts\""),
+        (
+            "hubspot contcts",
+            "FLOW_NOT_FOUND: no flow is called \"hubspot contcts\". Did you mean: \"HubSpot → Salesforce contacts\"",
+        ),
     ] {
         let answer = app.acme().call("trigger_sync", json!({ "flow": flow })).await;
         assert!(answer.is_error && answer.text.starts_with(code), "{}", answer.text);
         assert!(answer.structured.is_null(), "errors carry no structured content");
     }
-    let answer = app.acme().call("trigger_sync", json!({ "flow": "Salesforce accounts", "retry_of": "run_abc123" })).await;
+    let answer = app
+        .acme()
+        .call("trigger_sync", json!({ "flow": "Salesforce accounts", "retry_of": "run_abc123" }))
+        .await;
     assert!(answer.text.starts_with("RUN_NOT_FOUND: "), "{}", answer.text);
 }

@@ -13,7 +13,12 @@ async fn list_my_flows() {
     for name in names {
         assert!(told.contains(&name), "{name} is not in\n{told}");
     }
-    assert!(told.starts_with("12 flows in Acme Retail (Europe/Berlin): 3 failing, 2 degraded, 1 pending, 5 healthy, 1 paused."), "{told}");
+    assert!(
+        told.starts_with(
+            "12 flows in Acme Retail (Europe/Berlin): 3 failing, 2 degraded, 1 pending, 5 healthy, 1 paused."
+        ),
+        "{told}"
+    );
 }
 
 #[tokio::test]
@@ -31,7 +36,8 @@ async fn which_flows_ran_in_the_last_24_hours_and_how_much() {
         .await;
     assert!(rows.len() >= 8, "{rows:?}");
     for (name, runs, processed) in rows {
-        let line = told.lines().find(|line| line.starts_with(&name)).unwrap_or_else(|| panic!("{name}\n{told}"));
+        let line =
+            told.lines().find(|line| line.starts_with(&name)).unwrap_or_else(|| panic!("{name}\n{told}"));
         assert!(line.contains(&format!("| {} run", counted(runs))), "{line}");
         assert!(line.contains(&format!("{} processed", counted(processed))), "{line} {processed}");
     }
@@ -45,9 +51,15 @@ async fn what_is_failing_or_degraded() {
     let degraded: Vec<&str> = told.lines().filter(|line| line.starts_with("DEGRADED ")).collect();
     assert_eq!((failing.len(), degraded.len()), (3, 2), "{told}");
     assert!(failing.iter().all(|line| line.contains("HubSpot") && line.contains("AUTH_EXPIRED")), "{told}");
-    assert!(degraded.iter().any(|line| line.contains("Shopify orders")) && degraded.iter().any(|line| line.contains("Snowflake customers")));
+    assert!(
+        degraded.iter().any(|line| line.contains("Shopify orders"))
+            && degraded.iter().any(|line| line.contains("Snowflake customers"))
+    );
     let health = app.acme().text("get_system_health", json!({})).await;
-    let cause = health.lines().find(|line| line.contains("HubSpot (Marketing) is down")).unwrap_or_else(|| panic!("{health}"));
+    let cause = health
+        .lines()
+        .find(|line| line.contains("HubSpot (Marketing) is down"))
+        .unwrap_or_else(|| panic!("{health}"));
     assert!(cause.contains("3 flows failing"), "{cause}");
 }
 

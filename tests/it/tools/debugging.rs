@@ -7,7 +7,8 @@ use crate::support::app::{TestApp, counted, first_run};
 #[tokio::test]
 async fn what_went_wrong_with_hubspot_contacts_this_morning() {
     let app = TestApp::demo().await;
-    let arguments = json!({ "flow": "HubSpot contacts", "status": ["failed"], "window": "this_morning", "limit": 3 });
+    let arguments =
+        json!({ "flow": "HubSpot contacts", "status": ["failed"], "window": "this_morning", "limit": 3 });
     let runs = app.acme().text("list_flow_runs", arguments).await;
     assert!(runs.contains("AUTH_EXPIRED"), "{runs}");
     let run = first_run(&runs);
@@ -22,7 +23,10 @@ async fn what_went_wrong_with_hubspot_contacts_this_morning() {
     let errors = app.acme().text("get_run_errors", json!({ "run_id": run })).await;
     assert!(errors.contains("AUTH") && errors.contains("invalid_grant"), "{errors}");
     let connector = app.acme().text("list_connectors", json!({ "query": "HubSpot" })).await;
-    assert!(connector.contains("revoked") && connector.contains("since 2026-11-21 05:58 +01:00"), "{connector}");
+    assert!(
+        connector.contains("revoked") && connector.contains("since 2026-11-21 05:58 +01:00"),
+        "{connector}"
+    );
 }
 
 /// Class, how many, a word of the message, a word of the sample.
@@ -39,7 +43,12 @@ async fn errors_of_a_run_by_type_with_a_sample_each() {
     let app = TestApp::demo().await;
     let arguments = json!({ "run_id": "run_abc123", "group_by": "class", "samples_per_group": 1 });
     let told = app.acme().text("get_run_errors", arguments).await;
-    assert!(told.starts_with("run_abc123 of Shopify orders → NetSuite sales orders (failed (ERROR_THRESHOLD)): 1,203 errors"), "{told}");
+    assert!(
+        told.starts_with(
+            "run_abc123 of Shopify orders → NetSuite sales orders (failed (ERROR_THRESHOLD)): 1,203 errors"
+        ),
+        "{told}"
+    );
     let rows: Vec<(String, i64)> = app
         .rows(
             "select g.error_class, sum(c.count)::bigint from run_error_counts c join error_groups g using (customer_id, group_id)
@@ -47,7 +56,10 @@ async fn errors_of_a_run_by_type_with_a_sample_each() {
               group by 1 order by 2 desc",
         )
         .await;
-    assert_eq!(rows.iter().map(|(class, count)| (class.as_str(), *count)).collect::<Vec<_>>(), ABC123.map(|(class, count, ..)| (class, count)));
+    assert_eq!(
+        rows.iter().map(|(class, count)| (class.as_str(), *count)).collect::<Vec<_>>(),
+        ABC123.map(|(class, count, ..)| (class, count))
+    );
     for (class, count, message, sample) in ABC123 {
         let at = told.find(&format!(" {class} {count} (")).unwrap_or_else(|| panic!("{class}\n{told}"));
         let part: String = told[at..].lines().take(2).collect();
@@ -73,11 +85,23 @@ async fn top_error_classes_over_the_last_week() {
               group by 1 order by 2 desc",
         )
         .await;
-    let expected = [("REQUIRED_FIELD", 742), ("REFERENCE", 475), ("RATE_LIMIT", 154), ("DUPLICATE", 63), ("VALIDATION", 17)];
-    assert_eq!(rows.iter().take(5).map(|(class, count, _)| (class.as_str(), *count)).collect::<Vec<_>>(), expected);
+    let expected = [
+        ("REQUIRED_FIELD", 742),
+        ("REFERENCE", 475),
+        ("RATE_LIMIT", 154),
+        ("DUPLICATE", 63),
+        ("VALIDATION", 17),
+    ];
+    assert_eq!(
+        rows.iter().take(5).map(|(class, count, _)| (class.as_str(), *count)).collect::<Vec<_>>(),
+        expected
+    );
     assert_eq!(rows.iter().map(|(_, count, _)| count).sum::<i64>(), 1_460);
     for (place, (class, count, runs)) in rows.iter().take(5).enumerate() {
-        let line = told.lines().find(|line| line.starts_with(&format!("{} {class} ", place + 1))).unwrap_or_else(|| panic!("{class}\n{told}"));
+        let line = told
+            .lines()
+            .find(|line| line.starts_with(&format!("{} {class} ", place + 1)))
+            .unwrap_or_else(|| panic!("{class}\n{told}"));
         assert!(line.contains(&format!("{class} {} (", counted(*count))), "{line}");
         assert!(*runs == 1 || line.contains(&format!("{} runs", counted(*runs))), "{line} {runs}");
     }
@@ -98,7 +122,10 @@ async fn failed_runs_of_the_last_hour_and_what_they_share() {
     assert!(runs.iter().all(|run| told.contains(run)), "{told}");
     assert!(told.contains("all use HubSpot (Marketing)") && told.contains("status down"), "{told}");
     let connectors = app.acme().text("list_connectors", json!({ "query": "HubSpot" })).await;
-    assert!(connectors.contains("DOWN HubSpot (Marketing)") && connectors.contains("3 flows, all failing"), "{connectors}");
+    assert!(
+        connectors.contains("DOWN HubSpot (Marketing)") && connectors.contains("3 flows, all failing"),
+        "{connectors}"
+    );
 }
 
 #[tokio::test]

@@ -37,7 +37,10 @@ async fn connectors_close_to_a_limit() {
     }
     assert!(!told.contains("NetSuite (ERP)"), "{told}");
     let health = app.acme().text("get_system_health", json!({})).await;
-    assert!(health.contains("Near quota: Shopify (EU Store) graphql_cost 1,840 / 2,000 (92.0 %)"), "{health}");
+    assert!(
+        health.contains("Near quota: Shopify (EU Store) graphql_cost 1,840 / 2,000 (92.0 %)"),
+        "{health}"
+    );
     assert!(health.contains("Your API quota:"), "{health}");
 }
 
@@ -53,9 +56,16 @@ async fn the_error_rate_of_this_week() {
                 and (finished_at >= '2026-11-16T00:00:00+01:00' and finished_at <= $1 or finished_at is null)",
         )
         .await;
-    let line = |word: &str| told.lines().find(|line| line.starts_with(word)).unwrap_or_else(|| panic!("{told}"));
-    assert!(line("Runs").contains(&format!("{} failed of {} decided", counted(failed_runs), counted(decided))), "{told}");
-    assert!(line("Records").contains(&format!("{} failed of {} attempted", counted(failed), counted(attempted))), "{told} {failed} {attempted}");
+    let line =
+        |word: &str| told.lines().find(|line| line.starts_with(word)).unwrap_or_else(|| panic!("{told}"));
+    assert!(
+        line("Runs").contains(&format!("{} failed of {} decided", counted(failed_runs), counted(decided))),
+        "{told}"
+    );
+    assert!(
+        line("Records").contains(&format!("{} failed of {} attempted", counted(failed), counted(attempted))),
+        "{told} {failed} {attempted}"
+    );
     let share = format!("{:.1} %", failed as f64 * 100.0 / attempted as f64);
     assert!(line("Records").contains(&format!("record error rate {share}")), "{told}");
     assert!(line("Records").contains("span before: "), "{told}");
@@ -76,7 +86,11 @@ async fn the_system_health_of_today() {
         .await;
     assert_eq!(queue, (2, 1, 18));
     assert!(told.contains("Queue: 2 ready, oldest waits 18s, 0 delayed, 1 running"), "{told}");
-    let order: Vec<&str> = ["CRITICAL |", "WARNING |", "INFO |"].into_iter().filter(|word| told.contains(word)).collect();
+    let order: Vec<&str> =
+        ["CRITICAL |", "WARNING |", "INFO |"].into_iter().filter(|word| told.contains(word)).collect();
     assert_eq!(order, ["CRITICAL |", "WARNING |", "INFO |"], "{told}");
-    assert!(told.find("CRITICAL |") < told.find("WARNING |") && told.find("WARNING |") < told.find("INFO |"), "{told}");
+    assert!(
+        told.find("CRITICAL |") < told.find("WARNING |") && told.find("WARNING |") < told.find("INFO |"),
+        "{told}"
+    );
 }

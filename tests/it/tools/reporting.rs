@@ -9,7 +9,12 @@ async fn a_summary_for_the_standup() {
     let app = TestApp::demo().await;
     let health = app.acme().text("get_system_health", json!({ "window": "24h" })).await;
     let flows = app.acme().text("list_flows", json!({ "status": ["needs_attention"] })).await;
-    for part in ["HubSpot (Marketing) is down", "Shopify (EU Store) is degraded", "Shopify orders", "Salesforce (Production) is near its quota"] {
+    for part in [
+        "HubSpot (Marketing) is down",
+        "Shopify (EU Store) is degraded",
+        "Shopify orders",
+        "Salesforce (Production) is near its quota",
+    ] {
         assert!(health.contains(part), "{part}\n{health}");
     }
     assert!(flows.starts_with("5 of 12 flows"), "{flows}");
@@ -43,7 +48,8 @@ async fn a_postmortem_of_yesterdays_failed_sync() {
     assert!(errors.contains("1,203 errors"), "{errors}");
     let flow = app.acme().text("get_flow", json!({ "flow": "Shopify orders" })).await;
     assert!(flow.contains("Version 8 since 2026-11-20 15:05 +01:00"), "{flow}");
-    let summary = app.acme().text("get_flow_error_summary", json!({ "flow": "Shopify orders", "window": "7d" })).await;
+    let summary =
+        app.acme().text("get_flow_error_summary", json!({ "flow": "Shopify orders", "window": "7d" })).await;
     assert!(summary.contains("NEW in this window"), "{summary}");
 }
 
@@ -63,9 +69,13 @@ async fn records_moved_yesterday_by_destination() {
         .await;
     let mut names: Vec<&str> = rows.iter().map(|(name, ..)| name.as_str()).collect();
     names.sort_unstable();
-    assert_eq!(names, ["NetSuite (ERP)", "Orders DB (Postgres)", "Salesforce (Production)", "Snowflake (Analytics)"]);
+    assert_eq!(
+        names,
+        ["NetSuite (ERP)", "Orders DB (Postgres)", "Salesforce (Production)", "Snowflake (Analytics)"]
+    );
     for (name, runs, written) in rows {
-        let line = told.lines().find(|line| line.starts_with(&name)).unwrap_or_else(|| panic!("{name}\n{told}"));
+        let line =
+            told.lines().find(|line| line.starts_with(&name)).unwrap_or_else(|| panic!("{name}\n{told}"));
         assert!(line.contains(&format!("({} written,", counted(written))), "{line} {written}");
         assert!(line.contains(&format!("| {} runs", counted(runs))), "{line} {runs}");
     }

@@ -45,15 +45,28 @@ async fn the_field_mappings_of_a_flow() {
 #[tokio::test]
 async fn fields_with_filters_or_validations() {
     let app = TestApp::demo().await;
-    let told = app.acme().text("get_flow_mappings", json!({ "flow": "orders", "only": "filtered_or_validated" })).await;
+    let told = app
+        .acme()
+        .text("get_flow_mappings", json!({ "flow": "orders", "only": "filtered_or_validated" }))
+        .await;
     let line = |field: &str| {
-        told.lines().find(|line| line.contains(&format!("→ {field} "))).unwrap_or_else(|| panic!("{field}\n{told}"))
+        told.lines()
+            .find(|line| line.contains(&format!("→ {field} ")))
+            .unwrap_or_else(|| panic!("{field}\n{told}"))
     };
     assert!(line("currency").contains("validate enum"), "{told}");
     assert!(line("email").contains("validate format"), "{told}");
-    assert!(line("taxcode").contains("required") && line("taxcode").contains("default \"VAT-STD\""), "{told}");
+    assert!(
+        line("taxcode").contains("required") && line("taxcode").contains("default \"VAT-STD\""),
+        "{told}"
+    );
     assert!(line("shipdate").contains("filter: write only if"), "{told}");
-    assert!(told.contains("Record filter: ") && told.contains("financial_status") && told.contains("partially_refunded"), "{told}");
+    assert!(
+        told.contains("Record filter: ")
+            && told.contains("financial_status")
+            && told.contains("partially_refunded"),
+        "{told}"
+    );
     assert!(!told.contains("→ shipcountry"), "a plain copy is left out\n{told}");
 }
 
@@ -64,7 +77,8 @@ async fn whether_any_flow_writes_to_a_table() {
     let told = app.acme().text("list_flows", arguments).await;
     assert!(told.starts_with("1 of 12 flows"), "{told}");
     assert!(told.contains("Shopify → Snowflake customers") && !told.contains("HubSpot companies"), "{told}");
-    let mappings = app.acme().text("get_flow_mappings", json!({ "flow": "Shopify → Snowflake customers" })).await;
+    let mappings =
+        app.acme().text("get_flow_mappings", json!({ "flow": "Shopify → Snowflake customers" })).await;
     assert!(mappings.contains("ANALYTICS.PUBLIC.CUSTOMERS"), "{mappings}");
     let none = app.acme().text("list_flows", json!({ "destination_object": "nothing_here" })).await;
     assert!(none.starts_with("0 of 12 flows in Acme Retail (Europe/Berlin) write to nothing_here"), "{none}");

@@ -1,0 +1,147 @@
+//! What callers use is counted, what they may use is shared by all processes, and what is old goes.
+
+use std::num::NonZeroU32;
+
+use apixx_mcp::domain::ids::IdSource;
+use apixx_mcp::service::access::{Access, Refused, Wants};
+use apixx_mcp::service::usage::Call;
+use apixx_mcp::store::Store;
+use apixx_mcp::store::retention::Retention;
+use chrono::{DateTime, TimeDelta, Utc};
+
+use crate::support::app::TestApp;
+
+/// Recognition as another process of the same installation has it.
+async fn process(app: &TestApp) -> Access {
+    let wait = std::time::Duration::from_secs(10);
+    let ids = IdSource::random(app.clock.clone());
+    let store = Store::connect(&app.database.server, 2, wait, app.clock.clone(), ids).await.unwrap();
+    Access::new(store, TimeDelta::seconds(1), NonZeroU32::new(100).unwrap())
+}
+
+/// How many requests two processes admit in turn until both refuse.
+async fn admitted(processes: [&Access; 2], token: &str) -> u32 {
+    let (mut admitted, mut refused) = (0, 0);
+    for process in processes.iter().cycle().take(1_000) {
+        match process.recognise(Some(token), None, Wants::Service).await {
+            Ok(_) => (admitted, refused) = (admitted + 1, 0),
+            Err(Refused::Limited(wait, _)) => {
+                assert!(!wait.is_zero());
+                refused += 1;
+            }
+            Err(other) => panic!("{other:?}"),
+        }
+        if refused == 2 {
+            break;
+        }
+    }
+    admitted
+}
+
+#[tokio::test]
+async fn processes_together_admit_what_the_plan_allows_and_no_more() {
+    let app = TestApp::demo().await;
+    let sql =
+        "update plans set burst = 40, requests_per_minute = 60, daily_requests = 55 where plan_code = 'team'";
+    sqlx::query(sql).execute(&mut app.owner().await).await.unwrap();
+    let (one, two) = (process(&app).await, process(&app).await);
+    let token = app.globex().token();
+    assert_eq!(admitted([&one, &two], &token).await, 40);
+    app.clock.advance(TimeDelta::seconds(10));
+    assert_eq!(admitted([&one, &two], &token).await, 10, "a request a second");
+    app.clock.advance(TimeDelta::seconds(10));
+    assert_eq!(admitted([&one, &two], &token).await, 5, "the day's allowance is used up");
+    app.clock.advance(TimeDelta::days(1));
+    assert_eq!(admitted([&one, &two], &token).await, 40, "a new day");
+    // Others have a bucket of their own.
+    assert!(one.recognise(Some(&app.acme().token()), None, Wants::Service).await.is_ok());
+    // Finding out what the server speaks does not draw on it.
+    assert!(one.recognise(Some(&token), None, Wants::Discovery).await.is_ok());
+}
+
+#[tokio::test]
+async fn what_a_token_was_used_for_is_kept() {
+    let app = TestApp::demo().await;
+    let access = process(&app).await;
+    let address = "192.0.2.7".parse().unwrap();
+    let principal =
+        access.recognise(Some(&app.globex().token()), Some(address), Wants::Service).await.unwrap();
+    let owner = principal.owner();
+    let now = app.clock.now();
+    access.usage().met(&owner.tenancy, &owner.token, "claude-code 2.1\u{1b}", now);
+    for failed in [false, false, true] {
+        let call = Call { tool: "list_runs", failed, duration_ms: 5 };
+        access.usage().called(&owner.tenancy, &owner.token, call, now);
+    }
+    access.usage().flush(&app.store).await.unwrap();
+    access.usage().flush(&app.store).await.unwrap();
+    let (used, client, ip, count): (DateTime<Utc>, String, String, i64) = app
+        .row("select last_used_at, last_used_client, last_used_ip, use_count from tokens where customer_id = 'cus_globex' and $1::timestamptz is not null")
+        .await;
+    assert_eq!((used, client.as_str(), ip.as_str(), count), (now, "claude-code 2.1", "192.0.2.7", 3));
+    let rows: Vec<(i64, i64, i64)> = app
+        .rows("select calls, errors, duration_ms from usage_hourly where tool = 'list_runs' and hour = date_trunc('hour', $1::timestamptz, 'UTC')")
+        .await;
+    assert_eq!(rows, [(3, 1, 15)]);
+}
+
+#[tokio::test]
+async fn a_suspended_customer_and_an_expired_token_are_nobody() {
+    let app = TestApp::demo().await;
+    let access = process(&app).await;
+    let token = app.globex().token();
+    let mut owner = app.owner().await;
+    let end = app.clock.now() + TimeDelta::hours(1);
+    sqlx::query("update tokens set expires_at = $1 where customer_id = 'cus_globex'")
+        .bind(end)
+        .execute(&mut owner)
+        .await
+        .unwrap();
+    assert!(access.recognise(Some(&token), None, Wants::Service).await.is_ok());
+    app.clock.advance(TimeDelta::hours(1));
+    assert!(matches!(access.recognise(Some(&token), None, Wants::Service).await, Err(Refused::BadToken)));
+    let acme = app.acme().token();
+    assert!(access.recognise(Some(&acme), None, Wants::Service).await.is_ok());
+    sqlx::query("update customers set status = 'suspended' where customer_id = 'cus_acme'")
+        .execute(&mut owner)
+        .await
+        .unwrap();
+    app.clock.advance(TimeDelta::seconds(1));
+    assert!(matches!(access.recognise(Some(&acme), None, Wants::Service).await, Err(Refused::BadToken)));
+}
+
+/// Each kind has a time of its own; a batch is bounded and says whether there may be more.
+#[tokio::test]
+async fn what_is_old_goes_kind_by_kind() {
+    let app = TestApp::demo().await;
+    let count = async |table: &str| -> i64 {
+        app.row::<(i64,)>(&format!("select count(*) from {table} where $1::timestamptz is not null")).await.0
+    };
+    let keep = Retention { audit_days: 400, usage_days: 400, stats_days: 400 };
+    let kept =
+        [count("runs").await, count("run_errors").await, count("audit_log").await, count("run_stats").await];
+    assert!(!app.store.purge(&keep, 500).await.unwrap());
+    assert_eq!(
+        kept,
+        [count("runs").await, count("run_errors").await, count("audit_log").await, count("run_stats").await]
+    );
+    // Samples lose their payload first; their counts stay with the run.
+    app.clock.advance(TimeDelta::days(31));
+    while app.store.purge(&keep, 500).await.unwrap() {}
+    assert_eq!(count("(select from run_errors where payload is not null) e").await, 0);
+    assert_eq!(count("run_errors").await, kept[1]);
+    // Then runs go with everything below them, in bounded batches.
+    app.clock.advance(TimeDelta::days(60));
+    assert!(app.store.purge(&keep, 500).await.unwrap(), "more than one batch");
+    assert!(count("runs").await >= kept[0] - 500);
+    while app.store.purge(&keep, 500).await.unwrap() {}
+    for table in ["run_errors", "run_error_counts", "(select from runs where finished_at is not null) r"] {
+        assert_eq!(count(table).await, 0, "{table}");
+    }
+    assert_eq!(count("run_stats").await, kept[3], "roll-ups stay longer");
+    app.clock.advance(TimeDelta::days(400));
+    while app.store.purge(&keep, 500).await.unwrap() {}
+    for table in ["run_stats", "error_stats", "audit_log", "usage_hourly", "idempotency_keys"] {
+        assert_eq!(count(table).await, 0, "{table}");
+    }
+}
