@@ -13,7 +13,7 @@ use tokio::net::TcpListener;
 
 use super::places::{self, MINE, Places};
 use super::snippets::snippets;
-use crate::app::database::{Database, Sharing};
+use crate::app::database::{Database, Sharing, bring_up};
 use crate::app::lifecycle::Lifecycle;
 use crate::app::listen;
 use crate::app::process::{Process, TimeOf};
@@ -33,6 +33,9 @@ pub(super) async fn demo(config: Config, args: &super::Demo) -> anyhow::Result<(
     lifecycle.stop_on_signals()?;
     // An address that is taken is told before anything is started.
     let listener = listen::bind(config.server.listen).await?;
+    if config.database.url.is_some() {
+        prepare(&config).await?;
+    }
     let database = tokio::select! {
         database = Database::open(&config.database, Sharing::Refused) => database?,
         () = lifecycle.stopping().cancelled() => return Ok(()),
@@ -41,6 +44,21 @@ pub(super) async fn demo(config: Config, args: &super::Demo) -> anyhow::Result<(
     let ran = run(config, args, &database, listener, &lifecycle).await;
     database.close(lifecycle.left_of(end)).await;
     ran
+}
+
+/// A database of the operator's own is brought to this program's schema where its owner is known; Lab needs
+/// another one, which we cannot make there.
+async fn prepare(config: &Config) -> anyhow::Result<()> {
+    if !config.engine.postgres_dsns.contains_key(lab::NAME) {
+        bail!(
+            "on a database of yours the demo needs another one for its workspace Lab: name it in \
+             engine.postgres_dsns.lab.url"
+        );
+    }
+    if config.database.owner_url.is_some() {
+        bring_up(&config.database).await?;
+    }
+    Ok(())
 }
 
 async fn run(
@@ -53,12 +71,6 @@ async fn run(
     let places = Places::of(&config);
     places.make()?;
     places::allow(&mut config)?;
-    if !config.engine.postgres_dsns.contains_key(lab::NAME) {
-        bail!(
-            "on a database of yours the demo needs another one for its workspace Lab: name it in \
-             engine.postgres_dsns.lab.url"
-        );
-    }
     places::ensure_lab(&config, database).await?;
     let (clock, time) = match args.now {
         Some(now) => (Clock::starting_at(now), TimeOf::Own),

@@ -342,6 +342,7 @@ async fn servers_and_workers_share_a_database_that_somebody_set_up() {
     };
     let serve = ["serve", "--listen", "127.0.0.1:0"];
     assert!(told(program(&serve)).contains("run `apixx-mcp migrate`"));
+    assert!(told(program(&["demo", "--listen", "127.0.0.1:0"])).contains("engine.postgres_dsns.lab.url"));
     for _ in 0..2 {
         assert!(program(&["migrate"]).status().unwrap().success());
     }
