@@ -97,6 +97,7 @@ statements! {
           from flows f
           left join users u on u.customer_id = $1 and u.user_id = f.owner_user_id
          where f.customer_id = $1 and caller.id = $1
+        having caller.id = $1
         offset 0";
     FLOW = tenant "
         select ", flow_columns!(), ",

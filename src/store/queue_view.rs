@@ -24,6 +24,7 @@ statements! {
           from runs r
          where r.customer_id = $1 and caller.id = $1
            and r.status in ('queued', 'running', 'retrying', 'cancelling')
+        having caller.id = $1
         offset 0";
 }
 
