@@ -84,9 +84,6 @@ impl Config {
         if self.engine.heartbeat * 2 > self.engine.lease {
             return wrong("engine.heartbeat_s", "must fit into engine.lease_s at least twice");
         }
-        if self.retention.payloads > self.retention.runs {
-            return wrong("retention.payloads_days", "must not be longer than retention.runs_days");
-        }
         if self.auth.sealing_key.as_ref().is_some_and(|key| key.expose_secret().len() < 32) {
             return wrong("auth.sealing_key", "needs 32 or more characters");
         }

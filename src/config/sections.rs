@@ -126,9 +126,6 @@ pub struct EngineConfig {
     /// How long a run may go without progress.
     #[serde(rename = "no_progress_s", with = "values::seconds")]
     pub no_progress: Duration,
-    /// How long a run may take in all.
-    #[serde(rename = "run_timeout_s", with = "values::seconds")]
-    pub run_timeout: Duration,
     /// Directories that file connectors may use, by name.
     pub files_roots: BTreeMap<String, PathBuf>,
     /// Databases that PostgreSQL connectors may use, by name.
@@ -154,19 +151,10 @@ impl DsnConfig {
     }
 }
 
-/// Section `[retention]`: how long things are kept.
+/// Section `[retention]`: how long things are kept that no plan speaks of.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct RetentionConfig {
-    /// Runs with their attempts, counts and error groups.
-    #[serde(rename = "runs_days", with = "values::days")]
-    pub runs: TimeDelta,
-    /// Excerpts of rejected records.
-    #[serde(rename = "payloads_days", with = "values::days")]
-    pub payloads: TimeDelta,
-    /// What happened during a run.
-    #[serde(rename = "events_days", with = "values::days")]
-    pub events: TimeDelta,
     /// Who changed what.
     #[serde(rename = "audit_days", with = "values::days")]
     pub audit: TimeDelta,
@@ -176,9 +164,6 @@ pub struct RetentionConfig {
     /// Totals per hour.
     #[serde(rename = "rollups_days", with = "values::days")]
     pub rollups: TimeDelta,
-    /// Answers to triggers with an idempotency key.
-    #[serde(rename = "idempotency_days", with = "values::days")]
-    pub idempotency: TimeDelta,
 }
 
 /// Section `[log]`.

@@ -32,6 +32,11 @@ pub struct DemoToken {
 /// Why the demo could not be put in place.
 #[derive(Debug, thiserror::Error)]
 pub enum DemoError {
+    /// A customer of the installation has the short name of a demo workspace.
+    #[error(
+        "a customer of this installation is called `{0}`: the demo would overwrite it; use another database"
+    )]
+    Taken(&'static str),
     /// A definition that comes with the program is wrong.
     #[error(transparent)]
     Apply(#[from] ApplyError),
@@ -118,6 +123,9 @@ impl Workspace {
     async fn put(&self, store: &Store, kept: Option<&PlainToken>) -> Result<PlainToken, DemoError> {
         let now = store.now();
         let (mut tx, is_new) = match store.customer_named(self.slug).await? {
+            Some(tenancy) if tenancy.customer().as_str() != self.id => {
+                return Err(DemoError::Taken(self.slug));
+            }
             Some(tenancy) => (store.begin(&tenancy).await?, false),
             None => (store.begin_customer(&self.customer()).await?, true),
         };

@@ -86,9 +86,10 @@ fn failing(facts: &FlowFacts, now: DateTime<Utc>) -> Vec<StatusReason> {
         let in_a_row = facts.decided.iter().take_while(|run| run.status == RunStatus::Failed).count();
         let since = facts.decided[in_a_row - 1].finished_at;
         let why = match (&last.reason, &last.message) {
-            (Some(code), Some(message)) => format!("{code}: {}", line(message)),
+            (Some(code), Some(message)) if code.is_in_our_words() => format!("{code}: {}", line(message)),
+            (Some(code), Some(message)) => format!("{code}: {}", fenced(message)),
             (Some(code), None) => code.to_string(),
-            (None, Some(message)) => line(message),
+            (None, Some(message)) => fenced(message),
             (None, None) => "no reason recorded".to_owned(),
         };
         let times = if in_a_row > 1 {

@@ -8,8 +8,11 @@ pub mod connectors;
 mod convert;
 mod executor;
 pub mod expression;
+mod fence;
 mod functions;
 pub mod mapping;
+mod pages;
+mod path;
 mod validate;
 pub mod worker;
 

@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::executor::{Executor, Outcome};
 use crate::domain::failure::Failure;
-use crate::store::queue::Lease;
+use crate::store::leases::Lease;
 use crate::store::{Ending, StoreError};
 
 /// Seconds before the second attempt; each one after waits twice as long.

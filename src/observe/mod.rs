@@ -42,7 +42,8 @@ where
     let filter = EnvFilter::builder().parse(&config.filter)?;
     let colours = io::stderr().is_terminal();
     // A log that nobody reads any more is no reason to fail; complaining about it to standard error would be.
-    let builder = fmt().with_env_filter(filter).with_ansi(colours).log_internal_errors(false).with_writer(writer);
+    let builder =
+        fmt().with_env_filter(filter).with_ansi(colours).log_internal_errors(false).with_writer(writer);
     Ok(match config.format {
         LogFormat::Text => Box::new(builder.finish()),
         LogFormat::Json => Box::new(builder.json().with_span_list(false).finish()),

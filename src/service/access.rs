@@ -20,6 +20,20 @@ use crate::store::{Store, StoreError, Tenancy};
 /// Tokens remembered at most.
 const MAX_REMEMBERED: u64 = 20_000;
 
+/// Addresses whose failures are counted before the old ones are swept out.
+const MAX_ADDRESSES: usize = 10_000;
+
+/// What counts as one address: an IPv6 caller has a whole /64 (RFC 4291, section 2.5.4).
+fn network(address: IpAddr) -> IpAddr {
+    match address {
+        IpAddr::V4(_) => address,
+        IpAddr::V6(v6) => {
+            let [a, b, c, d, ..] = v6.segments();
+            IpAddr::from([a, b, c, d, 0, 0, 0, 0])
+        }
+    }
+}
+
 /// Who is calling, once recognised.
 #[derive(Clone, Debug)]
 pub struct Principal {
@@ -178,7 +192,7 @@ impl Access {
                 return Ok(Some(owner));
             }
         }
-        let slowed = address.is_some_and(|address| self.slowed.contains_key(&address));
+        let slowed = address.map(network).is_some_and(|address| self.slowed.contains_key(&address));
         let _turn = if slowed { self.slow_lane.acquire().await.ok() } else { None };
         match self.store.token_owner(digest).await {
             Ok(Some(owner)) => {
@@ -195,12 +209,14 @@ impl Access {
     }
 
     fn failed(&self, address: Option<IpAddr>) -> Refused {
-        let wait = address.and_then(|address| {
+        let wait = address.map(network).and_then(|address| {
             let not_until = self.failures.check_key(&address).err()?;
             self.slowed.insert(address, ());
             Some(not_until.wait_time_from(governor::clock::Clock::now(self.failures.clock())))
         });
-        self.failures.retain_recent();
+        if self.failures.len() > MAX_ADDRESSES {
+            self.failures.retain_recent();
+        }
         wait.map_or(Refused::BadToken, Refused::TooManyFailures)
     }
 }

@@ -9,6 +9,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::Serving;
 use super::access::Principal;
+use crate::domain::connector::ConnectorStatus;
 use crate::domain::flow::FlowState;
 use crate::domain::ids::{FlowId, RunId};
 use crate::domain::run::{RunStatus, Trigger};
@@ -159,7 +160,8 @@ async fn look(
     may_check: bool,
 ) -> Result<Look, Refusal> {
     let mut tx = serving.store.begin(principal.tenancy()).await?;
-    // The flow's row is locked first: requests for one flow take turns.
+    // Requests of one customer take turns, so that limits and keys hold; the flow's row is locked against others.
+    tx.take_turn().await?;
     let flow = tx.wanted_flow(&request.flow).await?.ok_or(Refusal::NoFlow)?;
     if let Some(key) = &request.key
         && let Some((hash, run)) = tx.remembered_request(key).await?
@@ -203,7 +205,8 @@ async fn look(
     }
     let readiness = tx.readiness(&flow.source, &flow.destination).await?;
     if let Some(broken) = readiness.into_iter().find(Readiness::is_broken) {
-        if !may_check || !tx.ask_for_check(&broken.connector).await? {
+        let off = broken.status == ConnectorStatus::Disabled;
+        if off || !may_check || !tx.ask_for_check(&broken.connector).await? {
             return Err(Refusal::Unavailable(Box::new(broken)));
         }
         tx.commit().await?;

@@ -14,6 +14,9 @@ use crate::store::runs::RunProgress;
 /// The net under the notifications: a run is looked at this often at least.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
+/// Between two looks of one wait at least, however many runs change.
+const BREATHE: Duration = Duration::from_millis(300);
+
 /// A wait for a run to end. Holds no connection between two looks.
 pub struct Watch<'a> {
     serving: &'a Serving,
@@ -56,7 +59,10 @@ impl<'a> Watch<'a> {
             tokio::select! {
                 () = self.serving.stopping.cancelled() => return Ok(None),
                 // Any run that changes wakes every wait; a look is one indexed row.
-                _ = timeout_at(until, self.changed.changed()) => {}
+                () = async {
+                    tokio::time::sleep_until(until.min(Instant::now() + BREATHE)).await;
+                    let _ = timeout_at(until, self.changed.changed()).await;
+                } => {}
             }
         }
         self.looked = true;

@@ -4,7 +4,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use sqlx::FromRow;
 use sqlx::types::Json;
 
-use super::queue::ConnectorConfig;
+use super::leases::ConnectorConfig;
 use super::{Store, StoreError, Tenancy};
 use crate::domain::connector::{AuthStatus, ConnectorStatus};
 use crate::domain::flow::StatusReason;

@@ -18,6 +18,7 @@ mod flow_health;
 mod flow_state;
 pub mod flows;
 mod history;
+pub mod leases;
 mod migrate;
 pub mod operator;
 pub mod past;

@@ -212,7 +212,7 @@ impl Shape {
         };
         let page = if self.status {
             format!(
-                "select r.* from unnest($12::text[]) as wanted (status)
+                "select r.* from (select distinct unnest($12::text[])) as wanted (status)
                   cross join lateral (
                         select * from runs x
                          where x.customer_id = $1 and caller.id = $1 and x.status = wanted.status
@@ -244,7 +244,7 @@ impl Shape {
             "(select jsonb_agg(jsonb_build_object('connector_id', n.connector_id, 'name', n.name, 'status', n.status,
                         'auth_status', n.auth_status, 'reason', n.status_reasons -> 0 ->> 'message') order by n.name)
                 from (select k.connector_id from cells c
-                       cross join lateral (values (c.source_connector_id), (c.destination_connector_id)) k (connector_id)
+                       cross join lateral (select c.source_connector_id union select c.destination_connector_id) k (connector_id)
                        group by k.connector_id
                       having sum(c.runs) >= (select runs from totals) and (select runs from totals) >= 2) k
                 join connectors n on n.customer_id = $1 and n.connector_id = k.connector_id)"

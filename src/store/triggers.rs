@@ -44,7 +44,11 @@ statements! {
          where customer_id = $1 and connector_id in ($2, $3)";
     CHECK_NOW = plain "
         update connectors set next_check_at = $3
-         where customer_id = $1 and connector_id = $2 and enabled and next_check_at > $3";
+         where customer_id = $1 and connector_id in (
+               select c.connector_id from connectors c
+                where c.customer_id = $1 and c.connector_id = $2 and c.enabled and c.next_check_at > $3
+                  for update skip locked)";
+    TURN = plain "select pg_advisory_xact_lock(hashtextextended($1, 1))";
     WORKERS = plain "select count(*) from workers where $1::text is not null and seen_at > $2";
     RETRIED = plain "select flow_id from runs where customer_id = $1 and run_id = $2";
 }
@@ -158,6 +162,15 @@ struct ReadinessRow {
 }
 
 impl TenantTx {
+    /// Waits until no other request for a run of this customer is being decided.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn take_turn(&mut self) -> Result<(), StoreError> {
+        self.query(TURN).execute(self.conn()).await?;
+        Ok(())
+    }
+
     /// The flow, locked until this transaction ends; `None` when the customer has none with that id.
     ///
     /// # Errors

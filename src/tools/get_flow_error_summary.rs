@@ -13,7 +13,7 @@ use crate::domain::run::RunGrouping;
 use crate::domain::scope::Scope;
 use crate::domain::window::Window;
 use crate::store::run_lists::{RunFilter, RunTotals};
-use crate::view::error::ErrorGroupView;
+use crate::view::error::{ErrorGroupView, Seen};
 use crate::view::run::TotalsView;
 use crate::view::text::{self, Page};
 use crate::view::window::{WindowView, in_words};
@@ -91,10 +91,11 @@ impl Tool for GetFlowErrorSummary {
             cx.read().flow_errors(&found.id, &asked.window, input.group_by, i64::from(input.limit)).await?;
 
         let payloads = cx.principal.may(Scope::PayloadsRead);
+        let seen = if payloads { Seen::Payloads } else { Seen::Nothing };
         let groups: Vec<ErrorGroupView> = errors
             .groups
             .iter()
-            .map(|group| ErrorGroupView::new(group, errors.total, Some(asked.window.since), payloads))
+            .map(|group| ErrorGroupView::new(group, errors.total, Some(asked.window.since), seen))
             .collect();
         let totals = TotalsView::from(&totals);
         let (rate, previous_rate) = (totals.record_error_rate, earlier.records().error_rate());

@@ -177,12 +177,14 @@ impl Tool for GetFlowMappings {
         let mut page = Page::new(&summary);
         let mut streams: Vec<StreamView> = Vec::new();
         let mut told = 0;
-        // A stream that copies every field has no mapping to list, but is worth a line.
-        for (place, stream) in definition.streams.iter().enumerate() {
-            let rows = wanted.iter().enumerate().filter(|(_, (of, _))| *of == place);
-            let rows: Vec<_> = rows.filter(|(row, _)| *row >= start).collect();
-            let header_fits = page.row(&header(stream), told);
-            if !header_fits {
+        // A stream that copies every field has no mapping to list, but is worth a line on the first page.
+        'page: for (place, stream) in definition.streams.iter().enumerate() {
+            let rows: Vec<_> =
+                wanted.iter().enumerate().filter(|(row, (of, _))| *of == place && *row >= start).collect();
+            if rows.is_empty() && (start > 0 || !stream.mappings.is_empty()) {
+                continue;
+            }
+            if !page.row(&header(stream), streams.len()) {
                 break;
             }
             streams.push(StreamView {
@@ -194,7 +196,7 @@ impl Tool for GetFlowMappings {
             for (_, (_, mapping)) in rows {
                 let view = MappingView::from(*mapping);
                 if told == usize::from(input.limit) || !page.row(&view.line(), told) {
-                    break;
+                    break 'page;
                 }
                 told += 1;
                 if let Some(stream) = streams.last_mut() {

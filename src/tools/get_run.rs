@@ -9,9 +9,9 @@ use super::cx::ToolCx;
 use super::error::{ToolError, run_not_found};
 use super::tool::{Access, Answer, Tool};
 use crate::domain::ids::RunId;
-use crate::domain::run::{Records, RunStatus};
+use crate::domain::run::{ReasonCode, Records, RunStatus};
 use crate::domain::scope::Scope;
-use crate::store::runs::{Change, RunDetail, VersionChange};
+use crate::store::runs::{Change, Event, RunDetail, VersionChange};
 use crate::view::run::{RunBriefView, RunView};
 use crate::view::text::{self, Page};
 
@@ -295,7 +295,7 @@ fn view(detail: &RunDetail, now: DateTime<Utc>) -> DetailView {
                 finished_at: attempt.finished_at,
                 records_written: attempt.records_written,
                 error_class: attempt.error_class.clone(),
-                message: attempt.message.as_deref().map(text::line),
+                message: attempt.message.as_deref().map(text::fenced),
             })
             .collect(),
         timeline: detail
@@ -304,7 +304,7 @@ fn view(detail: &RunDetail, now: DateTime<Utc>) -> DetailView {
             .map(|event| EventView {
                 at: event.at,
                 kind: event.kind.clone(),
-                message: text::line(&event.message),
+                message: told_event(event, run.reason_code),
             })
             .collect(),
         errors: detail
@@ -320,6 +320,16 @@ fn view(detail: &RunDetail, now: DateTime<Utc>) -> DetailView {
         previous_run: detail.previous_run.as_ref().map(Into::into),
         next_run: detail.next_run.as_ref().map(Into::into),
     }
+}
+
+/// A line of the timeline, fenced where it repeats what another system or a record said.
+fn told_event(event: &Event, reason: Option<ReasonCode>) -> String {
+    let repeats = match event.kind.as_str() {
+        "first_error" | "retry" => true,
+        "finished" => reason.is_some_and(|code| !code.is_in_our_words()),
+        _ => false,
+    };
+    if repeats { text::fenced(&event.message) } else { text::line(&event.message) }
 }
 
 /// New versions and what people did, in the order in which it happened.

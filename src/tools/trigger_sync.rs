@@ -14,7 +14,7 @@ use crate::domain::run::Records;
 use crate::domain::scope::Scope;
 use crate::service::trigger::{self, IfRunning, Outcome, Refusal, Request};
 use crate::store::runs::RunDetail;
-use crate::view::run::records;
+use crate::view::run::{records, said_reason};
 use crate::view::text::{self, Page};
 
 pub(super) struct TriggerSync;
@@ -143,8 +143,11 @@ fn told(cx: &ToolCx<'_>, found: &Found, detail: &RunDetail, outcome: Outcome) ->
     let next_poll_seconds = (!done).then(|| next_poll(run.duration_ms(now)));
     let mut page = Page::new(&summary);
     if done {
-        let why =
-            run.reason.as_deref().map(|reason| format!(" ({})", text::line(reason))).unwrap_or_default();
+        let why = run
+            .reason
+            .as_deref()
+            .map(|reason| format!(" ({})", said_reason(run.reason_code, reason)))
+            .unwrap_or_default();
         let took =
             run.duration_ms(now).map(|ms| format!(" after {}", text::duration(ms))).unwrap_or_default();
         page.line(format!("Finished: {}{why}{took} | {}", run.status, records(&run.records)));
@@ -174,7 +177,7 @@ fn told(cx: &ToolCx<'_>, found: &Found, detail: &RunDetail, outcome: Outcome) ->
         done,
         records: run.records,
         reason_code: run.reason_code.map(|code| code.to_string()),
-        reason: run.reason.as_deref().map(text::line),
+        reason: run.reason.as_deref().map(|reason| said_reason(run.reason_code, reason)),
         position_in_queue: position,
         estimated_duration_ms: detail.median_ms,
         next_poll_seconds,

@@ -7,6 +7,17 @@ use serde::Serialize;
 use super::text;
 use crate::store::error_lists::{ErrorGroup, ErrorRow, Sample};
 
+/// How much of a single record its reader may see.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Seen {
+    /// Nothing: the token may not read payloads.
+    Nothing,
+    /// Its key and what was said of it.
+    Messages,
+    /// Its payload excerpt too.
+    Payloads,
+}
+
 /// Errors that have something in common.
 #[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct ErrorGroupView {
@@ -50,13 +61,13 @@ pub struct ErrorGroupView {
 }
 
 impl ErrorGroupView {
-    /// A group of `all` errors; new when first seen at or after `new_since`; payloads only if `payloads`.
-    pub fn new(group: &ErrorGroup, all: i64, new_since: Option<DateTime<Utc>>, payloads: bool) -> Self {
+    /// A group of `all` errors; new when first seen at or after `new_since`; of its samples what is `seen`.
+    pub fn new(group: &ErrorGroup, all: i64, new_since: Option<DateTime<Utc>>, seen: Seen) -> Self {
         Self {
-            key: text::line(&group.key),
+            key: named(&group.key),
             error_class: group.error_class.to_string(),
             code: text::line(&group.code),
-            field: group.field.as_deref().map(text::line),
+            field: group.field.as_deref().map(named),
             stage: group.stage.to_string(),
             origin: group.origin.to_string(),
             message: text::fenced(&group.message),
@@ -69,7 +80,12 @@ impl ErrorGroupView {
             last_seen_at: group.last_seen_at,
             last_run_id: group.last_run_id.clone(),
             hint: group.error_class.hint().to_owned(),
-            samples: group.samples.iter().map(|sample| SampleView::new(sample, payloads)).collect(),
+            samples: match seen {
+                Seen::Nothing => Vec::new(),
+                Seen::Messages | Seen::Payloads => {
+                    group.samples.iter().map(|sample| SampleView::new(sample, seen)).collect()
+                }
+            },
         }
     }
 
@@ -120,12 +136,16 @@ pub struct SampleView {
 }
 
 impl SampleView {
-    fn new(sample: &Sample, payloads: bool) -> Self {
+    fn new(sample: &Sample, seen: Seen) -> Self {
+        let payloads = seen == Seen::Payloads;
         Self {
             error_id: sample.error_id.clone(),
             occurred_at: sample.occurred_at,
-            record_key: sample.record_key.as_deref().map(text::fenced),
-            message: text::fenced(&sample.message),
+            record_key: sample.record_key.as_deref().filter(|_| seen != Seen::Nothing).map(text::fenced),
+            message: match seen {
+                Seen::Nothing => "(hidden: needs scope payloads:read)".to_owned(),
+                Seen::Messages | Seen::Payloads => text::fenced(&sample.message),
+            },
             payload_excerpt: sample
                 .payload
                 .as_ref()
@@ -161,25 +181,22 @@ pub struct ErrorRowView {
 }
 
 impl ErrorRowView {
-    /// `row`, its payload only if `payloads`.
-    pub fn new(row: &ErrorRow, payloads: bool) -> Self {
+    /// `row`, of whose record what is `seen`.
+    pub fn new(row: &ErrorRow, seen: Seen) -> Self {
+        let sample = Sample {
+            error_id: row.error_id.clone(),
+            occurred_at: row.occurred_at,
+            record_key: row.record_key.clone(),
+            message: row.message.clone(),
+            payload: row.payload.clone(),
+            truncated: row.payload_truncated,
+        };
         Self {
             error_class: row.error_class.clone(),
             code: text::line(&row.code),
             stage: row.stage.clone(),
-            field: row.field.as_deref().map(text::line),
-            sample: SampleView {
-                error_id: row.error_id.clone(),
-                occurred_at: row.occurred_at,
-                record_key: row.record_key.as_deref().map(text::fenced),
-                message: text::fenced(&row.message),
-                payload_excerpt: row
-                    .payload
-                    .as_ref()
-                    .filter(|_| payloads)
-                    .map(|payload| text::fenced(&payload.to_string())),
-                payload_truncated: row.payload_truncated && payloads,
-            },
+            field: row.field.as_deref().map(named),
+            sample: SampleView::new(&sample, seen),
         }
     }
 
@@ -194,5 +211,18 @@ impl ErrorRowView {
             self.stage,
             self.sample.line()
         )
+    }
+}
+
+/// Longest name of a field that is told as it is, in characters.
+const MAX_NAME_CHARS: usize = 64;
+
+/// The name of a field or group: as it is where it looks like a name, fenced where a record may have chosen it.
+fn named(name: &str) -> String {
+    let plain = |c: char| c.is_alphanumeric() || matches!(c, '_' | '-' | '.' | '$' | '[' | ']' | '(' | ')');
+    if name.chars().count() <= MAX_NAME_CHARS && name.chars().all(plain) {
+        name.to_owned()
+    } else {
+        text::fenced(&name.chars().take(MAX_NAME_CHARS).collect::<String>())
     }
 }

@@ -6,10 +6,13 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::text;
-use crate::domain::run::{Records, RunStatus};
+use crate::domain::run::{ReasonCode, Records, RunStatus};
 use crate::store::flows::RunBrief;
 use crate::store::run_lists::{RunGroup, RunTotals, SharedConnector};
 use crate::store::runs::{Neighbour, Run, Side};
+
+/// Objects of one end that are told at most.
+const MAX_OBJECTS: usize = 10;
 
 /// One end of a flow or run.
 #[derive(Clone, Debug, Serialize, JsonSchema)]
@@ -22,7 +25,7 @@ pub struct SideView {
     pub service: String,
     /// First object read or written.
     pub object: String,
-    /// All of them, where there are several.
+    /// The first ten, where there are several.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub objects: Vec<String>,
     /// Connector status now.
@@ -37,7 +40,7 @@ impl From<&Side> for SideView {
             service: text::line(&side.service),
             object: side.objects.first().map(|object| text::line(object)).unwrap_or_default(),
             objects: if side.objects.len() > 1 {
-                side.objects.iter().map(|o| text::line(o)).collect()
+                side.objects.iter().take(MAX_OBJECTS).map(|o| text::line(o)).collect()
             } else {
                 vec![]
             },
@@ -116,7 +119,7 @@ impl RunView {
             flow: text::line(&run.flow_name),
             status: run.status.to_string(),
             reason_code: run.reason_code.map(|code| code.to_string()),
-            reason: run.reason.as_deref().map(text::line),
+            reason: run.reason.as_deref().map(|reason| said_reason(run.reason_code, reason)),
             trigger: run.trigger.to_string(),
             source: (&run.source).into(),
             destination: (&run.destination).into(),
@@ -131,6 +134,14 @@ impl RunView {
             attempt: run.attempt,
             retry_of: run.retry_of.clone(),
         }
+    }
+}
+
+/// Why a run ended, fenced where the sentence repeats what another system said.
+pub fn said_reason(code: Option<ReasonCode>, reason: &str) -> String {
+    match code {
+        Some(code) if code.is_in_our_words() => text::line(reason),
+        _ => text::fenced(reason),
     }
 }
 

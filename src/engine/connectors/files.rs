@@ -3,9 +3,8 @@
 //! The configuration of a connector of kind `files` is `{"root": "name"}`. Objects are paths inside of that
 //! directory. Nothing outside of it is ever opened: no absolute path, no `..`, no link that leads out.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
-use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Component, Path, PathBuf};
 
@@ -17,9 +16,10 @@ use serde_json::Value;
 
 use super::csv_file::CsvFile;
 use super::json_file::JsonFile;
+use super::json_out::{FileSink, Keyed, Target};
 use super::{
-    CheckReport, Connector, Fields, Item, MAX_PAGE, Page, ReadRequest, Sink, Source, WriteReport,
-    WriteRequest, configuration, cursor_order, named,
+    CheckReport, Connector, Fields, Item, MAX_PAGE, Page, ReadRequest, Sink, Source, WriteRequest,
+    configuration, cursor_order, named,
 };
 use crate::domain::definition::{FileFormat, WriteMode};
 use crate::domain::error_class::{ErrorClass, Stage};
@@ -27,8 +27,6 @@ use crate::domain::failure::Failure;
 
 /// Largest file that is read, in bytes.
 const MAX_FILE: u64 = 4 << 30;
-/// Largest file that is kept by key, in bytes: it is held in memory.
-const MAX_KEYED_FILE: u64 = 256 << 20;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -310,187 +308,4 @@ impl Source for FileSource {
         }
         .boxed()
     }
-}
-
-/// A file to write, inside of its directory.
-struct Target {
-    path: PathBuf,
-    object: String,
-}
-
-impl Target {
-    fn open(path: &Path, root: &Path, object: &str) -> Result<Self, Failure> {
-        let outside = || {
-            let message = format!("'{object}' leads out of its directory");
-            Failure::new(ErrorClass::Config, "PATH_OUTSIDE", Stage::Load, &message)
-        };
-        let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else { return Err(outside()) };
-        let parent = parent.canonicalize().map_err(|_| {
-            let message = format!("the directory of '{object}' does not exist");
-            Failure::new(ErrorClass::Config, "DIRECTORY_NOT_FOUND", Stage::Load, &message)
-        })?;
-        if !parent.starts_with(root) {
-            return Err(outside());
-        }
-        let path = parent.join(name);
-        match fs::symlink_metadata(&path) {
-            Ok(about) if !about.is_file() => {
-                let message = format!("'{object}' is no regular file");
-                Err(Failure::new(ErrorClass::Config, "NOT_A_FILE", Stage::Load, &message))
-            }
-            _ => Ok(Self { path, object: object.to_owned() }),
-        }
-    }
-
-    fn failed(&self, error: &std::io::Error) -> Failure {
-        tracing::warn!(object = self.object, %error, "a file cannot be written");
-        let (class, code) = match error.kind() {
-            std::io::ErrorKind::PermissionDenied => (ErrorClass::Permission, "FILE_DENIED"),
-            _ => (ErrorClass::Unavailable, "FILE_UNWRITABLE"),
-        };
-        Failure::new(class, code, Stage::Load, &format!("'{}' cannot be written", self.object))
-    }
-
-    fn append(&self, lines: &[String]) -> std::io::Result<()> {
-        let flags = OFlag::O_NOFOLLOW.bits();
-        let mut file = OpenOptions::new().append(true).create(true).custom_flags(flags).open(&self.path)?;
-        let mut text = String::new();
-        for line in lines {
-            text.push_str(line);
-            text.push('\n');
-        }
-        file.write_all(text.as_bytes())?;
-        file.sync_data()
-    }
-
-    /// Puts the lines in the place of the file, whole or not at all.
-    fn replace(&self, lines: &[String]) -> std::io::Result<()> {
-        let mut name = self.path.file_name().unwrap_or_default().to_owned();
-        name.push(".new");
-        let beside = self.path.with_file_name(name);
-        let flags = OFlag::O_NOFOLLOW.bits();
-        let file =
-            OpenOptions::new().write(true).create(true).truncate(true).custom_flags(flags).open(&beside)?;
-        let mut writer = std::io::BufWriter::new(&file);
-        for line in lines {
-            writer.write_all(line.as_bytes())?;
-            writer.write_all(b"\n")?;
-        }
-        writer.flush()?;
-        drop(writer);
-        file.sync_all()?;
-        fs::rename(&beside, &self.path)?;
-        self.path.parent().map_or(Ok(()), |parent| File::open(parent)?.sync_all())
-    }
-}
-
-/// The lines of a file by their key.
-struct Keyed {
-    key: Vec<String>,
-    lines: Vec<String>,
-    places: HashMap<String, usize>,
-}
-
-impl Keyed {
-    fn load(target: &Target, key: &[String]) -> Result<Self, Failure> {
-        let mut keyed = Self { key: key.to_vec(), lines: Vec::new(), places: HashMap::new() };
-        let file =
-            match OpenOptions::new().read(true).custom_flags(OFlag::O_NOFOLLOW.bits()).open(&target.path) {
-                Ok(file) => file,
-                Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(keyed),
-                Err(error) => return Err(target.failed(&error)),
-            };
-        let mut reader = BufReader::new(file.take(MAX_KEYED_FILE + 1));
-        let (mut line, mut size) = (String::new(), 0);
-        loop {
-            line.clear();
-            let read = reader.read_line(&mut line).map_err(|error| target.failed(&error))?;
-            size += read as u64;
-            if read == 0 {
-                return Ok(keyed);
-            }
-            if size > MAX_KEYED_FILE {
-                let message = format!("'{}' is larger than {} MiB", target.object, MAX_KEYED_FILE >> 20);
-                return Err(Failure::new(ErrorClass::Size, "FILE_TOO_LARGE", Stage::Load, &message));
-            }
-            let text = line.trim_end_matches(['\n', '\r']);
-            let record: Fields = serde_json::from_str(text).map_err(|_| {
-                let message = format!("'{}' holds a line that is no JSON object", target.object);
-                Failure::new(ErrorClass::Schema, "INVALID_LINE", Stage::Load, &message)
-            })?;
-            keyed.put(&record, text.to_owned());
-        }
-    }
-
-    /// Puts a line in its place; false when it is there already.
-    fn put(&mut self, record: &Fields, line: String) -> bool {
-        let key: Vec<&Value> = self.key.iter().map(|key| record.get(key).unwrap_or(&Value::Null)).collect();
-        let key = serde_json::to_string(&key).unwrap_or_default();
-        match self.places.get(&key) {
-            Some(place) if self.lines[*place] == line => false,
-            Some(place) => {
-                self.lines[*place] = line;
-                true
-            }
-            None => {
-                self.places.insert(key, self.lines.len());
-                self.lines.push(line);
-                true
-            }
-        }
-    }
-}
-
-struct FileSink {
-    state: Option<(Target, Option<Keyed>)>,
-}
-
-impl Sink for FileSink {
-    fn write<'a>(&'a mut self, batch: &'a [Fields]) -> BoxFuture<'a, Result<WriteReport, Failure>> {
-        async move {
-            let (target, mut keyed) = self.state.take().ok_or_else(Failure::internal)?;
-            let lines: Vec<(Fields, String)> = batch
-                .iter()
-                .map(|record| (record.clone(), serde_json::to_string(record).unwrap_or_default()))
-                .collect();
-            let (state, report) = tokio::task::spawn_blocking(move || {
-                let report = write(&target, keyed.as_mut(), lines);
-                ((target, keyed), report)
-            })
-            .await
-            .map_err(|_| Failure::internal())?;
-            self.state = Some(state);
-            report
-        }
-        .boxed()
-    }
-}
-
-fn write(
-    target: &Target,
-    keyed: Option<&mut Keyed>,
-    lines: Vec<(Fields, String)>,
-) -> Result<WriteReport, Failure> {
-    let mut report = WriteReport::default();
-    let done = match keyed {
-        None => {
-            let lines: Vec<String> = lines.into_iter().map(|(_, line)| line).collect();
-            report.written = lines.len() as i64;
-            report.bytes = lines.iter().map(|line| line.len() as i64 + 1).sum();
-            target.append(&lines)
-        }
-        Some(keyed) => {
-            for (record, line) in lines {
-                let bytes = line.len() as i64 + 1;
-                if keyed.put(&record, line) {
-                    report.written += 1;
-                    report.bytes += bytes;
-                } else {
-                    report.unchanged += 1;
-                }
-            }
-            if report.written > 0 { target.replace(&keyed.lines) } else { Ok(()) }
-        }
-    };
-    done.map(|()| report).map_err(|error| target.failed(&error))
 }

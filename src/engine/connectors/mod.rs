@@ -6,6 +6,7 @@
 mod csv_file;
 mod files;
 mod json_file;
+mod json_out;
 mod postgres;
 mod sim;
 
@@ -25,7 +26,7 @@ use crate::domain::failure::Failure;
 use crate::domain::ids::RunId;
 use crate::store::DatabaseIdentity;
 use crate::store::checks::{AuthSeen, QuotaSeen};
-use crate::store::queue::ConnectorConfig;
+use crate::store::leases::ConnectorConfig;
 
 /// Largest record, in bytes of its source's form.
 pub const MAX_RECORD: usize = 1 << 20;

@@ -3,7 +3,7 @@
 use apixx_mcp::domain::error_class::{ErrorClass, Stage};
 use apixx_mcp::domain::failure::Failure;
 use apixx_mcp::domain::run::Records;
-use apixx_mcp::store::queue::{Batch, Checkpoint, Lease};
+use apixx_mcp::store::leases::{Batch, Checkpoint, Lease};
 use apixx_mcp::store::{Ending, FoundErrors, Sample, StoreError};
 use chrono::TimeDelta;
 use futures_util::FutureExt;

@@ -101,7 +101,7 @@ async fn a_revoked_authorization_fails_a_run_before_it_reads() {
     );
     assert_eq!(
         lab.ask::<String>("select health_reasons -> 0 ->> 'message' from flows").await,
-        "the last run failed (AUTH_EXPIRED: invalid_grant: refresh token is invalid or revoked)"
+        "the last run failed (AUTH_EXPIRED: <<data invalid_grant: refresh token is invalid or revoked data>>)"
     );
 }
 

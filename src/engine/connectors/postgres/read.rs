@@ -1,0 +1,162 @@
+//! Rows of a table or a query, through a cursor that stays open.
+
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use serde_json::{Value, json};
+use sqlx::AssertSqlSafe;
+use sqlx::postgres::PgConnection;
+
+use super::super::{Item, MAX_PAGE, MAX_RECORD, Page, ReadRequest, Source};
+use super::answer::failure;
+use super::{Name, close, literal, quote, run};
+use crate::domain::error_class::{ErrorClass, Stage};
+use crate::domain::failure::Failure;
+
+/// Rows of the first page, before the size of a row is known.
+const FIRST_PAGE: usize = 50;
+/// Rows that are counted at most, to estimate how long a table takes.
+const MAX_COUNTED: i64 = 10_000_000;
+
+/// What a read goes over: a table, or a query that only reads.
+fn relation(request: &ReadRequest<'_>) -> Result<(String, bool), Failure> {
+    let Some(query) = &request.stream.source_query else {
+        return Ok((format!("select * from {}", Name::parse(&request.stream.source_object)?.quoted), true));
+    };
+    let query = query.trim().trim_end_matches(';').trim_end();
+    let first =
+        query.split(|c: char| !c.is_ascii_alphabetic()).find(|word| !word.is_empty()).unwrap_or_default();
+    if !["select", "with", "values", "table"].contains(&first.to_ascii_lowercase().as_str())
+        || query.contains('\0')
+    {
+        return Err(Failure::config("a query of a source begins with `select`"));
+    }
+    // The line break ends a comment that the query may end with.
+    Ok((format!("{query}\n"), false))
+}
+
+/// Rows of one stream, through a cursor that stays open.
+pub(super) struct Rows {
+    conn: Option<PgConnection>,
+    cursor: Option<String>,
+    skip: i64,
+    index: i64,
+    incremental: bool,
+    estimated: Option<i64>,
+    most: usize,
+    next: usize,
+}
+
+impl Rows {
+    /// Opens the cursor.
+    pub(super) async fn open(mut conn: PgConnection, request: &ReadRequest<'_>) -> Result<Self, Failure> {
+        let (relation, is_table) = relation(request)?;
+        let place = request.position.cloned().unwrap_or_default();
+        let (skip, index) = (place["skip"].as_i64().unwrap_or(0), place["index"].as_i64().unwrap_or(0));
+        let reached = place["cursor"].as_str().map(str::to_owned);
+        let (select, filter, order) = match request.after() {
+            None => ("null::text".to_owned(), String::new(), String::new()),
+            Some((field, saved, inclusive)) => {
+                let column = format!("s.{}", quote(field));
+                // An interrupted run goes on at the value it had reached, past the rows of that value it had.
+                let filter = match (&reached, saved) {
+                    (Some(reached), _) => format!("where {column} >= {}", literal(reached)),
+                    (None, Some(saved)) => {
+                        let saved = saved.as_str().map_or_else(|| saved.to_string(), str::to_owned);
+                        format!("where {column} {} {}", if inclusive { ">=" } else { ">" }, literal(&saved))
+                    }
+                    (None, None) => String::new(),
+                };
+                let order = format!("order by {column} nulls first, to_jsonb(s)::text collate \"C\"");
+                (format!("{column}::text"), filter, order)
+            }
+        };
+        let rows = format!("from ({relation}) s {filter}");
+        run(&mut conn, "begin isolation level repeatable read read only").await?;
+        // The order of a table must be the same when an interrupted run goes on.
+        run(&mut conn, "set local synchronize_seqscans = off").await?;
+        let estimated = if is_table {
+            let counting = format!("select count(*) from (select {rows} limit {MAX_COUNTED}) counted");
+            let count: i64 = sqlx::query_scalar(AssertSqlSafe(counting))
+                .persistent(false)
+                .fetch_one(&mut conn)
+                .await
+                .map_err(|error| failure(&error, Stage::Extract))?;
+            Some(index + (count - skip).max(0))
+        } else {
+            None
+        };
+        let declare = format!(
+            "declare apixx_rows no scroll cursor for
+             select case when octet_length(r.j) <= {MAX_RECORD} then r.j end, r.c
+               from (select to_jsonb(s)::text as j, {select} as c {rows} {order} offset {skip}) r"
+        );
+        run(&mut conn, &declare).await?;
+        Ok(Self {
+            conn: Some(conn),
+            cursor: reached,
+            skip,
+            index,
+            incremental: request.after().is_some(),
+            estimated,
+            most: request.page_records,
+            next: FIRST_PAGE.min(request.page_records),
+        })
+    }
+
+    async fn page(&mut self) -> Result<Option<Page>, Failure> {
+        let Some(conn) = &mut self.conn else { return Ok(None) };
+        let fetch = format!("fetch {} from apixx_rows", self.next);
+        let rows: Vec<(Option<String>, Option<String>)> = sqlx::query_as(AssertSqlSafe(fetch))
+            .persistent(false)
+            .fetch_all(conn)
+            .await
+            .map_err(|error| failure(&error, Stage::Extract))?;
+        if rows.is_empty() {
+            if let Some(conn) = self.conn.take() {
+                close(conn).await;
+            }
+            return Ok(None);
+        }
+        let bytes: usize = rows.iter().map(|(text, _)| text.as_ref().map_or(MAX_RECORD, String::len)).sum();
+        let mut page = Page {
+            first_index: self.index,
+            bytes: bytes as i64,
+            estimated: self.estimated,
+            ..Page::default()
+        };
+        for (text, cursor) in &rows {
+            if self.incremental && *cursor != self.cursor {
+                self.cursor.clone_from(cursor);
+                self.skip = 0;
+            }
+            self.skip += 1;
+            page.items.push(item(text.as_deref()));
+        }
+        self.index += rows.len() as i64;
+        self.next = (MAX_PAGE * rows.len() / bytes.max(1)).clamp(1, self.most);
+        page.position = json!({"cursor": self.cursor, "skip": self.skip, "index": self.index});
+        // Rows come in the order of the cursor, so all that went before is done.
+        page.cursor = self.cursor.clone().filter(|_| self.incremental).map(Value::String);
+        Ok(Some(page))
+    }
+}
+
+fn item(text: Option<&str>) -> Item {
+    match text.map(serde_json::from_str) {
+        Some(Ok(fields)) => Item::Record(fields),
+        Some(Err(_)) => Item::Bad(
+            Failure::new(ErrorClass::Type, "INVALID_JSON", Stage::Extract, "the row is no JSON object"),
+            None,
+        ),
+        None => {
+            let message = format!("a row is larger than {} KiB", MAX_RECORD >> 10);
+            Item::Bad(Failure::new(ErrorClass::Size, "RECORD_TOO_LARGE", Stage::Extract, &message), None)
+        }
+    }
+}
+
+impl Source for Rows {
+    fn next(&mut self) -> BoxFuture<'_, Result<Option<Page>, Failure>> {
+        self.page().boxed()
+    }
+}
