@@ -169,13 +169,17 @@ fn database_url(config: &Config, database: &Database) -> String {
 }
 
 fn without_password(url: &str) -> String {
-    let bare = url.split(['?', '#']).next().unwrap_or_default();
-    match bare.split_once("://").and_then(|(scheme, rest)| Some((scheme, rest.rsplit_once('@')?))) {
-        Some((scheme, (user, place))) => {
-            format!("{scheme}://{}@{place}", user.split(':').next().unwrap_or_default())
-        }
-        None => bare.to_owned(),
-    }
+    let (place, query) = url.split_once('?').unwrap_or((url, ""));
+    let place =
+        match place.split_once("://").and_then(|(scheme, rest)| Some((scheme, rest.rsplit_once('@')?))) {
+            Some((scheme, (user, host))) => {
+                format!("{scheme}://{}@{host}", user.split(':').next().unwrap_or_default())
+            }
+            None => place.to_owned(),
+        };
+    let said: Vec<&str> =
+        query.split('&').filter(|pair| !pair.is_empty() && !pair.contains("password")).collect();
+    if said.is_empty() { place } else { format!("{place}?{}", said.join("&")) }
 }
 
 /// The tokens of the start before; new ones for workspaces that had none.
@@ -241,6 +245,7 @@ mod tests {
             ("postgres://u:hunter2@h:5432/d?password=hunter2", "postgres://u@h:5432/d"),
             ("postgres://u:h@unter2@h/d", "postgres://u@h/d"),
             ("postgres://h/d", "postgres://h/d"),
+            ("postgres:///d?host=/run/pg&password=hunter2&user=u", "postgres:///d?host=/run/pg&user=u"),
         ];
         for (url, expected) in table {
             assert_eq!(without_password(url), expected);
