@@ -182,3 +182,21 @@ async fn the_types_hold_without_row_level_security() {
         }
     }
 }
+
+/// What was recognised a moment ago reads nothing once it is revoked, and is told so.
+#[tokio::test]
+async fn a_token_revoked_meanwhile_is_told_so() {
+    let app = TestApp::demo().await;
+    assert!(!app.globex().call("list_flows", json!({})).await.is_error);
+    let revoke = "update tokens set revoked_at = $1 where customer_id = 'cus_globex'";
+    sqlx::query(revoke).bind(app.clock.now()).execute(&mut app.owner().await).await.unwrap();
+    for tool in ["list_flows", "list_runs", "get_system_health"] {
+        let told = app.globex().call(tool, json!({})).await;
+        assert!(told.is_error && told.text.starts_with("TOKEN_REVOKED: "), "{tool}: {}", told.text);
+    }
+    let told = app.globex().call("trigger_sync", json!({ "flow": "Salesforce → Snowflake accounts" })).await;
+    assert!(told.is_error, "{}", told.text);
+    let runs: (i64,) =
+        app.row("select count(*) from runs where customer_id = 'cus_globex' and queued_at = $1").await;
+    assert_eq!(runs.0, 0);
+}
