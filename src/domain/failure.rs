@@ -30,13 +30,30 @@ impl Failure {
             Some((end, _)) => format!("{}…", &masked[..end]),
             None => masked,
         };
-        Self { class, code: code.into(), stage, field: None, message }
+        let code = match code.into() {
+            Cow::Owned(foreign) => Cow::Owned(redact::name(&foreign)),
+            own => own,
+        };
+        Self { class, code, stage, field: None, message }
     }
 
-    /// The same, about one field.
+    /// The same, about one field; a name that a source made up is cleaned and cut ([`redact::name`]).
     #[must_use]
     pub fn at_field(mut self, field: &str) -> Self {
-        self.field = Some(field.to_owned());
+        self.field = Some(redact::name(field));
+        self
+    }
+
+    /// The same without what its message quotes, which may be a record's: the text from the first quotation
+    /// mark to the last one.
+    #[must_use]
+    pub fn without_quotes(mut self) -> Self {
+        let mark = |c: char| matches!(c, '\'' | '"');
+        let Some(first) = self.message.find(mark) else { return self };
+        // A message that was cut may have lost its last mark.
+        let last = self.message.rfind(mark).filter(|last| *last > first && !self.message.ends_with('…'));
+        let rest = last.map_or("", |last| &self.message[last + 1..]);
+        self.message = format!("{}{}{rest}", &self.message[..first], redact::HIDDEN);
         self
     }
 
@@ -83,6 +100,26 @@ mod tests {
         );
         assert!(failure.message.starts_with("a***@example.com x"));
         assert_eq!(failure.message.chars().count(), MAX_MESSAGE_CHARS + 1);
+    }
+
+    #[test]
+    fn names_are_cleaned_and_bounded() {
+        let failure = Failure::new(ErrorClass::Type, format!("E\0{}", "9".repeat(5_000)), Stage::Extract, "")
+            .at_field(&format!("a\u{0}\nb{}", "ü".repeat(5_000)));
+        let field = failure.field.unwrap_or_default();
+        assert!(field.starts_with("abü") && field.chars().count() == redact::MAX_NAME_CHARS, "{field}");
+        assert!(failure.code.starts_with("E9") && failure.code.len() == redact::MAX_NAME_CHARS);
+    }
+
+    #[test]
+    fn what_a_message_quotes_can_be_left_out() {
+        let without = |message: &str| {
+            Failure::new(ErrorClass::Type, "X", Stage::Load, message).without_quotes().message
+        };
+        assert_eq!(without("number: 'it's 7' is no number"), "number: [redacted] is no number");
+        assert_eq!(without("type integer: \"it's\""), "type integer: [redacted]");
+        assert_eq!(without(&format!("'{}' is no number", "x".repeat(900))), "[redacted]");
+        assert_eq!(without("it takes too long"), "it takes too long");
     }
 
     #[test]

@@ -5,9 +5,14 @@ use std::sync::LazyLock;
 use regex::Regex;
 use serde_json::{Map, Value};
 
-const HIDDEN: &str = "[redacted]";
+/// What stands in the place of something hidden.
+pub const HIDDEN: &str = "[redacted]";
 /// Longest excerpt, in bytes of JSON.
 pub const MAX_BYTES: usize = 1_024;
+/// Longest name kept of a field, a code or a record, in characters.
+pub const MAX_NAME_CHARS: usize = 200;
+/// Fields kept of one object, before its size is looked at.
+const MAX_FIELDS: usize = 50;
 const MAX_DEPTH: usize = 4;
 const MAX_ITEMS: usize = 3;
 const MAX_CHARS: usize = 120;
@@ -43,28 +48,46 @@ pub struct Excerpt {
 
 /// What may be kept of `record`. Values under secret-looking keys and under the top-level keys
 /// `sensitive` are hidden wholly; mail addresses, phone numbers, card numbers and bearer secrets are
-/// masked wherever they stand. `keep` (the failing field) survives when the excerpt must shrink.
+/// masked wherever they stand. Of each object the first 50 fields are looked at. `keep` (the failing field)
+/// survives when the excerpt must shrink.
 pub fn excerpt(record: &Value, sensitive: &[&str], keep: Option<&str>) -> Excerpt {
     let mut truncated = false;
-    let mut value = walk(record, None, sensitive, 0, &mut truncated);
-    while value.to_string().len() > MAX_BYTES {
+    let mut value = walk(record, None, sensitive, keep, 0, &mut truncated);
+    if let Value::Object(fields) = &mut value {
+        truncated |= shrink(fields, keep);
+    }
+    if value.to_string().len() > MAX_BYTES {
         truncated = true;
-        let Value::Object(fields) = &mut value else {
-            value = Value::String("[too large]".to_owned());
-            break;
-        };
-        let largest = fields
-            .iter()
-            .filter(|(key, _)| Some(key.as_str()) != keep)
-            .max_by_key(|(key, value)| key.len() + value.to_string().len())
-            .or_else(|| fields.iter().next())
-            .map(|(key, _)| key.clone());
-        match largest {
-            Some(key) => fields.shift_remove(&key),
-            None => break,
-        };
+        value = Value::String("[too large]".to_owned());
     }
     Excerpt { value, truncated }
+}
+
+/// Drops the largest fields, `keep` last, until the object fits; whether any had to go.
+fn shrink(fields: &mut Map<String, Value>, keep: Option<&str>) -> bool {
+    let spelt = |key: &str| Value::from(key).to_string().len();
+    let mut sizes: Vec<(bool, usize, String)> = fields
+        .iter()
+        .map(|(key, value)| {
+            (Some(key.as_str()) != keep, spelt(key) + value.to_string().len() + 2, key.clone())
+        })
+        .collect();
+    sizes.sort();
+    // Each field has a colon and a comma, but the last one no comma; and there are two braces.
+    let mut total = 1 + sizes.iter().map(|(_, size, _)| size).sum::<usize>();
+    let before = fields.len();
+    while total > MAX_BYTES
+        && let Some((_, size, key)) = sizes.pop()
+    {
+        total -= size;
+        fields.shift_remove(&key);
+    }
+    fields.len() < before
+}
+
+/// A name that somebody else made up (of a field, a code, a record) as it may be kept: in one line and cut.
+pub fn name(text: &str) -> String {
+    text.chars().filter(|c| !c.is_control()).take(MAX_NAME_CHARS).collect()
 }
 
 /// `text` with mail addresses, card numbers and bearer secrets masked, control characters removed.
@@ -79,7 +102,15 @@ pub fn text(text: &str) -> String {
     .into_owned()
 }
 
-fn walk(value: &Value, key: Option<&str>, sensitive: &[&str], depth: usize, truncated: &mut bool) -> Value {
+/// `sensitive` and `keep` speak of the fields of the record itself, which is at depth 0.
+fn walk(
+    value: &Value,
+    key: Option<&str>,
+    sensitive: &[&str],
+    keep: Option<&str>,
+    depth: usize,
+    truncated: &mut bool,
+) -> Value {
     if key.is_some_and(|key| SECRET_KEY.is_match(key)) && !value.is_null() {
         return Value::String(HIDDEN.to_owned());
     }
@@ -89,11 +120,15 @@ fn walk(value: &Value, key: Option<&str>, sensitive: &[&str], depth: usize, trun
             Value::String("[…]".to_owned())
         }
         Value::Object(fields) => {
-            let kept = fields.iter().map(|(name, value)| {
+            *truncated |= fields.len() > MAX_FIELDS;
+            let some = fields.iter().enumerate().filter(|(place, (name, _))| {
+                *place < MAX_FIELDS || (depth == 0 && Some(name.as_str()) == keep)
+            });
+            let kept = some.map(|(_, (name, value))| {
                 let value = if depth == 0 && sensitive.contains(&name.as_str()) && !value.is_null() {
                     Value::String(HIDDEN.to_owned())
                 } else {
-                    walk(value, Some(name), sensitive, depth + 1, truncated)
+                    walk(value, Some(name), sensitive, keep, depth + 1, truncated)
                 };
                 (short(&text(name), truncated), value)
             });
@@ -105,7 +140,7 @@ fn walk(value: &Value, key: Option<&str>, sensitive: &[&str], depth: usize, trun
                 items
                     .iter()
                     .take(MAX_ITEMS)
-                    .map(|item| walk(item, key, sensitive, depth + 1, truncated))
+                    .map(|item| walk(item, key, sensitive, keep, depth + 1, truncated))
                     .collect(),
             )
         }
@@ -201,6 +236,18 @@ mod tests {
             json!({"a": {"b": {"c": {"d": "[…]"}}}, "list": [1, 2, 3]})
         );
         assert_eq!(excerpt(&json!("z".repeat(5000)), &[], None).value.as_str().unwrap().chars().count(), 120);
+    }
+
+    #[test]
+    fn a_record_of_very_many_fields_is_cut_before_it_is_measured() {
+        let mut record: serde_json::Map<_, _> = (0..80_000).map(|n| (format!("f{n}"), json!(n))).collect();
+        record.insert("culprit".into(), json!("y"));
+        let nested = json!({ "all": record.clone() });
+        let kept = excerpt(&Value::Object(record), &[], Some("culprit"));
+        assert!(kept.truncated && kept.value.to_string().len() <= MAX_BYTES);
+        assert_eq!((&kept.value["f0"], &kept.value["culprit"]), (&json!(0), &json!("y")));
+        assert_eq!(kept.value.as_object().map(Map::len), Some(MAX_FIELDS + 1));
+        assert_eq!(excerpt(&nested, &[], None).value["all"].as_object().map(Map::len), Some(MAX_FIELDS));
     }
 
     #[test]

@@ -10,8 +10,8 @@ use crate::domain::failure::Failure;
 /// `value` as `to`, `None` where it is an empty text (which no number, date, … is).
 ///
 /// # Errors
-/// [`ErrorClass::Type`], when it cannot be one.
-pub(super) fn convert(value: Value, to: FieldType) -> Result<Option<Value>, Failure> {
+/// [`ErrorClass::Type`], when it cannot be one; the message shows a value that is not `sensitive`.
+pub(super) fn convert(value: Value, to: FieldType, sensitive: bool) -> Result<Option<Value>, Failure> {
     if to != FieldType::String && value.as_str().is_some_and(|text| text.trim().is_empty()) {
         return Ok(None);
     }
@@ -47,7 +47,8 @@ pub(super) fn convert(value: Value, to: FieldType) -> Result<Option<Value>, Fail
             FieldType::Object => ("INVALID_OBJECT", "an object"),
             FieldType::Array => ("INVALID_ARRAY", "a list"),
         };
-        Failure::new(ErrorClass::Type, code, Stage::Transform, &format!("{} is not {what}", shown(&value)))
+        let message = format!("{} is not {what}", shown(&value, sensitive));
+        Failure::new(ErrorClass::Type, code, Stage::Transform, &message)
     })
 }
 
@@ -127,9 +128,11 @@ pub(super) fn spell(moment: DateTime<Utc>) -> String {
     moment.to_rfc3339_opts(SecondsFormat::AutoSi, true)
 }
 
-/// A value in an error message, short and in quotes, so that grouping leaves it out.
-pub(super) fn shown(value: &Value) -> String {
+/// A value in an error message, short and in quotes, so that grouping leaves it out; a `sensitive`
+/// one is not shown.
+pub(super) fn shown(value: &Value, sensitive: bool) -> String {
     match value {
+        _ if sensitive => "the value".to_owned(),
         Value::String(text) => format!(
             "'{}'",
             text.chars().take(60).map(|c| if c == '\'' { '’' } else { c }).collect::<String>()
@@ -162,10 +165,10 @@ mod tests {
             (json!("2026-11-20 14:15"), Datetime, json!("2026-11-20T14:15:00Z")),
             (json!("2026-11-20T14:15:00.250+01:00"), Datetime, json!("2026-11-20T13:15:00.250Z")),
         ] {
-            assert_eq!(convert(value.clone(), to), Ok(Some(expected)), "{value}");
+            assert_eq!(convert(value.clone(), to, false), Ok(Some(expected)), "{value}");
         }
-        assert_eq!(convert(json!(" "), Integer), Ok(None));
-        assert_eq!(convert(json!(""), String), Ok(Some(json!(""))));
+        assert_eq!(convert(json!(" "), Integer, false), Ok(None));
+        assert_eq!(convert(json!(""), String, false), Ok(Some(json!(""))));
     }
 
     #[test]
@@ -182,8 +185,8 @@ mod tests {
             (json!("a"), Object, "INVALID_OBJECT"),
             (json!("a"), Array, "INVALID_ARRAY"),
         ] {
-            assert_eq!(convert(value.clone(), to).unwrap_err().code, code, "{value}");
+            assert_eq!(convert(value.clone(), to, false).unwrap_err().code, code, "{value}");
         }
-        assert_eq!(convert(json!("it's"), Number).unwrap_err().message, "'it’s' is not a number");
+        assert_eq!(convert(json!("it's"), Number, false).unwrap_err().message, "'it’s' is not a number");
     }
 }

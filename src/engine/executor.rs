@@ -222,13 +222,13 @@ impl StreamWork<'_> {
                 let refused = report.rejected.into_iter();
                 mapped.rejected.extend(
                     refused
-                        .filter_map(|(place, why)| mapped.wanted.get(place).map(|(place, _)| (*place, why))),
+                        .filter_map(|(place, why)| Some((mapped.wanted.get(place)?.0, plan.discreet(why)))),
                 );
             }
             let failed = mapped.rejected.len() as i64;
             let records =
                 Records::new(mapped.page.items.len() as i64, written, failed, mapped.skipped + unchanged);
-            let errors = self.errors(&mapped);
+            let (mapped, errors) = self.errors(mapped).await?;
             self.checkpoint.position = Some(mapped.page.position.clone());
             self.checkpoint.unchanged += unchanged;
             let amounts =
@@ -301,37 +301,48 @@ impl StreamWork<'_> {
         Ok(())
     }
 
-    /// What is kept of the records that were rejected.
-    fn errors(&self, mapped: &MappedPage) -> FoundErrors {
-        let mut errors = FoundErrors::default();
-        let sensitive = self.plan.sensitive();
-        for (place, failure) in mapped.rejected.iter().chain(&mapped.warnings) {
-            errors.add(failure.clone(), |failure| {
-                let (record_key, payload) = match mapped.page.items.get(*place) {
-                    Some(Item::Record(fields)) => {
-                        let keep = failure
-                            .field
-                            .as_deref()
-                            .and_then(|field| self.plan.source_of(field).or(Some(field)));
-                        let record = Value::Object(fields.clone());
-                        (self.plan.record_key(fields), Some(redact::excerpt(&record, &sensitive, keep)))
-                    }
-                    Some(Item::Bad(_, Some(text))) => {
-                        (None, Some(redact::excerpt(&serde_json::json!({ "line": text }), &[], None)))
-                    }
-                    _ => (None, None),
-                };
-                Sample {
-                    stream: self.name.clone(),
-                    message: failure.message.clone(),
-                    record_key,
-                    record_index: mapped.page.first_index + *place as i64,
-                    payload,
-                }
-            });
-        }
-        errors
+    /// What is kept of the records that were rejected, found away from the threads that wait.
+    async fn errors(&self, mapped: MappedPage) -> Result<(MappedPage, FoundErrors), Outcome> {
+        let (plan, stream) = (Arc::clone(&self.plan), self.name.clone());
+        let found = tokio::task::spawn_blocking(move || {
+            let errors = found_errors(&plan, &stream, &mapped);
+            (mapped, errors)
+        });
+        found.await.map_err(|error| {
+            tracing::error!(%error, "an excerpt broke");
+            Failure::internal().into()
+        })
     }
+}
+
+fn found_errors(plan: &Plan, stream: &str, mapped: &MappedPage) -> FoundErrors {
+    let mut errors = FoundErrors::default();
+    let sensitive = plan.sensitive();
+    for (place, failure) in mapped.rejected.iter().chain(&mapped.warnings) {
+        errors.add(failure.clone(), |failure| {
+            let (record_key, payload) = match mapped.page.items.get(*place) {
+                Some(Item::Record(fields)) => {
+                    let keep =
+                        failure.field.as_deref().and_then(|field| plan.source_of(field).or(Some(field)));
+                    let record = Value::Object(fields.clone());
+                    (plan.record_key(fields), Some(redact::excerpt(&record, &sensitive, keep)))
+                }
+                // Nobody knows which part of a broken record is a sensitive one.
+                Some(Item::Bad(_, Some(text))) if !plan.has_sensitive() => {
+                    (None, Some(redact::excerpt(&serde_json::json!({ "line": text }), &[], None)))
+                }
+                _ => (None, None),
+            };
+            Sample {
+                stream: stream.to_owned(),
+                message: failure.message.clone(),
+                record_key,
+                record_index: mapped.page.first_index + *place as i64,
+                payload,
+            }
+        });
+    }
+    errors
 }
 
 #[derive(Default)]

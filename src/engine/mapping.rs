@@ -16,8 +16,6 @@ use crate::domain::redact;
 
 /// Most fields of one stream.
 const MAX_FIELDS: usize = 1_000;
-/// Longest record key that is kept of a rejected record, in characters.
-const MAX_KEY_CHARS: usize = 200;
 
 /// What is wrong with a definition, and where.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -60,6 +58,10 @@ struct Field {
     on_fail: OnFail,
     required: bool,
     default: Option<Value>,
+    /// Whether its values, or others of its source, are never kept.
+    sensitive: bool,
+    /// Whether what its expressions complain of may hold a sensitive value.
+    guarded: bool,
 }
 
 #[derive(Debug)]
@@ -123,13 +125,19 @@ impl Plan {
             errors.add("key", format!("`{lost}` is no field of this stream"));
         }
         let sensitive = stream.mappings.iter().filter(|mapping| mapping.sensitive);
-        let sensitive = sensitive
+        let sensitive: Vec<String> = sensitive
             .filter_map(|mapping| source_steps(mapping).ok().flatten())
             .filter_map(|steps| match steps.into_iter().next() {
                 Some(Step::Name(name)) => Some(name),
                 _ => None,
             })
             .collect();
+        let any = stream.mappings.iter().any(|mapping| mapping.sensitive);
+        for field in &mut fields {
+            field.guarded &= any;
+            field.sensitive |=
+                field.source().is_some_and(|source| sensitive.iter().any(|name| name == source));
+        }
         if errors.0.is_empty() { Ok(Self { filter, fields, key, sensitive }) } else { Err(errors.0) }
     }
 
@@ -141,12 +149,9 @@ impl Plan {
                 Ok(true) => {}
                 Ok(false) => return Mapped::Skipped,
                 Err(message) => {
-                    return Mapped::Rejected(Failure::new(
-                        ErrorClass::Transform,
-                        "FILTER_ERROR",
-                        Stage::Filter,
-                        &message,
-                    ));
+                    let failure =
+                        Failure::new(ErrorClass::Transform, "FILTER_ERROR", Stage::Filter, &message);
+                    return Mapped::Rejected(if self.has_sensitive() { guarded(failure) } else { failure });
                 }
             }
         }
@@ -161,7 +166,11 @@ impl Plan {
                     written.insert(field.to.clone(), value);
                 }
                 Ok(None) => {}
-                Err(failure) => return Mapped::Rejected(failure.at_field(&field.to)),
+                Err(failure) => {
+                    let failure = failure.at_field(&field.to);
+                    let hidden = failure.class == ErrorClass::Transform && (field.sensitive || field.guarded);
+                    return Mapped::Rejected(if hidden { guarded(failure) } else { failure });
+                }
             }
         }
         Mapped::Record(written, warnings)
@@ -184,36 +193,56 @@ impl Plan {
 
     /// The source field that feeds a destination field, which an excerpt of a rejected record must keep.
     pub fn source_of(&self, field: &str) -> Option<&str> {
-        let from = self.fields.iter().find(|known| known.to == field).map(|known| &known.from);
-        match from {
-            Some(From::Path(steps)) => match steps.first() {
-                Some(Step::Name(name)) => Some(name),
-                _ => None,
-            },
-            _ => None,
-        }
+        self.fields.iter().find(|known| known.to == field)?.source()
     }
 
-    /// What identifies a source record, redacted: its key fields, as they are read.
+    /// A failure that the destination worded, without the values that it may quote of a sensitive field.
+    pub fn discreet(&self, failure: Failure) -> Failure {
+        let harmless = |name: &str| self.fields.iter().any(|field| field.to == name && !field.sensitive);
+        if !self.has_sensitive() || failure.field.as_deref().is_some_and(harmless) {
+            return failure;
+        }
+        failure.without_quotes()
+    }
+
+    /// Whether there are values that are never kept.
+    pub fn has_sensitive(&self) -> bool {
+        self.fields.iter().any(|field| field.sensitive)
+    }
+
+    /// What identifies a source record, redacted: its key fields, as they are read, sensitive ones hidden.
     pub fn record_key(&self, source: &Map<String, Value>) -> Option<String> {
-        let read = |key: &String| -> Option<Value> {
-            match self.fields.iter().find(|field| field.to == *key).map(|field| &field.from) {
-                Some(From::Path(steps)) => follow(source, steps).cloned(),
-                Some(_) => None,
-                None => source.get(key).cloned(),
+        let spelt = self.key.iter().map(|key| {
+            let field = self.fields.iter().find(|field| field.to == *key);
+            let value = match field.map(|field| &field.from) {
+                Some(From::Path(steps)) => follow(source, steps)?,
+                Some(_) => return None,
+                None => source.get(key)?,
+            };
+            match value {
+                Value::Null => None,
+                _ if field.is_some_and(|field| field.sensitive) => Some(redact::HIDDEN.to_owned()),
+                Value::String(text) => Some(text.clone()),
+                other => Some(other.to_string()),
             }
-        };
-        let spelt = self.key.iter().map(|key| match read(key)? {
-            Value::Null => None,
-            Value::String(text) => Some(text),
-            other => Some(other.to_string()),
         });
         let joined = spelt.collect::<Option<Vec<_>>>()?.join(", ");
-        (!joined.is_empty()).then(|| redact::text(&joined).chars().take(MAX_KEY_CHARS).collect())
+        (!joined.is_empty()).then(|| redact::name(&redact::text(&joined)))
     }
 }
 
 impl Field {
+    /// The field of the record that it reads.
+    fn source(&self) -> Option<&str> {
+        match &self.from {
+            From::Path(steps) => match steps.first() {
+                Some(Step::Name(name)) => Some(name),
+                _ => None,
+            },
+            From::Constant(_) | From::Record => None,
+        }
+    }
+
     /// The value to write, `None` to leave the field out.
     fn value(&self, record: &Record<'_>, warnings: &mut Vec<Failure>) -> Result<Option<Value>, Failure> {
         let read: Cow<'_, Value> = match &self.from {
@@ -261,7 +290,7 @@ impl Field {
     /// The value, converted, and there if it must be.
     fn typed(&self, value: Value) -> Result<Value, Failure> {
         let value = match self.to_type {
-            Some(to) if !value.is_null() => match convert(value, to)? {
+            Some(to) if !value.is_null() => match convert(value, to, self.sensitive)? {
                 Some(value) => value,
                 None => self.default.clone().unwrap_or(Value::Null),
             },
@@ -282,12 +311,18 @@ impl Field {
 
     /// What a validation says against the value; nothing is valid.
     fn invalid(&self, value: &Value) -> Option<Failure> {
-        self.validation.as_ref().filter(|_| !value.is_null())?.check(value).err()
+        self.validation.as_ref().filter(|_| !value.is_null())?.check(value, self.sensitive).err()
     }
 }
 
 fn transform_error(code: &'static str, message: &str) -> Failure {
     Failure::new(ErrorClass::Transform, code, Stage::Transform, message)
+}
+
+/// The failure of an expression that sees sensitive values, which its message may dump in any form.
+fn guarded(failure: Failure) -> Failure {
+    let message = "the expression cannot be worked out for this record (it sees a sensitive field)";
+    Failure { message: message.to_owned(), ..failure }
 }
 
 /// Collects what is wrong instead of stopping at the first.
@@ -347,6 +382,11 @@ impl Errors {
             on_fail: mapping.on_fail,
             required: mapping.required,
             default: mapping.default.clone(),
+            sensitive: mapping.sensitive,
+            // No expression sees other fields without this name.
+            guarded: [&mapping.transform, &mapping.filter]
+                .iter()
+                .any(|text| text.as_deref().is_some_and(|text| text.contains("record"))),
         }
     }
 }
@@ -478,10 +518,50 @@ mod tests {
         ]});
         let plan = Plan::compile(&stream(definition)).unwrap();
         let record = json!({"order": {"id": 7}, "mail": "ana@example.com"});
-        assert_eq!(plan.record_key(record.as_object().unwrap()).as_deref(), Some("7, a***@example.com"));
+        assert_eq!(plan.record_key(record.as_object().unwrap()).as_deref(), Some("7, [redacted]"));
         assert_eq!(plan.record_key(json!({"mail": "x"}).as_object().unwrap()), None);
         assert_eq!(plan.sensitive(), ["mail"]);
         assert_eq!(plan.source_of("id"), Some("order"));
+    }
+
+    #[test]
+    fn nothing_is_said_of_sensitive_values() {
+        let told = |field: Value, record: Value| {
+            let mut mappings = vec![
+                json!({"destination_field": "tax_id", "source_path": "$.tax", "sensitive": true, "destination_type": "integer"}),
+            ];
+            mappings.push(field);
+            rejected(json!({ "mappings": mappings }), record).message
+        };
+        let copy = |more: Value| {
+            let mut field = json!({"destination_field": "copy", "source_path": "$.tax"});
+            field.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+            field
+        };
+        let plain = json!({"destination_field": "n", "source_path": "$.n", "destination_type": "integer"});
+        assert_eq!(told(plain.clone(), json!({"tax": "DE-77"})), "the value is not a whole number");
+        assert_eq!(told(plain, json!({"tax": 77, "n": "7k"})), "'7k' is not a whole number");
+        let valid = copy(json!({"validate": {"maximum": 10}}));
+        assert_eq!(told(valid, json!({"tax": 77})), "the value does not satisfy 'maximum' 10");
+        let transform = copy(json!({"transform": "to_date(value)"}));
+        let message = told(transform, json!({"tax": 77}));
+        assert!(!message.contains("77"), "{message}");
+        let other = json!({"destination_field": "o", "transform": "to_date(record.tax)"});
+        let message = told(other, json!({"tax": "77"}));
+        assert!(message.ends_with("(it sees a sensitive field)"), "{message}");
+        let own = json!({"destination_field": "o", "source_path": "$.day", "transform": "to_date(value)"});
+        let message = told(own, json!({"tax": 77, "day": "soon"}));
+        assert!(message.contains("'soon'"), "{message}");
+        let refused = |field: &str| {
+            let failure = Failure::new(ErrorClass::Type, "INVALID_VALUE", Stage::Load, "no integer: \"77\"");
+            let stream = stream(json!({"mappings": [
+                {"destination_field": "tax_id", "source_path": "$.tax", "sensitive": true},
+                {"destination_field": "n", "source_path": "$.n"}
+            ]}));
+            Plan::compile(&stream).unwrap().discreet(failure.at_field(field)).message
+        };
+        assert_eq!(refused("n"), "no integer: \"77\"");
+        assert_eq!([refused("tax_id"), refused("a_constraint")], ["no integer: [redacted]"; 2]);
     }
 
     #[test]

@@ -107,17 +107,19 @@ impl Engine {
         tokio::join!(self.worker.run(stop.clone()), schedule, check, reap, watch, purge);
     }
 
-    /// Queues the runs of schedules that fell due; returns how many schedules did.
+    /// Queues the runs of schedules that fell due; returns how many schedules did. One that
+    /// fails is logged and does not hold up the others.
     ///
     /// # Errors
     /// When the database fails.
     pub async fn schedule_tick(&self) -> Result<usize, StoreError> {
         let due = self.store.due_flows(AT_ONCE).await?;
         for flow in &due {
-            match self.store.fire(flow).await? {
-                Fired::Queued(_) => self.wakes.run_queued(),
-                Fired::Skipped(_) => self.wakes.run_changed(),
-                Fired::Elsewhere => {}
+            match self.store.fire(flow).await {
+                Ok(Fired::Queued(_)) => self.wakes.run_queued(),
+                Ok(Fired::Skipped(_)) => self.wakes.run_changed(),
+                Ok(Fired::Elsewhere) => {}
+                Err(error) => tracing::error!(?flow, %error, "a schedule could not be followed"),
             }
         }
         Ok(due.len())

@@ -96,8 +96,9 @@ impl Validation {
     /// What the value does not satisfy.
     ///
     /// # Errors
-    /// [`ErrorClass::Validation`], with a code per keyword such as `INVALID_EMAIL` or `MAX_LENGTH`.
-    pub fn check(&self, value: &Value) -> Result<(), Failure> {
+    /// [`ErrorClass::Validation`], with a code per keyword such as `INVALID_EMAIL` or `MAX_LENGTH`;
+    /// the message shows a value that is not `sensitive`.
+    pub fn check(&self, value: &Value, sensitive: bool) -> Result<(), Failure> {
         let Err(error) = self.0.validate(value) else { return Ok(()) };
         let at = error.schema_path().to_string();
         let keyword = at.rsplit('/').find(|part| KEYWORDS.contains(part)).unwrap_or("schema").to_owned();
@@ -105,13 +106,10 @@ impl Validation {
             jsonschema::error::ValidationErrorKind::Format { format } => Some(format.clone()),
             _ => None,
         };
+        let shown = shown(value, sensitive);
         let (code, message) = match format {
-            Some(format) => {
-                (format!("INVALID_{}", shout(&format)), format!("{} is no {format}", shown(value)))
-            }
-            None => {
-                (shout(&keyword), format!("{} does not satisfy '{keyword}'{}", shown(value), limit(&error)))
-            }
+            Some(format) => (format!("INVALID_{}", shout(&format)), format!("{shown} is no {format}")),
+            None => (shout(&keyword), format!("{shown} does not satisfy '{keyword}'{}", limit(&error))),
         };
         Err(Failure::new(ErrorClass::Validation, code, Stage::Validate, &message))
     }
@@ -206,12 +204,13 @@ mod tests {
         ] {
             let found = compile(keywords.clone())
                 .unwrap()
-                .check(&value)
+                .check(&value, false)
                 .err()
                 .map(|failure| failure.code.into_owned());
             assert_eq!(found.as_deref(), code, "{keywords} {value}");
         }
-        let failure = compile(json!({"enum": ["EUR", "GBP"]})).unwrap().check(&json!("CHF")).unwrap_err();
+        let failure =
+            compile(json!({"enum": ["EUR", "GBP"]})).unwrap().check(&json!("CHF"), false).unwrap_err();
         assert_eq!(failure.message, r#"'CHF' does not satisfy 'enum' ["EUR","GBP"]"#);
     }
 
@@ -236,6 +235,6 @@ mod tests {
     fn a_pattern_takes_linear_time() {
         let validation = compile(json!({"pattern": "^(a+)+$"})).unwrap();
         let text = "a".repeat(100_000) + "b";
-        assert_eq!(validation.check(&json!(text)).unwrap_err().code, "PATTERN");
+        assert_eq!(validation.check(&json!(text), false).unwrap_err().code, "PATTERN");
     }
 }

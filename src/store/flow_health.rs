@@ -195,7 +195,7 @@ fn connector_facts(json: ConnectorJson) -> ConnectorFacts {
 
 impl Store {
     /// Looks at up to `most` flows whose health was not looked at for `every`: a run that does not come tells
-    /// nobody. Returns how many.
+    /// nobody. Returns how many. One that fails is logged and does not hold up the others.
     ///
     /// # Errors
     /// When the database fails.
@@ -204,11 +204,17 @@ impl Store {
         let due: Vec<(String, String)> =
             sqlx::query_as(UNWATCHED).bind(now).bind(now - every).bind(most).fetch_all(self.pool()).await?;
         for (customer, flow) in &due {
-            let flow = FlowId::parse(flow).map_err(|_| StoreError::inconsistent("flows", "flow_id"))?;
-            let mut tx = self.begin(&Tenancy::of_row(customer)?).await?;
-            tx.refresh_flow_health(&flow).await?;
-            tx.commit().await?;
+            if let Err(error) = self.watch_flow(customer, flow).await {
+                tracing::error!(%flow, %error, "the health of a flow could not be looked at");
+            }
         }
         Ok(due.len())
+    }
+
+    async fn watch_flow(&self, customer: &str, flow: &str) -> Result<(), StoreError> {
+        let flow = FlowId::parse(flow).map_err(|_| StoreError::inconsistent("flows", "flow_id"))?;
+        let mut tx = self.begin(&Tenancy::of_row(customer)?).await?;
+        tx.refresh_flow_health(&flow).await?;
+        tx.commit().await
     }
 }

@@ -61,7 +61,7 @@ statements! {
             on conflict (customer_id, flow_id, stream) do update
            set cursor = excluded.cursor, run_id = excluded.run_id, updated_at = excluded.updated_at";
     HOLD = plain "
-        select attempt from runs
+        select cancel_requested_at is not null as cancel_requested from runs
          where customer_id = $1 and run_id = $2 and attempt = $3
            and status in ('running', 'cancelling') and lease_until > $4
            for update";
@@ -400,7 +400,7 @@ impl Store {
     /// # Errors
     /// [`StoreError::LeaseLost`] when another worker has the run, or the lease ran out: nothing was changed.
     pub async fn finish_run(&self, lease: Lease, ending: &Ending) -> Result<RunStatus, StoreError> {
-        let mut tx = self.hold(&lease).await?;
+        let (mut tx, _) = self.hold(&lease).await?;
         if let Ending::Failed { failure, .. } = ending {
             tx.add_run_failure(&lease.run, &lease.flow, lease.attempt, failure).await?;
         }
@@ -410,6 +410,7 @@ impl Store {
     }
 
     /// Gives a run back after a `failure` that may pass; its next attempt goes on from its checkpoint at `at`.
+    /// One that was asked to stop is cancelled instead.
     ///
     /// # Errors
     /// [`StoreError::LeaseLost`] when another worker has the run, or the lease ran out: nothing was changed.
@@ -419,8 +420,12 @@ impl Store {
         at: DateTime<Utc>,
         failure: &Failure,
     ) -> Result<(), StoreError> {
-        let mut tx = self.hold(&lease).await?;
+        let (mut tx, cancel_requested) = self.hold(&lease).await?;
         tx.end_attempt(&lease.run, "failed", Some(failure)).await?;
+        if cancel_requested {
+            tx.close_run(&lease.run, &Ending::Cancelled).await?;
+            return tx.commit().await;
+        }
         tx.run_later(&lease.run, at, 0).await?;
         let wait = (at - tx.now()).num_seconds();
         let message = format!(
@@ -432,31 +437,35 @@ impl Store {
     }
 
     /// Gives a run back unharmed because this process ends: another worker goes on at once, and no attempt
-    /// is used up.
+    /// is used up. A run that was asked to stop is cancelled instead.
     ///
     /// # Errors
     /// [`StoreError::LeaseLost`] when another worker has the run, or the lease ran out: nothing was changed.
     pub async fn release_run(&self, lease: Lease) -> Result<(), StoreError> {
-        let mut tx = self.hold(&lease).await?;
+        let (mut tx, cancel_requested) = self.hold(&lease).await?;
         let now = tx.now();
         tx.end_attempt(&lease.run, "released", None).await?;
+        if cancel_requested {
+            tx.close_run(&lease.run, &Ending::Cancelled).await?;
+            return tx.commit().await;
+        }
         // The attempt fences writes and so never goes back; one more is allowed instead.
         tx.run_later(&lease.run, now, 1).await?;
         tx.add_event(&lease.run, "released", "its worker shut down; another one goes on").await?;
         tx.commit().await
     }
 
-    /// A transaction that holds the leased run's row.
-    async fn hold(&self, lease: &Lease) -> Result<TenantTx, StoreError> {
+    /// A transaction that holds the leased run's row, and whether the run was asked to stop.
+    async fn hold(&self, lease: &Lease) -> Result<(TenantTx, bool), StoreError> {
         let mut tx = self.begin(&lease.tenancy).await?;
         let now = tx.now();
-        let held: Option<(i32,)> = tx
+        let held: Option<(bool,)> = tx
             .query_as(HOLD)
             .bind(lease.run.as_str().to_owned())
             .bind(lease.attempt)
             .bind(now)
             .fetch_optional(tx.conn())
             .await?;
-        held.map(|_| tx).ok_or(StoreError::LeaseLost)
+        held.map(|(cancel_requested,)| (tx, cancel_requested)).ok_or(StoreError::LeaseLost)
     }
 }

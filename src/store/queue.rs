@@ -234,7 +234,7 @@ impl TenantTx {
 
 impl Store {
     /// Takes runs from workers that went silent: the next attempt starts at once, or the run fails when none
-    /// is left. Returns how many.
+    /// is left. Returns how many. One that cannot be taken is logged and does not hold up the others.
     ///
     /// # Errors
     /// When the database fails.
@@ -243,14 +243,17 @@ impl Store {
             sqlx::query_as(EXPIRED).bind(self.now()).bind(most).fetch_all(self.pool()).await?;
         let mut reaped = 0;
         for (customer, run, attempt) in expired {
-            let run = RunId::parse(&run).map_err(|_| StoreError::inconsistent("runs", "run_id"))?;
-            reaped += usize::from(self.reap_run(&Tenancy::of_row(&customer)?, &run, attempt).await?);
+            match self.reap_run(&customer, &run, attempt).await {
+                Ok(taken) => reaped += usize::from(taken),
+                Err(error) => tracing::error!(%run, %error, "a run could not be taken from a silent worker"),
+            }
         }
         Ok(reaped)
     }
 
-    async fn reap_run(&self, tenancy: &Tenancy, run: &RunId, attempt: i32) -> Result<bool, StoreError> {
-        let mut tx = self.begin(tenancy).await?;
+    async fn reap_run(&self, customer: &str, run: &str, attempt: i32) -> Result<bool, StoreError> {
+        let run = &RunId::parse(run).map_err(|_| StoreError::inconsistent("runs", "run_id"))?;
+        let mut tx = self.begin(&Tenancy::of_row(customer)?).await?;
         let now = tx.now();
         let found: Option<(String, bool, String)> = tx
             .query_as(EXPIRED_NOW)

@@ -180,17 +180,35 @@ impl JsonFile {
 }
 
 fn parse(text: &[u8]) -> Item {
-    let bad = |code, message: &str| {
+    let wrong = |code, message: &str| Failure::new(ErrorClass::Type, code, Stage::Extract, message);
+    let bad = |failure: Failure| {
         let kept: String = String::from_utf8_lossy(text).trim().chars().take(MAX_KEPT).collect();
-        Item::Bad(Failure::new(ErrorClass::Type, code, Stage::Extract, message), Some(kept))
+        Item::Bad(failure, Some(kept))
     };
     if std::str::from_utf8(text).is_err() {
-        return bad("INVALID_UTF8", "the record is not UTF-8");
+        return bad(wrong("INVALID_UTF8", "the record is not UTF-8"));
     }
     match serde_json::from_slice(text) {
-        Ok(Value::Object(fields)) => Item::Record(fields),
-        Ok(_) => bad("NOT_AN_OBJECT", "the record is no JSON object"),
-        Err(error) => bad("INVALID_JSON", &format!("the record is no JSON: {}", plain(&error))),
+        Ok(Value::Object(fields)) => {
+            match fields.iter().find(|(name, value)| name.contains('\0') || holds_nul(value)) {
+                None => Item::Record(fields),
+                Some((name, _)) => {
+                    bad(wrong("INVALID_CHARACTER", "a field holds a NUL character").at_field(name))
+                }
+            }
+        }
+        Ok(_) => bad(wrong("NOT_AN_OBJECT", "the record is no JSON object")),
+        Err(error) => bad(wrong("INVALID_JSON", &format!("the record is no JSON: {}", plain(&error)))),
+    }
+}
+
+/// Whether U+0000 stands anywhere, keys included: PostgreSQL takes it in no text.
+fn holds_nul(value: &Value) -> bool {
+    match value {
+        Value::String(text) => text.contains('\0'),
+        Value::Array(items) => items.iter().any(holds_nul),
+        Value::Object(fields) => fields.iter().any(|(name, value)| name.contains('\0') || holds_nul(value)),
+        Value::Null | Value::Bool(_) | Value::Number(_) => false,
     }
 }
 
@@ -198,4 +216,23 @@ fn parse(text: &[u8]) -> Item {
 fn plain(error: &serde_json::Error) -> String {
     let text = error.to_string();
     text.split(" at line ").next().unwrap_or_default().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_nul_character_is_refused_wherever_it_stands() {
+        for text in [
+            r#"{"ok": 1, "a": "x\u0000"}"#,
+            r#"{"a": {"b": [1, {"c": "\u0000"}]}}"#,
+            r#"{"a": [{"\u0000k": 1}]}"#,
+            r#"{"\u0000a": 1}"#,
+        ] {
+            let Item::Bad(failure, Some(_)) = parse(text.as_bytes()) else { panic!("{text} is refused") };
+            assert_eq!((failure.code.as_ref(), failure.field.as_deref()), ("INVALID_CHARACTER", Some("a")));
+        }
+        assert!(matches!(parse(br#"{"a": "\\u0000"}"#), Item::Record(_)), "that is a backslash");
+    }
 }

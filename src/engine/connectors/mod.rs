@@ -215,16 +215,9 @@ fn configuration<T: serde::de::DeserializeOwned>(config: &Value) -> Result<T, Fa
         .map_err(|error| Failure::config(&format!("the connector's configuration is wrong: {error}")))
 }
 
-/// What the operator named so, or a failure that says what there is.
+/// What the operator named so. The failure does not list what there is: that is no customer's to know.
 fn named<'a, T>(what: &str, name: &str, all: &'a BTreeMap<String, T>) -> Result<&'a T, Failure> {
-    all.get(name).ok_or_else(|| {
-        let known = if all.is_empty() {
-            "none".to_owned()
-        } else {
-            all.keys().cloned().collect::<Vec<_>>().join(", ")
-        };
-        Failure::config(&format!("the operator named no {what} '{name}'; there are: {known}"))
-    })
+    all.get(name).ok_or_else(|| Failure::config(&format!("the operator named no {what} '{name}'")))
 }
 
 /// The order of two cursor values: numbers by size (also as text), all else as text, which orders ISO 8601.

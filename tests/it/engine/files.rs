@@ -108,10 +108,10 @@ async fn broken_json_is_an_error_of_its_record() {
         let run = copy(&lab, from, &format!("{from}.out.jsonl"), json!({})).await;
         assert_eq!(
             codes(&lab, &run).await,
-            ["INVALID_JSON:2", "NOT_AN_OBJECT:2", "RECORD_TOO_LARGE:1"],
+            ["INVALID_CHARACTER:1", "INVALID_JSON:2", "NOT_AN_OBJECT:2", "RECORD_TOO_LARGE:1"],
             "{from}"
         );
-        assert_eq!(lab.outcome(&run).await, "partial: 7 2 5 0", "{from}");
+        assert_eq!(lab.outcome(&run).await, "partial: 7 1 6 0", "{from}");
     }
     lab.write("open.json", "[{\"id\":1},{\"id\":2}");
     let open = copy(&lab, "open.json", "open.out.jsonl", json!({})).await;

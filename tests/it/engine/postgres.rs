@@ -170,7 +170,7 @@ async fn each_record_that_the_database_refuses_is_named() {
             "REFERENCE:FOREIGN_KEY_VIOLATION:items_kind_fkey:1",
             "REQUIRED_FIELD:NOT_NULL_VIOLATION:name:1",
             "SIZE:STRING_TOO_LONG:1",
-            "TYPE:INVALID_CHARACTER:1",
+            "TYPE:INVALID_CHARACTER:name:1",
             "TYPE:INVALID_DATE:1",
             "TYPE:INVALID_VALUE:1",
             "VALIDATION:CHECK_VIOLATION:items_amount_check:1"

@@ -2,7 +2,9 @@
 
 use apixx_mcp::domain::error_class::{ErrorClass, Stage};
 use apixx_mcp::domain::failure::Failure;
+use apixx_mcp::domain::ids::FlowId;
 use apixx_mcp::domain::run::Records;
+use apixx_mcp::domain::schedule::Schedule;
 use apixx_mcp::store::leases::{Batch, Checkpoint, Lease};
 use apixx_mcp::store::{Ending, FoundErrors, Sample, StoreError};
 use chrono::TimeDelta;
@@ -275,6 +277,59 @@ async fn a_run_is_cancelled_wherever_it_is() {
 
     let nobody = apixx_mcp::domain::ids::RunId::parse("run_nobody").unwrap();
     assert_eq!(lab.cancel(&nobody).await, None);
+}
+
+#[tokio::test]
+async fn a_run_asked_to_stop_is_not_tried_again() {
+    let (lab, failing) = lab_with_a_run().await;
+    let lease = lab.claim().await;
+    lab.cancel(&failing).await;
+    lab.store.retry_run(lease, lab.clock.now() + TimeDelta::seconds(30), &outage()).await.unwrap();
+    assert_eq!(lab.outcome(&failing).await, "cancelled CANCELLED_BY_USER: 0 0 0 0");
+    assert_eq!(lab.attempts(&failing).await, ["failed"]);
+
+    let flow = lab.sim_flow(json!({}), json!({}), Policy::default()).await;
+    let released = lab.queue(&flow).await;
+    let lease = lab.claim().await;
+    lab.cancel(&released).await;
+    lab.store.release_run(lease).await.unwrap();
+    assert_eq!(lab.outcome(&released).await, "cancelled CANCELLED_BY_USER: 0 0 0 0");
+    assert_eq!(lab.attempts(&released).await, ["released"]);
+    assert!(lab.claim_all(5).await.is_empty());
+}
+
+#[tokio::test]
+async fn one_broken_flow_holds_up_no_other() {
+    let lab = Lab::start().await;
+    let hourly = || Policy { schedule: Schedule::Interval { seconds: 3_600 }, ..Policy::default() };
+    let broken = lab.sim_flow(json!({}), json!({}), hourly()).await;
+    let sound = lab.sim_flow(json!({}), json!({}), hourly()).await;
+    let refuse = format!(
+        "update flows set health = 'healthy';
+         create function refuse() returns trigger language plpgsql as $$
+           begin if new.flow_id = '{broken}' then raise 'broken'; end if; return new; end $$;
+         create trigger refuse before update of status on runs for each row execute function refuse();
+         create trigger refuse before update of next_run_at, health on flows for each row execute function refuse()"
+    );
+    let [lost, found] = [lab.queue(&broken).await, lab.queue(&sound).await];
+    let leases = lab.claim_all(2).await;
+    sqlx::raw_sql(sqlx::AssertSqlSafe(refuse)).execute(&mut lab.owner().await).await.unwrap();
+    lab.clock.advance(LEASE);
+    assert_eq!(lab.engine.reap_tick().await.unwrap(), 1);
+    assert_eq!(lab.outcome(&lost).await, "running: 0 0 0 0");
+    assert_eq!(lab.outcome(&found).await, "retrying: 0 0 0 0");
+    drop(leases);
+
+    lab.clock.advance(TimeDelta::hours(3));
+    assert_eq!(lab.engine.watch_tick().await.unwrap(), 2);
+    let health = |flow: &FlowId| format!("select health from flows where flow_id = '{flow}'");
+    assert_eq!(lab.ask::<String>(&health(&broken)).await, "healthy");
+    assert_ne!(lab.ask::<String>(&health(&sound)).await, "healthy");
+
+    assert_eq!(lab.engine.schedule_tick().await.unwrap(), 2);
+    let skipped: String =
+        lab.ask("select string_agg(flow_id, ' ') from runs where trigger = 'schedule'").await;
+    assert_eq!(skipped, sound.to_string());
 }
 
 #[tokio::test]
