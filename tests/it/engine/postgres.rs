@@ -238,6 +238,33 @@ async fn an_incremental_table_is_read_on_from_its_cursor() {
     assert_eq!(bench.ask::<i64>("select count(*) from seen").await, 252);
 }
 
+/// Rows that are appended are not read again, so a value counts as read only once all rows of it were.
+#[tokio::test]
+async fn a_run_that_fails_among_equal_cursors_passes_none_over() {
+    let bench = Bench::start().await;
+    bench
+        .run_sql(
+            "create table days (id integer primary key, day integer, n integer);
+             insert into days select n, 7, case when n % 5 > 0 then n end from generate_series(1, 3000) n",
+        )
+        .await;
+    let lab = &bench.lab;
+    let postgres = lab.connector(Postgres, json!({"dsn": "lab", "create_tables": true})).await;
+    let fields = json!([
+        {"destination_field": "id", "source_path": "$.id"},
+        {"destination_field": "n", "source_path": "$.n", "required": true}
+    ]);
+    let append = json!({"sync_mode": "incremental", "cursor_field": "day", "write_mode": "append", "key": [], "mappings": fields});
+    let flow = lab.flow(&postgres, &postgres, streams("days", "kept", append), Policy::default()).await;
+    let failed = bench.again(&flow).await.0;
+    assert!(failed.starts_with("failed ERROR_THRESHOLD") && !failed.contains(" 3000 "), "{failed}");
+    bench.run_sql("update days set n = id; delete from kept").await;
+    assert_eq!(bench.again(&flow).await.0, "succeeded: 3000 3000 0 0");
+    assert_eq!(bench.again(&flow).await.0, "succeeded: 0 0 0 0");
+    bench.run_sql("insert into days values (3001, 8, 1)").await;
+    assert_eq!(bench.again(&flow).await.0, "succeeded: 1 1 0 0");
+}
+
 #[tokio::test]
 async fn an_interrupted_read_goes_on_without_a_gap() {
     let bench = Bench::start().await;

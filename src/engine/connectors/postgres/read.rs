@@ -38,6 +38,10 @@ fn relation(request: &ReadRequest<'_>) -> Result<(String, bool), Failure> {
 pub(super) struct Rows {
     conn: Option<PgConnection>,
     cursor: Option<String>,
+    /// The cursor that the next run may go on after: the one reached where that is read again, else the last
+    /// one that all rows of were read.
+    passed: Option<String>,
+    inclusive: bool,
     skip: i64,
     index: i64,
     incremental: bool,
@@ -94,6 +98,8 @@ impl Rows {
         Ok(Self {
             conn: Some(conn),
             cursor: reached,
+            passed: None,
+            inclusive: request.after().is_some_and(|(_, _, inclusive)| inclusive),
             skip,
             index,
             incremental: request.after().is_some(),
@@ -115,7 +121,15 @@ impl Rows {
             if let Some(conn) = self.conn.take() {
                 close(conn).await;
             }
-            return Ok(None);
+            // Now every row of the last value was read.
+            let last = self.cursor.clone().filter(|_| self.incremental && !self.inclusive);
+            return Ok(last.map(|last| Page {
+                first_index: self.index,
+                estimated: self.estimated,
+                position: self.position(),
+                cursor: Some(Value::String(last)),
+                ..Page::default()
+            }));
         }
         let bytes: usize = rows.iter().map(|(text, _)| text.as_ref().map_or(MAX_RECORD, String::len)).sum();
         let mut page = Page {
@@ -126,7 +140,7 @@ impl Rows {
         };
         for (text, cursor) in &rows {
             if self.incremental && *cursor != self.cursor {
-                self.cursor.clone_from(cursor);
+                self.passed = std::mem::replace(&mut self.cursor, cursor.clone());
                 self.skip = 0;
             }
             self.skip += 1;
@@ -134,10 +148,15 @@ impl Rows {
         }
         self.index += rows.len() as i64;
         self.next = (MAX_PAGE * rows.len() / bytes.max(1)).clamp(1, self.most);
-        page.position = json!({"cursor": self.cursor, "skip": self.skip, "index": self.index});
+        page.position = self.position();
         // Rows come in the order of the cursor, so all that went before is done.
-        page.cursor = self.cursor.clone().filter(|_| self.incremental).map(Value::String);
+        let done = if self.inclusive { &self.cursor } else { &self.passed };
+        page.cursor = done.clone().filter(|_| self.incremental).map(Value::String);
         Ok(Some(page))
+    }
+
+    fn position(&self) -> Value {
+        json!({"cursor": self.cursor, "skip": self.skip, "index": self.index})
     }
 }
 
