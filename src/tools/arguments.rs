@@ -7,6 +7,7 @@ use serde_json::{Map, Value, json};
 
 use super::error::{ArgumentError, ToolError};
 use crate::domain::names::nearest_word;
+use crate::domain::untrusted::word;
 
 /// Other names that models use for an argument, where the tool has it and was not given it.
 const ALIASES: &[(&str, &str)] = &[
@@ -83,7 +84,7 @@ impl Reader {
     }
 
     fn unknown(&self, name: &str) -> ArgumentError {
-        let shown: String = name.chars().take(60).collect();
+        let shown = word(name);
         let known: Vec<&str> = self.properties.keys().map(String::as_str).collect();
         ArgumentError {
             path: format!("/{shown}"),
