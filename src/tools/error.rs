@@ -105,7 +105,7 @@ fn answer(code: &'static str, message: &str) -> ToolAnswer {
 }
 
 /// All that is wrong, in one plain sentence.
-fn sentence(errors: &[ArgumentError]) -> String {
+pub(super) fn sentence(errors: &[ArgumentError]) -> String {
     let said: Vec<String> = errors
         .iter()
         .map(|error| {
