@@ -93,7 +93,7 @@ impl Tool for ListFlowRuns {
         let limit = i64::from(input.limit);
         let list = cx.read().runs(&filter, RunGrouping::None, after.as_ref(), limit + 1).await?;
         let totals = TotalsView::from(&list.totals);
-        let name = text::line(&found.name);
+        let name = text::named(&found.name);
         let span =
             if windowed { format!(", {}", in_words(&asked.window, asked.zone)) } else { String::new() };
         let summary = match totals.runs {
