@@ -155,7 +155,7 @@ impl Limiter {
         }
         match lease.empty_until {
             Some((ask_at, full_at)) if now < ask_at => {
-                Look::Empty((full_at - now).to_std().unwrap_or_default())
+                Look::Empty((full_at.max(ask_at) - now).to_std().unwrap_or_default())
             }
             _ => Look::Ask(Arc::clone(&lease.asking)),
         }

@@ -15,6 +15,7 @@ mod hostile;
 mod http;
 mod isolation;
 mod lab;
+mod limits;
 mod listen;
 mod readme;
 mod round_trips;
