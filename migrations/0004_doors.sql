@@ -323,7 +323,7 @@ begin
     return next;
     kind := 'run_stats';
     delete from public.run_stats where ctid = any (array(
-        select ctid from public.run_stats where hour < at - stats_days * interval '1 day' limit most));
+        select ctid from public.run_stats s where s.at < purge.at - stats_days * interval '1 day' limit most));
     get diagnostics gone = row_count;
     return next;
     kind := 'error_stats';

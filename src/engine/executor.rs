@@ -203,10 +203,11 @@ impl StreamWork<'_> {
             cursor: self.work.run.cursors.get(&self.name),
             page_records: self.work.executor.settings.page_records,
         };
-        let mut pages = source.read(request).await?;
+        let discreet = |failure| plan.discreet(failure);
+        let mut pages = source.read(request).await.map_err(discreet)?;
         let target = WriteRequest { run, attempt, stream: self.stream, fields: &fields, key: plan.key() };
-        let mut sink = destination.write(target).await?;
-        while let Some(page) = pages.next().await? {
+        let mut sink = destination.write(target).await.map_err(discreet)?;
+        while let Some(page) = pages.next().await.map_err(discreet)? {
             if page.items.is_empty() && page.cursor.is_none() {
                 continue;
             }
@@ -217,12 +218,12 @@ impl StreamWork<'_> {
             let batch: Vec<Fields> =
                 mapped.wanted.iter_mut().map(|(_, fields)| std::mem::take(fields)).collect();
             if !batch.is_empty() {
-                let report = sink.write(&batch).await?;
+                let report = sink.write(&batch).await.map_err(discreet)?;
                 (written, unchanged, bytes) = (report.written, report.unchanged, report.bytes);
                 let refused = report.rejected.into_iter();
                 mapped.rejected.extend(
                     refused
-                        .filter_map(|(place, why)| Some((mapped.wanted.get(place)?.0, plan.discreet(why)))),
+                        .filter_map(|(place, why)| Some((mapped.wanted.get(place)?.0, discreet(why)))),
                 );
             }
             let failed = mapped.rejected.len() as i64;

@@ -11,6 +11,7 @@ use super::model::ClientInfo;
 use super::revision::{Era, Revision};
 use super::server::{CallError, CallTool, Server};
 use super::tool::ToolList;
+use super::wire::asked;
 
 /// What a client asks, once its era has read it.
 #[derive(Clone, Debug, PartialEq)]
@@ -96,7 +97,8 @@ fn asked(request: &Request) {
 fn refused(error: CallError, name: &str, revision: Revision) -> Result<Answer, RpcError> {
     match error {
         CallError::UnknownTool => {
-            let message = format!("Unknown tool: {name}. `tools/list` names the tools there are.");
+            let asked = asked(name);
+            let message = format!("Unknown tool: {asked}. `tools/list` names the tools there are.");
             Err(RpcError::new(INVALID_PARAMS, message))
         }
         CallError::InvalidArguments { answer, .. } if revision >= Revision::V2025_11_25 => {

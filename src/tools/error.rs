@@ -116,7 +116,7 @@ fn answer(code: &'static str, message: &str) -> ToolAnswer {
 }
 
 /// All that is wrong, in one plain sentence.
-fn sentence(errors: &[ArgumentError]) -> String {
+pub(super) fn sentence(errors: &[ArgumentError]) -> String {
     let said: Vec<String> = errors
         .iter()
         .map(|error| {
@@ -142,7 +142,7 @@ pub(super) fn run_not_found(id: &str, retention_days: i32) -> ToolError {
         "RUN_NOT_FOUND",
         format!(
             "there is no run \"{}\" in this workspace (runs are kept {retention_days} days). list_runs shows recent ids.",
-            crate::domain::untrusted::line(id)
+            crate::domain::untrusted::named(id)
         ),
     )
 }

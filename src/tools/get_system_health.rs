@@ -199,7 +199,7 @@ impl Tool for GetSystemHealth {
         let attention = facts.attention(now, zone);
         let verdict = facts.verdict();
         let headline = headline(verdict, &attention);
-        let place = text::line(&cx.principal.workspace().name);
+        let place = text::named(&cx.principal.workspace().name);
         let summary = format!("{place} is {verdict}. {headline}");
         let output = Output {
             summary,
@@ -272,7 +272,7 @@ async fn totals(cx: &ToolCx<'_>, window: &Window, zone: Tz) -> Result<RunTotals,
         trigger: vec![],
         zone,
     };
-    Ok(cx.read().runs(&filter, RunGrouping::None, None, 0).await?.totals)
+    Ok(cx.read().runs(&filter, RunGrouping::None, 0).await?.totals)
 }
 
 fn views(flows: &[Flow], status: FlowStatus, now: DateTime<Utc>, zone: Tz) -> Vec<FlowView> {
@@ -286,7 +286,7 @@ fn near_quota(connectors: &[Connector]) -> Vec<NearQuotaView> {
         .filter(|(_, quota)| quota.percent() >= NEAR_QUOTA_PERCENT)
         .map(|(connector, quota)| NearQuotaView {
             connector_id: connector.id.to_string(),
-            connector: text::line(&connector.name),
+            connector: text::named(&connector.name),
             quota: quota.into(),
         })
         .collect();
@@ -348,10 +348,10 @@ impl Facts<'_> {
                 severity: "warning".to_owned(),
                 kind: "connector".to_owned(),
                 id: connector.id.to_string(),
-                name: text::line(&connector.name),
+                name: text::named(&connector.name),
                 message: format!(
                     "{} is degraded: {}",
-                    text::line(&connector.name),
+                    text::named(&connector.name),
                     reasons_in_words(&connector.reasons, now, zone)
                 ),
                 since: Some(connector.since),
@@ -370,7 +370,7 @@ impl Facts<'_> {
     }
 
     fn connector_down(&self, connector: &Connector, now: DateTime<Utc>, zone: Tz) -> AttentionView {
-        let name = text::line(&connector.name);
+        let name = text::named(&connector.name);
         let hit = self
             .flows
             .iter()
@@ -401,7 +401,7 @@ impl Facts<'_> {
 }
 
 fn flow_cause(flow: &Flow, severity: &str, now: DateTime<Utc>, zone: Tz) -> AttentionView {
-    let name = text::line(&flow.name);
+    let name = text::named(&flow.name);
     let failed = flow.last_run.as_ref().filter(|run| run.records().failed > 0 || run.reason_code.is_some());
     AttentionView {
         severity: severity.to_owned(),
@@ -419,7 +419,7 @@ fn flow_cause(flow: &Flow, severity: &str, now: DateTime<Utc>, zone: Tz) -> Atte
 
 /// What is worth a word of a healthy connector: a quota nearly used up, an authorization about to end.
 fn quiet_cause(connector: &Connector, now: DateTime<Utc>, zone: Tz) -> Option<AttentionView> {
-    let name = text::line(&connector.name);
+    let name = text::named(&connector.name);
     let near = connector.quotas.iter().filter(|quota| quota.percent() >= NEAR_QUOTA_PERCENT);
     let near: Vec<String> = near.map(|quota| QuotaView::from(quota).in_words(now, zone)).collect();
     let soon = chrono::TimeDelta::days(7);

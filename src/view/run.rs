@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::text;
-use crate::domain::run::{ReasonCode, Records, RunStatus};
+use crate::domain::run::{Records, RunStatus};
 use crate::store::flows::RunBrief;
 use crate::store::run_lists::{RunGroup, RunTotals, SharedConnector};
 use crate::store::runs::{Neighbour, Run, Side};
@@ -36,11 +36,11 @@ impl From<&Side> for SideView {
     fn from(side: &Side) -> Self {
         Self {
             connector_id: side.connector.to_string(),
-            connector: text::line(&side.name),
-            service: text::line(&side.service),
-            object: side.objects.first().map(|object| text::line(object)).unwrap_or_default(),
+            connector: text::named(&side.name),
+            service: text::named(&side.service),
+            object: side.objects.first().map(|object| text::named(object)).unwrap_or_default(),
             objects: if side.objects.len() > 1 {
-                side.objects.iter().take(MAX_OBJECTS).map(|o| text::line(o)).collect()
+                side.objects.iter().take(MAX_OBJECTS).map(|o| text::named(o)).collect()
             } else {
                 vec![]
             },
@@ -116,10 +116,10 @@ impl RunView {
         Self {
             run_id: run.id.to_string(),
             flow_id: run.flow.to_string(),
-            flow: text::line(&run.flow_name),
+            flow: text::named(&run.flow_name),
             status: run.status.to_string(),
             reason_code: run.reason_code.map(|code| code.to_string()),
-            reason: run.reason.as_deref().map(|reason| said_reason(run.reason_code, reason)),
+            reason: run.reason.as_deref().map(text::fenced),
             trigger: run.trigger.to_string(),
             source: (&run.source).into(),
             destination: (&run.destination).into(),
@@ -137,19 +137,11 @@ impl RunView {
     }
 }
 
-/// Why a run ended, fenced where the sentence repeats what another system said.
-pub fn said_reason(code: Option<ReasonCode>, reason: &str) -> String {
-    match code {
-        Some(code) if code.is_in_our_words() => text::line(reason),
-        _ => text::fenced(reason),
-    }
-}
-
 /// A run as one line; with the flow and connectors when the list is of several flows.
 pub fn line(run: &Run, now: DateTime<Utc>, zone: Tz, across_flows: bool) -> String {
     let mut parts = vec![run.id.to_string()];
     if across_flows {
-        parts.push(text::line(&run.flow_name));
+        parts.push(text::named(&run.flow_name));
     }
     parts.push(match run.reason_code {
         Some(code) => format!("{} ({code})", run.status),
@@ -162,7 +154,7 @@ pub fn line(run: &Run, now: DateTime<Utc>, zone: Tz, across_flows: bool) -> Stri
     }
     parts.push(records(&run.records));
     if across_flows {
-        parts.push(format!("{} → {}", text::line(&run.source.name), text::line(&run.destination.name)));
+        parts.push(format!("{} → {}", text::named(&run.source.name), text::named(&run.destination.name)));
     }
     if let Some(class) = run.top_error_class {
         parts.push(format!("top error {class}"));
@@ -373,7 +365,7 @@ impl GroupView {
     pub fn new(group: &RunGroup, all: i64) -> Self {
         Self {
             key: group.key.clone(),
-            label: text::line(&group.label),
+            label: text::named(&group.label),
             runs: group.runs,
             succeeded: group.succeeded,
             partial: group.partial,
@@ -427,7 +419,7 @@ pub struct SharedView {
     pub status: String,
     /// Its authorization now.
     pub auth_status: String,
-    /// Why it is not healthy.
+    /// Why it is not healthy: a sentence of ours, in which what others said is fenced.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
 }
@@ -436,10 +428,10 @@ impl From<&SharedConnector> for SharedView {
     fn from(shared: &SharedConnector) -> Self {
         Self {
             connector_id: shared.connector_id.clone(),
-            connector: text::line(&shared.name),
+            connector: text::named(&shared.name),
             status: shared.status.clone(),
             auth_status: shared.auth_status.clone(),
-            reason: shared.reason.as_deref().map(text::line),
+            reason: shared.reason.clone(),
         }
     }
 }

@@ -142,16 +142,23 @@ pub async fn seed(admin: &PgConnectOptions, large: &Large) {
 }
 
 /// The same arithmetic as that of a run that ends.
-const ROLL_UPS: [&str; 2] = [
-    "insert into run_stats (customer_id, hour, flow_id, source_connector_id, destination_connector_id, trigger,
-            status, runs, records_read, records_written, records_failed, records_skipped, bytes_written)
-     select customer_id, date_trunc('hour', finished_at, 'UTC'), flow_id, source_connector_id,
-            destination_connector_id, trigger, status, count(*), sum(records_read), sum(records_written),
-            sum(records_failed), sum(records_skipped), sum(bytes_written)
-       from runs
+const ROLL_UPS: [&str; 3] = [
+    "insert into run_stats (customer_id, flow_id, grain, at, status, trigger, source_connector_id,
+            destination_connector_id, runs, records_read, records_written, records_failed, records_skipped, bytes_written)
+     select customer_id, flow_id, grain, date_trunc(grain, finished_at, 'UTC'), status, trigger, source_connector_id,
+            destination_connector_id, count(*), sum(records_read), sum(records_written), sum(records_failed),
+            sum(records_skipped), sum(bytes_written)
+       from runs cross join (values ('hour'), ('day')) g (grain)
       where finished_at is not null
-      group by 1, 2, 3, 4, 5, 6, 7
-      order by 2",
+      group by 1, 2, 3, 4, 5, 6, 7, 8
+      order by 4",
+    "insert into run_stats (customer_id, flow_id, grain, at, status, trigger, source_connector_id,
+            destination_connector_id, runs, records_read, records_written, records_failed, records_skipped, bytes_written)
+     select customer_id, '', grain, at, status, trigger, '', '', sum(runs), sum(records_read), sum(records_written),
+            sum(records_failed), sum(records_skipped), sum(bytes_written)
+       from run_stats
+      group by 1, 3, 4, 5, 6
+      order by 4",
     "insert into error_stats (customer_id, flow_id, grain, level, at, key, errors, runs)
      select r.customer_id, r.flow_id, grain.grain, l.level, date_trunc(grain.grain, r.finished_at, 'UTC'), l.key,
             sum(c.count)::bigint, count(distinct r.run_id)

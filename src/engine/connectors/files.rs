@@ -4,13 +4,13 @@
 //! directory. Nothing outside of it is ever opened: no absolute path, no `..`, no link that leads out.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File, OpenOptions};
-use std::os::unix::fs::OpenOptionsExt;
+use std::fs::{self, File};
 use std::path::{Component, Path, PathBuf};
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
-use nix::fcntl::OFlag;
+use nix::fcntl::{OFlag, openat};
+use nix::sys::stat::Mode;
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -77,10 +77,9 @@ impl Files {
             let message = format!("'{object}' is a link out of the directory '{}'", self.name);
             return Err(Failure::new(ErrorClass::Config, "PATH_OUTSIDE", stage, &message));
         }
-        let mut options = OpenOptions::new();
-        // A pipe must not be waited for, and what was no link a moment ago must not be one now.
-        options.read(true).custom_flags((OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK).bits());
-        let file = options.open(&real).map_err(|error| self.unreadable(object, &error))?;
+        // A pipe must not be waited for.
+        let file = below(&root, &real, OFlag::O_RDONLY | OFlag::O_NONBLOCK)
+            .map_err(|error| self.unreadable(object, &error))?;
         let about = file.metadata().map_err(|error| self.unreadable(object, &error))?;
         if !about.is_file() {
             let message = format!("'{object}' is no regular file");
@@ -109,6 +108,21 @@ impl Files {
             &format!("'{object}' {what} in the directory '{}'", self.name),
         )
     }
+}
+
+/// Opens `real`, a path without links below `root`, step by step: what was no link a moment ago must not be one now,
+/// on any step of the way.
+pub(super) fn below(root: &Path, real: &Path, flags: OFlag) -> std::io::Result<File> {
+    let outside = || std::io::Error::from(std::io::ErrorKind::PermissionDenied);
+    let mut steps = real.strip_prefix(root).map_err(|_| outside())?.components().peekable();
+    let mut at = File::open(root)?;
+    while let Some(step) = steps.next() {
+        let Component::Normal(name) = step else { return Err(outside()) };
+        let last = steps.peek().is_none();
+        let flags = if last { flags } else { OFlag::O_RDONLY | OFlag::O_DIRECTORY };
+        at = openat(&at, name, flags | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC, Mode::empty())?.into();
+    }
+    Ok(at)
 }
 
 impl Connector for Files {
