@@ -90,18 +90,21 @@ impl ToolError {
                 let answer = answer("INVALID_ARGUMENTS", &message);
                 Err(CallError::InvalidArguments { message, data, answer })
             }
-            Self::Busy => Err(CallError::Busy { request_id: request_id.to_owned() }),
+            Self::Busy => Err(busy(request_id)),
             Self::Store(StoreError::NotLive) => Ok(answer(
                 "TOKEN_REVOKED",
                 "this token was revoked or has expired. Ask the workspace's owner for a new one.",
             )),
-            Self::Store(error) if error.is_overload() => {
-                Err(CallError::Busy { request_id: request_id.to_owned() })
-            }
+            Self::Store(error) if error.is_overload() => Err(busy(request_id)),
             Self::Store(error) => Err(internal(tool, request_id, &error)),
             Self::Unserialisable(error) => Err(internal(tool, request_id, &error)),
         }
     }
+}
+
+fn busy(request_id: &str) -> CallError {
+    let message = "The service has more to do than it can, and nothing was changed: come again in 1 s.";
+    CallError::Unavailable { message: message.to_owned(), request_id: request_id.to_owned() }
 }
 
 fn internal(tool: &str, request_id: &str, cause: &(dyn std::error::Error + 'static)) -> CallError {

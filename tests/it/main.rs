@@ -17,6 +17,7 @@ mod isolation;
 mod lab;
 mod limits;
 mod listen;
+mod operating;
 mod readme;
 mod round_trips;
 mod statements;

@@ -64,8 +64,13 @@ fn unreadable(error: &dyn std::fmt::Display) -> Failure {
 impl CsvFile {
     /// Reads the header, and goes on at `place`.
     pub(super) fn open(file: File, place: &Place) -> Result<Self, Failure> {
-        let mut this =
-            Self { reader: Some(reader(file, 0)?), base: 0, again: 0, columns: Vec::new(), record: ByteRecord::new() };
+        let mut this = Self {
+            reader: Some(reader(file, 0)?),
+            base: 0,
+            again: 0,
+            columns: Vec::new(),
+            record: ByteRecord::new(),
+        };
         match this.read() {
             Ok(true) => {}
             Ok(false) => return Err(header_error("the file is empty; its first line names the columns")),

@@ -125,7 +125,8 @@ where
         return gate::preflight(&shared.config, &parts).into_response();
     }
     if parts.method != Method::POST {
-        let problem = Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method", "Method not allowed: send POST.");
+        let problem =
+            Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method", "Method not allowed: send POST.");
         return ([(ALLOW, "POST")], problem).into_response();
     }
     let origin = match gate::pass(&shared.config, &parts) {
@@ -171,7 +172,8 @@ impl Problem {
 
     /// The same, with what a header said.
     fn about(mut self, header: Option<&HeaderValue>) -> Self {
-        let said = header.map(|value| String::from_utf8_lossy(value.as_bytes()).chars().take(MAX_DETAIL).collect());
+        let said =
+            header.map(|value| String::from_utf8_lossy(value.as_bytes()).chars().take(MAX_DETAIL).collect());
         self.refused.detail = said;
         self
     }
@@ -191,7 +193,7 @@ fn json(status: StatusCode, body: bytes::Bytes) -> Response {
     let headers = [(CONTENT_TYPE, "application/json"), (CACHE_CONTROL, "no-store")];
     let mut response = (status, headers, body).into_response();
     if status == StatusCode::SERVICE_UNAVAILABLE {
-        response.headers_mut().insert(RETRY_AFTER, jsonrpc::BUSY_RETRY_S.into());
+        response.headers_mut().insert(RETRY_AFTER, jsonrpc::COME_AGAIN_S.into());
     }
     response
 }
