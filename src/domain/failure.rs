@@ -58,7 +58,8 @@ impl Failure {
         if !self.foreign {
             return self;
         }
-        let message = "the other system refused it; its words are not kept, because they may repeat a sensitive field";
+        let message =
+            "the other system refused it; its words are not kept, because they may repeat a sensitive field";
         Self { message: message.to_owned(), foreign: false, ..self }
     }
 

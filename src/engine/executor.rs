@@ -222,8 +222,7 @@ impl StreamWork<'_> {
                 (written, unchanged, bytes) = (report.written, report.unchanged, report.bytes);
                 let refused = report.rejected.into_iter();
                 mapped.rejected.extend(
-                    refused
-                        .filter_map(|(place, why)| Some((mapped.wanted.get(place)?.0, discreet(why)))),
+                    refused.filter_map(|(place, why)| Some((mapped.wanted.get(place)?.0, discreet(why)))),
                 );
             }
             let failed = mapped.rejected.len() as i64;

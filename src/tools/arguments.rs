@@ -63,7 +63,9 @@ impl Reader {
         }
         let arguments = Value::Object(arguments);
         if errors.is_empty() {
-            errors.extend(self.validator.iter_errors(&arguments).take(MAX_ERRORS).map(|error| self.wrong(&error)));
+            errors.extend(
+                self.validator.iter_errors(&arguments).take(MAX_ERRORS).map(|error| self.wrong(&error)),
+            );
         }
         if errors.is_empty() { Ok(arguments) } else { Err(ToolError::Arguments(errors)) }
     }

@@ -120,7 +120,8 @@ impl Postgres {
                 .fetch_one(&mut *conn)
                 .await
                 .map_err(|error| failure(&error, stage))?;
-            if system == self.own.system && (database == self.own.database || roles.iter().any(|role| self.own.roles.contains(role)))
+            if system == self.own.system
+                && (database == self.own.database || roles.iter().any(|role| self.own.roles.contains(role)))
             {
                 return refused("it is this server's own database, or its role");
             }
