@@ -4,6 +4,7 @@
 
 mod access;
 mod apply;
+mod canaries;
 mod catalog;
 mod cli;
 mod clients;
@@ -19,5 +20,6 @@ mod listen;
 mod readme;
 mod round_trips;
 mod statements;
+mod strangers;
 mod support;
 mod tools;
