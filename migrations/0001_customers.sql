@@ -81,7 +81,8 @@ create table allowances (
     permits     double precision not null,                   -- left in the bucket
     filled_at   timestamptz not null,                        -- when it was last refilled
     day         date not null,                               -- UTC
-    requests    bigint not null                              -- leased on that day
+    requests    bigint not null,                             -- leased on that day
+    held        jsonb not null                               -- process -> [permits leased, until (epoch seconds)]
 );
 
 create table audit_log (

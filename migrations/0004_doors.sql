@@ -63,10 +63,13 @@ language sql stable security definer set search_path = pg_catalog, pg_temp as $$
     select customer_id from public.customers where slug = wanted
 $$;
 
--- Takes up to `wanted` permits from a customer's bucket, refilled at the plan's rate up to its burst; of the
--- day's allowance too. Returns how many were granted, how many are left and, when none was granted, the seconds
--- until one is.
-create function lease_permits(customer text, wanted integer, at timestamptz)
+-- Takes up to `wanted` permits from a customer's bucket for a process, once it has given back those of its last
+-- lease that it did not use. The bucket is refilled at the plan's rate up to its burst less what other processes
+-- hold, so that bucket and leases together never exceed the burst; what a process holds that went silent counts
+-- until its lease ran out. Clocks may differ: the bucket's time never goes back. Returns how many were granted, how
+-- many are left and, when none was granted, the seconds until one is.
+create function lease_permits(customer text, process text, wanted integer, returned integer, at timestamptz,
+    until timestamptz)
 returns table (granted integer, retry_after_s double precision, left_over double precision)
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp as $$
 declare
@@ -74,6 +77,9 @@ declare
     bucket public.allowances;
     rate double precision;
     today date := (at at time zone 'UTC')::date;
+    behind double precision;
+    others jsonb;
+    elsewhere bigint;
     available double precision;
     take integer;
 begin
@@ -84,29 +90,52 @@ begin
         return;
     end if;
     rate := plan.requests_per_minute / 60.0;
-    insert into public.allowances values (customer, plan.burst, at, today, 0) on conflict do nothing;
+    insert into public.allowances values (customer, plan.burst, at, today, 0, '{}') on conflict do nothing;
     select * into bucket from public.allowances a where a.customer_id = customer for update;
-    if bucket.day <> today then
+    if bucket.day < today then
         bucket.day := today;
         bucket.requests := 0;
     end if;
-    available := least(plan.burst, bucket.permits + greatest(0, extract(epoch from at - bucket.filled_at)) * rate);
+    bucket.requests := greatest(0, bucket.requests - returned);
+    select coalesce(jsonb_object_agg(h.key, h.value), '{}'), coalesce(sum((h.value ->> 0)::integer), 0)
+      into others, elsewhere
+      from jsonb_each(bucket.held) h
+     where h.key <> process and (h.value ->> 1)::double precision > extract(epoch from at);
+    behind := greatest(0, extract(epoch from bucket.filled_at - at));
+    available := greatest(0, least(plan.burst - elsewhere,
+        bucket.permits + returned + greatest(0, extract(epoch from at - bucket.filled_at)) * rate));
     take := least(wanted, floor(available)::integer);
     if plan.daily_requests is not null then
         take := least(take, greatest(0, plan.daily_requests - bucket.requests)::integer);
     end if;
+    if take > 0 then
+        others := jsonb_set(others, array[process], jsonb_build_array(take, extract(epoch from until)));
+    end if;
     update public.allowances a
        set permits = available - take, filled_at = greatest(at, bucket.filled_at), day = bucket.day,
-           requests = bucket.requests + take
+           requests = bucket.requests + take, held = others
      where a.customer_id = customer;
     granted := take;
     left_over := available - take;
     retry_after_s := case
         when take > 0 then 0
         when plan.daily_requests is not null and bucket.requests >= plan.daily_requests
-            then extract(epoch from (today + 1)::timestamp at time zone 'UTC' - at)
-        else (1 - available) / rate end;
+            then extract(epoch from (bucket.day + 1)::timestamp at time zone 'UTC' - at)
+        else behind + (1 - available) / rate end;
     return next;
+end $$;
+
+-- Gives back what a process leased for several customers and does not use. Customers in order: two processes must
+-- not wait for each other.
+create function return_permits(customers text[], returned integer[], process text, at timestamptz) returns void
+language plpgsql volatile security definer set search_path = pg_catalog, pg_temp as $$
+declare unused record;
+begin
+    for unused in
+        select * from unnest(customers, returned) as u (customer, permits) order by customer
+    loop
+        perform from public.lease_permits(unused.customer, process, 0, unused.permits, at, at);
+    end loop;
 end $$;
 
 -- Adds what a process counted since its last flush: one element per token and tool.
@@ -281,7 +310,7 @@ begin
     return next;
     kind := 'run_stats';
     delete from public.run_stats where ctid = any (array(
-        select ctid from public.run_stats where hour < at - stats_days * interval '1 day' limit most));
+        select ctid from public.run_stats s where s.at < purge.at - stats_days * interval '1 day' limit most));
     get diagnostics gone = row_count;
     return next;
     kind := 'error_stats';

@@ -155,7 +155,7 @@ impl Process {
             serve,
             work,
             wakes.relay(self.options.clone(), until_stopped.clone()),
-            self.flush_usage(&served_all),
+            self.settle(&served_all),
             self.follow_clock(&until_stopped),
         );
         if timeout(lifecycle.left_of(self.config.server.shutdown + STATEMENTS), store.close()).await.is_err()
@@ -164,7 +164,7 @@ impl Process {
         }
     }
 
-    async fn flush_usage(&self, end: &CancellationToken) {
+    async fn settle(&self, end: &CancellationToken) {
         let mut ticks = interval(FLUSH);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         while !end.is_cancelled() {
@@ -172,7 +172,7 @@ impl Process {
                 _ = ticks.tick() => {}
                 () = end.cancelled() => {}
             }
-            if let Err(error) = self.access.usage().flush(&self.serving.store).await {
+            if let Err(error) = self.access.settle(end.is_cancelled()).await {
                 warn!("what callers used is not written down yet: {error}");
             }
         }

@@ -99,7 +99,8 @@ impl Engine {
         let schedule =
             self.every(self.settings.poll, &stop, "schedules", |engine| engine.schedule_tick().boxed());
         let check = self.every(self.settings.poll, &stop, "checks", |engine| engine.check_tick().boxed());
-        let reap = self.every(Duration::from_secs(5), &stop, "leases", |engine| engine.reap_tick().boxed());
+        let often = self.settings.heartbeat.min(Duration::from_secs(5));
+        let reap = self.every(often, &stop, "leases", |engine| engine.reap_tick().boxed());
         let watch =
             self.every(Duration::from_secs(10), &stop, "health", |engine| engine.watch_tick().boxed());
         let purge =

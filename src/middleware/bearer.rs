@@ -63,6 +63,7 @@ fn answer(refused: Refused, parts: &Parts) -> Response {
                           send a valid token";
             limited(seconds(wait), advice, None)
         }
+        Refused::Busy => unavailable(parts),
         Refused::Failed(error) => {
             tracing::error!("cannot recognise a caller: {error}");
             unavailable(parts)

@@ -90,6 +90,8 @@ pub enum Refused {
     Limited(Duration, Option<Drawn>),
     /// Too many failed attempts from this address; the wait until the next. Never said to a live token.
     TooManyFailures(Duration),
+    /// There is more to do than can be done now.
+    Busy,
     /// The database failed.
     Failed(StoreError),
 }
@@ -140,6 +142,16 @@ impl Access {
     /// What callers have used since the last flush.
     pub fn usage(&self) -> &Usage {
         &self.usage
+    }
+
+    /// Writes down what callers used and gives back what they may still use but do not, everything if this process
+    /// `ends`. Once a second.
+    ///
+    /// # Errors
+    /// When the database fails; it is done the next time then.
+    pub async fn settle(&self, ends: bool) -> Result<(), StoreError> {
+        self.usage.flush(&self.store).await?;
+        self.limiter.give_back(ends).await
     }
 
     /// The principal behind `bearer` (the text after `Bearer `), having drawn one request from its plan.

@@ -21,11 +21,15 @@ statements! {
                             'observed_at', q.observed_at) order by q.name)
                            from connector_quotas q
                           where q.customer_id = $1 and q.connector_id = c.connector_id), '[]') as quotas,
-               coalesce((select jsonb_agg(jsonb_build_object('name', f.name, 'failing', f.health = 'failing') order by f.sort_key)
-                           from flows f
-                          where f.customer_id = $1 and f.state = 'active'
-                            and c.connector_id in (f.source_connector_id, f.destination_connector_id)), '[]') as flows
+               coalesce(d.flows, '[]') as flows
           from connectors c
+          left join (
+               select k.connector_id,
+                      jsonb_agg(jsonb_build_object('name', f.name, 'failing', f.health = 'failing') order by f.sort_key) as flows
+                 from flows f
+                cross join lateral (select f.source_connector_id union select f.destination_connector_id) k (connector_id)
+                where f.customer_id = $1 and f.state = 'active'
+                group by k.connector_id) d on d.connector_id = c.connector_id
          where c.customer_id = $1 and caller.id = $1
          order by array_position(array['down', 'degraded', 'unknown', 'healthy', 'disabled'], c.status),
                   lower(c.name), c.connector_id

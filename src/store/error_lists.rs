@@ -1,6 +1,6 @@
 //! Errors, read: those of one run, and what those of a flow come to over a window.
 
-use chrono::{DateTime, DurationRound, TimeDelta, Utc};
+use chrono::{DateTime, Utc};
 use serde::Deserialize;
 use serde_json::Value;
 use sqlx::FromRow;
@@ -286,7 +286,6 @@ impl Reader<'_> {
         limit: i64,
     ) -> Result<Errors, StoreError> {
         let hours = Hours::of(window);
-        let (days_from, days_to) = whole_days(&hours);
         let row: Option<(i64, i64, i64, Json<Vec<ErrorGroup>>)> = self
             .query_as(FLOW_ERRORS)
             .bind(flow.as_str().to_owned())
@@ -294,42 +293,13 @@ impl Reader<'_> {
             .bind(hours.end)
             .bind(hours.whole_from)
             .bind(hours.whole_to)
-            .bind(days_from)
-            .bind(days_to)
+            .bind(hours.days_from)
+            .bind(hours.days_to)
             .bind(grouping.as_str())
             .bind(limit)
             .fetch_optional(self.store().pool())
             .await?;
         let (total, runs, keys, groups) = row.ok_or(StoreError::NotLive)?;
         Ok(Errors { total, runs, keys, groups: groups.0 })
-    }
-}
-
-/// The whole days (UTC) inside the whole hours; none is an empty stretch at their end.
-fn whole_days(hours: &Hours) -> (DateTime<Utc>, DateTime<Utc>) {
-    let day = TimeDelta::days(1);
-    let floor = |moment: DateTime<Utc>| moment.duration_trunc(day).unwrap_or(moment);
-    let from = floor(hours.whole_from);
-    let from = if from == hours.whole_from { from } else { from + day };
-    let to = floor(hours.whole_to);
-    if from >= to { (hours.whole_to, hours.whole_to) } else { (from, to) }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn days_lie_inside_the_hours() {
-        let hours = |from: &str, to: &str| Hours {
-            whole_from: from.parse().unwrap(),
-            whole_to: to.parse().unwrap(),
-            end: to.parse().unwrap(),
-        };
-        let (from, to) = whole_days(&hours("2026-11-14T09:00:00Z", "2026-11-21T08:00:00Z"));
-        assert_eq!(from.to_rfc3339(), "2026-11-15T00:00:00+00:00");
-        assert_eq!(to.to_rfc3339(), "2026-11-21T00:00:00+00:00");
-        let short = hours("2026-11-21T02:00:00Z", "2026-11-21T08:00:00Z");
-        assert_eq!(whole_days(&short), (short.whole_to, short.whole_to));
     }
 }

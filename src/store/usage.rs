@@ -2,13 +2,14 @@
 
 use std::time::Duration;
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 
 use super::{Store, StoreError, Tenancy};
 use crate::domain::ids::TokenId;
 
 statements! {
-    LEASE = plain "select granted, retry_after_s, left_over from lease_permits($1, $2, $3)";
+    LEASE = plain "select granted, retry_after_s, left_over from lease_permits($1, $2, $3, $4, $5, $6)";
+    RETURN = plain "select return_permits($1, $2, $3, $4)";
     FLUSH = plain "select flush_usage($1, $2, $3, $4, $5, $6, $7, $8, $9)";
 }
 
@@ -50,15 +51,27 @@ pub struct Used {
 }
 
 impl Store {
-    /// Takes up to `wanted` permits from the customer's bucket.
+    /// Takes up to `wanted` permits from the customer's bucket, for a process of this name, once it has given back
+    /// what it did not use of its last ones. They count as the process's until it comes again, or for `length`.
     ///
     /// # Errors
     /// When the database fails.
-    pub async fn lease_permits(&self, tenancy: &Tenancy, wanted: u32) -> Result<Permits, StoreError> {
+    pub async fn lease_permits(
+        &self,
+        tenancy: &Tenancy,
+        process: &str,
+        wanted: u32,
+        returned: u32,
+        length: TimeDelta,
+    ) -> Result<Permits, StoreError> {
+        let now = self.now();
         let row: Option<(i32, f64, f64)> = sqlx::query_as(LEASE)
             .bind(tenancy.customer().as_str())
+            .bind(process)
             .bind(i32::try_from(wanted).unwrap_or(i32::MAX))
-            .bind(self.now())
+            .bind(i32::try_from(returned).unwrap_or(i32::MAX))
+            .bind(now)
+            .bind(now + length)
             .fetch_optional(self.pool())
             .await?;
         let (granted, retry_after_s, left) = row.ok_or(StoreError::NotLive)?;
@@ -66,6 +79,24 @@ impl Store {
             Ok(permits) if permits > 0 => Permits::Granted { permits, left: left.max(0.0) as u32 },
             _ => Permits::Exhausted(Duration::from_secs_f64(retry_after_s.clamp(0.001, 86_400.0))),
         })
+    }
+
+    /// Gives back what a process of this name leased and did not use, for all customers in one statement.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn return_permits(&self, process: &str, unused: &[(Tenancy, u32)]) -> Result<(), StoreError> {
+        let customers: Vec<&str> = unused.iter().map(|(tenancy, _)| tenancy.customer().as_str()).collect();
+        let permits: Vec<i32> =
+            unused.iter().map(|(_, permits)| i32::try_from(*permits).unwrap_or(i32::MAX)).collect();
+        sqlx::query(RETURN)
+            .bind(customers)
+            .bind(permits)
+            .bind(process)
+            .bind(self.now())
+            .execute(self.pool())
+            .await?;
+        Ok(())
     }
 
     /// Adds what this process counted since its last flush, in one statement for all customers.

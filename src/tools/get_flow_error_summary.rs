@@ -188,7 +188,7 @@ async fn totals(
         trigger: Vec::new(),
         zone,
     };
-    Ok(cx.read().runs(&filter, RunGrouping::None, None, 0).await?.totals)
+    Ok(cx.read().runs(&filter, RunGrouping::None, 0).await?.totals)
 }
 
 /// The span of the same length right before a window.

@@ -272,7 +272,7 @@ async fn totals(cx: &ToolCx<'_>, window: &Window, zone: Tz) -> Result<RunTotals,
         trigger: vec![],
         zone,
     };
-    Ok(cx.read().runs(&filter, RunGrouping::None, None, 0).await?.totals)
+    Ok(cx.read().runs(&filter, RunGrouping::None, 0).await?.totals)
 }
 
 fn views(flows: &[Flow], status: FlowStatus, now: DateTime<Utc>, zone: Tz) -> Vec<FlowView> {

@@ -16,6 +16,7 @@ mod hostile;
 mod http;
 mod isolation;
 mod lab;
+mod limits;
 mod listen;
 mod readme;
 mod round_trips;

@@ -1,0 +1,11 @@
+//! SDKs.
+use std::path::Path;
+use super::data::Data;
+use super::servers::Server;
+pub struct Sdk {
+    pub name: &'static str,
+    pub server: Server,
+}
+pub async fn start(_scratch: &Path, _data: &Data, _listing: &Path) -> Vec<Sdk> {
+    vec![]
+}
