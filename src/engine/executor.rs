@@ -234,6 +234,12 @@ impl StreamWork<'_> {
             let amounts =
                 Amounts { read: mapped.page.bytes, written: bytes, estimated, cursor: mapped.page.cursor };
             self.save(records, Some(amounts), errors, None).await?;
+            for (result, records) in
+                [("written", records.written), ("failed", records.failed), ("skipped", records.skipped)]
+            {
+                let records = u64::try_from(records).unwrap_or_default();
+                metrics::counter!("apixx_records_total", "result" => result).increment(records);
+            }
             self.judge()?;
         }
         Ok(())

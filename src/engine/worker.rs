@@ -4,11 +4,13 @@ use std::panic::AssertUnwindSafe;
 
 use chrono::TimeDelta;
 use futures_util::FutureExt;
+use metrics::counter;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::executor::{Executor, Outcome};
 use crate::domain::failure::Failure;
+use crate::domain::run::RunStatus;
 use crate::store::leases::Lease;
 use crate::store::{Ending, StoreError};
 
@@ -90,6 +92,7 @@ impl Worker {
         let most = i32::try_from(most).unwrap_or(i32::MAX);
         let leases = self.executor.store.claim_runs(&self.name, most, self.executor.settings.lease).await?;
         if !leases.is_empty() {
+            counter!("apixx_runs_claimed_total").increment(leases.len() as u64);
             self.executor.wakes.run_changed();
         }
         Ok(leases)
@@ -105,27 +108,36 @@ impl Worker {
         });
         let store = &self.executor.store;
         let done = match outcome {
-            Outcome::End(ending) => store.finish_run(lease, &ending).await.map(|_| ()),
+            Outcome::End(ending) => store.finish_run(lease, &ending).await.map(ended),
             Outcome::Fail(failure) if failure.class.retryable() && lease.attempt() < lease.max_attempts() => {
                 let at = store.now() + back_off(lease.attempt(), store.ids().fraction());
+                counter!("apixx_runs_retried_total").increment(1);
                 store.retry_run(lease, at, &failure).await
             }
             Outcome::Fail(failure) => {
                 let reason = failure.reason();
-                store.finish_run(lease, &Ending::Failed { reason, failure }).await.map(|_| ())
+                store.finish_run(lease, &Ending::Failed { reason, failure }).await.map(ended)
             }
             Outcome::Release => store.release_run(lease).await,
             Outcome::Leave => Ok(()),
         };
         match done {
             Ok(()) => {}
-            Err(StoreError::LeaseLost) => tracing::warn!(%run, "another worker took the run over"),
+            Err(StoreError::LeaseLost) => {
+                counter!("apixx_leases_lost_total").increment(1);
+                tracing::warn!(%run, "another worker took the run over");
+            }
             Err(error) => {
                 tracing::error!(%run, %error, "a run could not be given back; it goes on once its lease ran out")
             }
         }
         self.executor.wakes.run_changed();
     }
+}
+
+/// Counts a run that ended.
+fn ended(status: RunStatus) {
+    counter!("apixx_runs_ended_total", "status" => status.as_str()).increment(1);
 }
 
 /// The time between attempt `attempt` and the next: 30 s, twice that, …, ± 20 %; `jitter` is 0 to 1.

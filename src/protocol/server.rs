@@ -83,6 +83,11 @@ pub enum CallError {
     },
     /// The client lacks these capabilities, written as a `ClientCapabilities` object, such as `{"sampling":{}}`.
     MissingCapability(Value),
+    /// There is more to do than can be done now: HTTP status 503, with `Retry-After`.
+    Busy {
+        /// The id the caller can give to whoever reads the log.
+        request_id: String,
+    },
     /// Our fault. The cause is in the log under this id, and nowhere else.
     Internal {
         /// The id the caller can give to whoever reads the log.

@@ -21,6 +21,8 @@ pub(super) enum ToolError {
         /// What is wrong and what to do.
         message: String,
     },
+    /// No place came free in time.
+    Busy,
     /// Our database failed.
     Store(StoreError),
     /// Our answer has no JSON form.
@@ -63,6 +65,19 @@ impl ToolError {
         }])
     }
 
+    /// Why the caller gets no answer, in a word for the operator; `None` for a fault of ours, which has a line of
+    /// its own.
+    pub(super) fn cause(&self) -> Option<&'static str> {
+        match self {
+            Self::Arguments(_) => Some("INVALID_ARGUMENTS"),
+            Self::Refused { code, .. } => Some(code),
+            Self::Busy => Some("busy"),
+            Self::Store(StoreError::NotLive) => Some("TOKEN_REVOKED"),
+            Self::Store(error) if error.is_overload() => Some("busy"),
+            Self::Store(_) | Self::Unserialisable(_) => None,
+        }
+    }
+
     /// The failure as the protocol layer tells it. The cause of a fault of ours goes to the log, here and only
     /// here, under `request_id`.
     #[expect(clippy::result_large_err, reason = "what the protocol layer asks for")]
@@ -75,17 +90,13 @@ impl ToolError {
                 let answer = answer("INVALID_ARGUMENTS", &message);
                 Err(CallError::InvalidArguments { message, data, answer })
             }
+            Self::Busy => Err(CallError::Busy { request_id: request_id.to_owned() }),
             Self::Store(StoreError::NotLive) => Ok(answer(
                 "TOKEN_REVOKED",
                 "this token was revoked or has expired. Ask the workspace's owner for a new one.",
             )),
             Self::Store(error) if error.is_overload() => {
-                tracing::warn!(
-                    request.id = request_id,
-                    tool.name = tool,
-                    "no database connection came free in time"
-                );
-                Ok(answer("BUSY", "the server has more to do than it can. Try again in a few seconds."))
+                Err(CallError::Busy { request_id: request_id.to_owned() })
             }
             Self::Store(error) => Err(internal(tool, request_id, &error)),
             Self::Unserialisable(error) => Err(internal(tool, request_id, &error)),
