@@ -35,7 +35,7 @@ const STATEMENTS: Duration = Duration::from_millis(500);
 const FLUSH: Duration = Duration::from_secs(1);
 
 /// Between two looks at the database's clock.
-const CLOCK: Duration = Duration::from_secs(60);
+const CLOCK: Duration = Duration::from_secs(10);
 
 /// Why a process does not start.
 #[derive(Debug, thiserror::Error)]
