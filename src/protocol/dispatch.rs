@@ -99,6 +99,7 @@ fn refused(error: CallError, name: &str, revision: Revision) -> Result<Answer, R
                 Era::Legacy => Ok(Answer::Tool(ToolAnswer::error(format!("{message} It needs: {required}")))),
             }
         }
+        CallError::Unavailable { message, request_id } => Err(RpcError::unavailable(message, &request_id)),
         CallError::Internal { request_id } => Err(RpcError::internal(&request_id)),
     }
 }

@@ -21,8 +21,10 @@ pub(super) enum ToolError {
         /// What is wrong and what to do.
         message: String,
     },
-    /// Our database failed.
+    /// Our database failed, and nothing was changed.
     Store(StoreError),
+    /// Our database failed after this was done: a whole clause, such as `run_… was started`.
+    After(String, StoreError),
     /// Our answer has no JSON form.
     Unserialisable(serde_json::Error),
 }
@@ -48,6 +50,14 @@ impl From<StoreError> for ToolError {
 }
 
 impl ToolError {
+    /// The same failure, after something was done: a whole clause, such as `run_… was started`.
+    pub(super) fn after(self, done: impl FnOnce() -> String) -> Self {
+        match self {
+            Self::Store(error) => Self::After(done(), error),
+            other => other,
+        }
+    }
+
     /// A well-formed call that cannot be answered.
     pub(super) fn refused(code: &'static str, message: impl Into<String>) -> Self {
         Self::Refused { code, message: message.into() }
@@ -79,18 +89,29 @@ impl ToolError {
                 "TOKEN_REVOKED",
                 "this token was revoked or has expired. Ask the workspace's owner for a new one.",
             )),
-            Self::Store(error) if error.is_overload() => {
-                tracing::warn!(
-                    request.id = request_id,
-                    tool.name = tool,
-                    "no database connection came free in time"
-                );
-                Ok(answer("BUSY", "the server has more to do than it can. Try again in a few seconds."))
+            Self::Store(error) if error.is_transient() => {
+                let message = match &error {
+                    StoreError::Unknown(_) => {
+                        "The connection to the database broke while a run was being started: whether it was is not \
+                         known. Look at list_flow_runs, or repeat the call with the same idempotency_key."
+                    }
+                    _ => "The service cannot answer now, and nothing was changed: come again in 1 s.",
+                };
+                Err(unavailable(message.to_owned(), tool, request_id, &error))
             }
-            Self::Store(error) => Err(internal(tool, request_id, &error)),
+            Self::After(done, error) if error.is_transient() => {
+                let message = format!("{done}, but the service can tell no more now: come again in 1 s.");
+                Err(unavailable(message, tool, request_id, &error))
+            }
+            Self::Store(error) | Self::After(_, error) => Err(internal(tool, request_id, &error)),
             Self::Unserialisable(error) => Err(internal(tool, request_id, &error)),
         }
     }
+}
+
+fn unavailable(message: String, tool: &str, request_id: &str, cause: &StoreError) -> CallError {
+    tracing::warn!(request.id = request_id, tool.name = tool, error = %cause, "a call must come again");
+    CallError::Unavailable { message, request_id: request_id.to_owned() }
 }
 
 fn internal(tool: &str, request_id: &str, cause: &(dyn std::error::Error + 'static)) -> CallError {
