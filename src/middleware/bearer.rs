@@ -12,7 +12,7 @@ use super::peer::Peer;
 use super::refusal::refusal;
 use crate::protocol::header::{self, Header};
 use crate::protocol::http::RequestId;
-use crate::protocol::jsonrpc::{BUSY_RETRY_S, RpcError, TOO_MANY_REQUESTS};
+use crate::protocol::jsonrpc::{COME_AGAIN_S, RpcError, TOO_MANY_REQUESTS};
 use crate::protocol::http as edge;
 use crate::service::access::{Access, Bad, Principal, Refused, Wants};
 use crate::service::rate_limit::{Drawn, seconds};
@@ -58,7 +58,7 @@ fn answer(refused: Refused, parts: &Parts) -> Response {
         }
         Refused::TooManyAtOnce => {
             let advice = "the workspace has as many requests under way as it may have; let some end first";
-            (limited(BUSY_RETRY_S, advice, None), edge::Refused::because("too_many_at_once"))
+            (limited(COME_AGAIN_S, advice, None), edge::Refused::because("too_many_at_once"))
         }
         Refused::TooManyFailures(wait, bad) => {
             let advice = "too many attempts with tokens that are not valid came from this address; \
@@ -104,8 +104,8 @@ fn limited(seconds: u64, advice: &str, drawn: Option<Drawn>) -> Response {
 
 fn unavailable(parts: &Parts) -> Response {
     let id = parts.extensions.get::<RequestId>().map(|id| id.0.as_str()).unwrap_or_default();
-    let mut response = refusal(StatusCode::SERVICE_UNAVAILABLE, &RpcError::busy(id));
-    response.headers_mut().insert(RETRY_AFTER, BUSY_RETRY_S.into());
+    let mut response = refusal(StatusCode::SERVICE_UNAVAILABLE, &RpcError::unavailable("The service cannot answer now, and nothing was changed: come again in 1 s.", id));
+    response.headers_mut().insert(RETRY_AFTER, COME_AGAIN_S.into());
     response
 }
 

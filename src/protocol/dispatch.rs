@@ -60,7 +60,7 @@ pub async fn dispatch<P: Server>(
     request: Request,
     exchange: &Exchange,
 ) -> Result<Answer, RpcError> {
-    asked(&request);
+    count(&request);
     match request {
         Request::Initialize { revision, client } => {
             if let Some(client) = client {
@@ -82,7 +82,7 @@ pub async fn dispatch<P: Server>(
 }
 
 /// Counts a request, by its method.
-fn asked(request: &Request) {
+fn count(request: &Request) {
     match request {
         Request::Initialize { .. } => metrics::counter!("mcp_requests_total", "method" => "initialize"),
         Request::Discover => metrics::counter!("mcp_requests_total", "method" => "server/discover"),
@@ -115,7 +115,7 @@ fn refused(error: CallError, name: &str, revision: Revision) -> Result<Answer, R
                 Era::Legacy => Ok(Answer::Tool(ToolAnswer::error(format!("{message} It needs: {required}")))),
             }
         }
-        CallError::Busy { request_id } => Err(RpcError::busy(&request_id)),
+        CallError::Unavailable { message, request_id } => Err(RpcError::unavailable(message, &request_id)),
         CallError::Internal { request_id } => Err(RpcError::internal(&request_id)),
     }
 }

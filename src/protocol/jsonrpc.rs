@@ -25,10 +25,10 @@ pub const MISSING_CAPABILITY: i64 = -32021;
 pub const UNSUPPORTED_VERSION: i64 = -32022;
 /// Too many requests. Outside the range JSON-RPC keeps for itself, as the specification asks of codes of our own.
 pub const TOO_MANY_REQUESTS: i64 = 429;
-/// There is more to do than can be done now. As above.
-pub const BUSY: i64 = 503;
-/// Seconds after which who was told [`BUSY`] may come again.
-pub const BUSY_RETRY_S: u64 = 1;
+/// Ours: not now. The HTTP status of the same number, outside the range JSON-RPC keeps for itself.
+pub const UNAVAILABLE: i64 = 503;
+/// Seconds after which a request that could not be answered may come again.
+pub const COME_AGAIN_S: u64 = 1;
 
 /// A request's id: a string or an integer, echoed in its own JSON type.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
@@ -88,11 +88,10 @@ impl RpcError {
         Self { data: Some(Box::new(data)), ..self }
     }
 
-    /// There is more to do than can be done now.
-    pub fn busy(request_id: &str) -> Self {
-        let message = format!("The service cannot answer now: come again in {BUSY_RETRY_S} s.");
-        Self::new(BUSY, message)
-            .with(json!({ "retry_after_seconds": BUSY_RETRY_S, "request_id": request_id }))
+    /// We cannot answer now; `message` says what became of the request. Answered with status 503.
+    pub fn unavailable(message: impl Into<String>, request_id: &str) -> Self {
+        let data = json!({"retry_after_seconds": COME_AGAIN_S, "request_id": request_id});
+        Self::new(UNAVAILABLE, message).with(data)
     }
 
     /// What is wrong, in a word for the operator.
@@ -106,7 +105,7 @@ impl RpcError {
             MISSING_CAPABILITY => "missing_capability",
             UNSUPPORTED_VERSION => "unsupported_version",
             TOO_MANY_REQUESTS => "rate_limit",
-            BUSY => "busy",
+            UNAVAILABLE => "unavailable",
             _ => "internal",
         }
     }

@@ -83,8 +83,10 @@ pub enum CallError {
     },
     /// The client lacks these capabilities, written as a `ClientCapabilities` object, such as `{"sampling":{}}`.
     MissingCapability(Value),
-    /// There is more to do than can be done now: HTTP status 503, with `Retry-After`.
-    Busy {
+    /// Not now, for a reason that passes: 503 with `Retry-After`, or an error where the status is out already.
+    Unavailable {
+        /// What became of the request and what to do next, for people.
+        message: String,
         /// The id the caller can give to whoever reads the log.
         request_id: String,
     },

@@ -191,7 +191,7 @@ fn json(status: StatusCode, body: bytes::Bytes) -> Response {
     let headers = [(CONTENT_TYPE, "application/json"), (CACHE_CONTROL, "no-store")];
     let mut response = (status, headers, body).into_response();
     if status == StatusCode::SERVICE_UNAVAILABLE {
-        response.headers_mut().insert(RETRY_AFTER, jsonrpc::BUSY_RETRY_S.into());
+        response.headers_mut().insert(RETRY_AFTER, jsonrpc::COME_AGAIN_S.into());
     }
     response
 }

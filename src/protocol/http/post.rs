@@ -19,7 +19,8 @@ use crate::protocol::exchange::Exchange;
 use crate::protocol::header::{self, Header};
 use crate::protocol::inflight::Underway;
 use crate::protocol::jsonrpc::{
-    self, BUSY, INTERNAL_ERROR, INVALID_REQUEST, Id, Message, RpcError, TOO_MANY_REQUESTS, Unreadable, failure,
+    self, INTERNAL_ERROR, INVALID_REQUEST, Id, Message, RpcError, TOO_MANY_REQUESTS, UNAVAILABLE, Unreadable,
+    failure,
 };
 use crate::protocol::model::LogLevel;
 use crate::protocol::revision::{Era, Revision};
@@ -243,7 +244,7 @@ impl<P: Server> Post<P> {
             ),
             Err(error) => {
                 let status = match revision.era() {
-                    _ if error.code == BUSY => StatusCode::SERVICE_UNAVAILABLE,
+                    _ if error.code == UNAVAILABLE => StatusCode::SERVICE_UNAVAILABLE,
                     Era::Legacy => StatusCode::OK,
                     Era::Modern => modern::status(&error),
                 };
