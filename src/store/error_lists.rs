@@ -86,7 +86,8 @@ statements! {
              cross join lateral (
                    select * from error_stats s
                     where s.customer_id = $1 and s.flow_id = $4 and s.level = l.level and s.grain = span.grain
-                      and s.at >= span.since and s.at < span.until) s
+                      and s.at >= span.since and s.at < span.until
+                   offset 0) s
             union all
             select l.level, ", group_key!("l.level"), ", sum(c.count)::bigint, count(distinct c.run_id)
               from (select r.run_id from runs r

@@ -67,9 +67,10 @@ macro_rules! flow_filter {
 statements! {
     FLOW_BY_NAME = tenant "
         select f.flow_id, f.name
-          from flows f
-         where f.customer_id = $1 and caller.id = $1
-           and f.flow_id = coalesce($4, (select n.flow_id from flow_names n where n.customer_id = $1 and n.name_key = $5))
+          from (select coalesce($4, (select n.flow_id from flow_names n where n.customer_id = $1 and n.name_key = $5)) as id
+                offset 0) wanted
+          join flows f on f.customer_id = $1 and f.flow_id = wanted.id
+         where caller.id = $1
          limit 1";
     FLOW_NAMES = tenant "
         select n.flow_id, n.label, n.kind
