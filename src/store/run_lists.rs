@@ -271,8 +271,8 @@ impl Shape {
         };
         // No index has all filters: what nothing matches is known from the totals and not looked for.
         let any = filter(self.connector || self.trigger, " and (select t.runs from totals t) > 0");
-        let page = if self.status {
-            format!(
+        let page = match (self.status, self.flow, self.connector || self.trigger) {
+            (true, ..) => format!(
                 "select r.* from (select distinct unnest($12::text[])) as wanted (status)
                   cross join lateral (
                         select * from runs x
@@ -280,14 +280,23 @@ impl Shape {
                            and x.window_at >= $4 and x.window_at < $5{flow}{connector}{trigger}{after}
                          order by x.window_at desc, x.run_id desc limit $8) r
                   order by r.window_at desc, r.run_id desc limit $8"
-            )
-        } else {
-            format!(
+            ),
+            // What the filter passes over is passed over in the index.
+            (false, false, true) => format!(
+                "select r.* from (
+                        select x.run_id from runs x
+                         where x.customer_id = $1 and caller.id = $1{any}
+                           and x.window_at >= $4 and x.window_at < $5{connector}{trigger}{after}
+                         order by x.window_at desc, x.run_id desc limit $8) x
+                   join runs r on r.customer_id = $1 and r.run_id = x.run_id
+                  order by r.window_at desc, r.run_id desc limit $8"
+            ),
+            _ => format!(
                 "select * from runs x
                   where x.customer_id = $1 and caller.id = $1{any}
                     and x.window_at >= $4 and x.window_at < $5{flow}{connector}{trigger}{after}
                   order by x.window_at desc, x.run_id desc limit $8"
-            )
+            ),
         };
         let (columns, joins) = (run_columns!(), run_joins!());
         if self.after {
