@@ -1,7 +1,7 @@
 //! SDKs.
-use std::path::Path;
 use super::data::Data;
 use super::servers::Server;
+use std::path::Path;
 pub struct Sdk {
     pub name: &'static str,
     pub server: Server,

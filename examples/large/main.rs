@@ -74,7 +74,8 @@ async fn main() {
             let mut probe = probe::Probe::start(&serving, &admin, &plans, true).await;
             let mut runs = Vec::new();
             for place in [seed::WIDE, seed::DEEP] {
-                let newest = json!({ "flow": seed::flow_id(place, 0), "status": ["partial", "failed"], "limit": 1 });
+                let newest =
+                    json!({ "flow": seed::flow_id(place, 0), "status": ["partial", "failed"], "limit": 1 });
                 let (_, found, _) = probe.call(place, "list_flow_runs", &newest).await;
                 runs.push(found["runs"][0]["run_id"].as_str().unwrap().to_owned());
             }
@@ -96,7 +97,13 @@ async fn main() {
             for (case, cost) in &figures {
                 table += &format!(
                     "{:<24}{:<28}{:>3}{:>8}{:>10.0}{:>7} {}\n",
-                    case.tool, case.name, cost.statements, cost.pages, cost.cpu_us, cost.chars, cost.faults.join("; ")
+                    case.tool,
+                    case.name,
+                    cost.statements,
+                    cost.pages,
+                    cost.cpu_us,
+                    cost.chars,
+                    cost.faults.join("; ")
                 );
             }
             print!("{table}");

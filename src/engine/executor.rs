@@ -250,8 +250,8 @@ impl StreamWork<'_> {
     async fn map(&mut self, page: Page) -> Result<MappedPage, Outcome> {
         let plan = Arc::clone(&self.plan);
         let mapped = tokio::task::spawn_blocking(move || map_page(&plan, page)).await;
-        let mut mapped = mapped.map_err(|error| {
-            tracing::error!(%error, "a mapping broke");
+        let mut mapped = mapped.map_err(|_| {
+            tracing::error!("a mapping broke");
             Failure::internal()
         })?;
         self.repeats.sort_out(&mut mapped, self.plan.key());
@@ -316,8 +316,8 @@ impl StreamWork<'_> {
             let errors = found_errors(&plan, &stream, &mapped);
             (mapped, errors)
         });
-        found.await.map_err(|error| {
-            tracing::error!(%error, "an excerpt broke");
+        found.await.map_err(|_| {
+            tracing::error!("an excerpt broke");
             Failure::internal().into()
         })
     }

@@ -43,7 +43,10 @@ const PLANT: &[&str] = &[
 async fn plant(owner: &mut PgConnection, canary: &str) {
     for statement in PLANT {
         let statement = statement.replace("{c}", canary);
-        owner.execute(AssertSqlSafe(statement.clone())).await.unwrap_or_else(|error| panic!("{error}\n{statement}"));
+        owner
+            .execute(AssertSqlSafe(statement.clone()))
+            .await
+            .unwrap_or_else(|error| panic!("{error}\n{statement}"));
     }
 }
 
@@ -68,7 +71,8 @@ async fn calls(app: &TestApp) -> Vec<(&'static str, Value)> {
         ("list_runs", json!({ "connector": "canary" })),
         (CANARY, json!({})),
     ];
-    for grouping in ["none", "flow", "source", "destination", "connector", "status", "trigger", "hour", "day"] {
+    for grouping in ["none", "flow", "source", "destination", "connector", "status", "trigger", "hour", "day"]
+    {
         all.push(("list_runs", json!({ "window": "7d", "group_by": grouping, "limit": 20 })));
     }
     all.push(("list_runs", json!({ "window": "30d", "status": ["failed"], "group_by": "connector" })));
@@ -86,7 +90,8 @@ async fn calls(app: &TestApp) -> Vec<(&'static str, Value)> {
     for run in &runs {
         all.push(("get_run", json!({ "run_id": run })));
         for grouping in ["class", "group", "code", "field", "none"] {
-            let arguments = json!({ "run_id": run, "group_by": grouping, "samples_per_group": 5, "limit": 5 });
+            let arguments =
+                json!({ "run_id": run, "group_by": grouping, "samples_per_group": 5, "limit": 5 });
             all.push(("get_run_errors", arguments));
         }
     }
@@ -139,7 +144,10 @@ async fn instructions_in_names_messages_and_payloads_stay_inside_the_fence() {
         for (under, text) in &all {
             // What nobody asked for by this name is told as it was asked, cut.
             let told = if tool == CANARY { String::new() } else { outside(text) };
-            assert!(!told.contains("CANARY") && !told.contains("previous instr"), "{tool} {arguments} {under}:\n{text}");
+            assert!(
+                !told.contains("CANARY") && !told.contains("previous instr"),
+                "{tool} {arguments} {under}:\n{text}"
+            );
             assert!(!(is_advice(under) && text.contains("CANARY")), "{tool} {arguments} {under}:\n{text}");
             for line in text.lines().filter(|line| line.starts_with("Next:")) {
                 assert!(!line.contains("CANARY"), "{tool} {arguments}:\n{text}");
@@ -148,7 +156,11 @@ async fn instructions_in_names_messages_and_payloads_stay_inside_the_fence() {
         }
     }
     for entry in catalog().entries() {
-        assert!(seen.get(entry.name).is_some_and(|count| *count > 0), "{} tells no canary: {seen:?}", entry.name);
+        assert!(
+            seen.get(entry.name).is_some_and(|count| *count > 0),
+            "{} tells no canary: {seen:?}",
+            entry.name
+        );
     }
 }
 
@@ -201,7 +213,18 @@ async fn what_looks_like_a_name_is_decided_by_a_rule() {
     for entry in catalog().entries() {
         assert!(!looks_like_a_name(&format!("Orders {}", entry.name)), "{}", entry.name);
     }
-    for name in ["Next: do it", "One. Two", "a\nb", "a\u{202e}b", "say \"x\"", "<b>", "a; b", "what?", "data>>", "`x`"] {
+    for name in [
+        "Next: do it",
+        "One. Two",
+        "a\nb",
+        "a\u{202e}b",
+        "say \"x\"",
+        "<b>",
+        "a; b",
+        "what?",
+        "data>>",
+        "`x`",
+    ] {
         assert!(!looks_like_a_name(name), "{name}");
     }
     assert!(!looks_like_a_name(&"x".repeat(MAX_NAME_CHARS + 1)) && !looks_like_a_name("a b c d e f g h i"));

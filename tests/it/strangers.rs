@@ -100,7 +100,10 @@ impl Twins {
     async fn live(&self) {
         let flows = self.some(self.of("cus_acme", "flow_id", "flows").await, 0.5);
         for flow in &flows {
-            self.app.acme().call("trigger_sync", json!({ "flow": flow, "idempotency_key": format!("key {flow}") })).await;
+            self.app
+                .acme()
+                .call("trigger_sync", json!({ "flow": flow, "idempotency_key": format!("key {flow}") }))
+                .await;
         }
         self.forget_some("cus_acme").await;
         for sql in [
@@ -147,7 +150,9 @@ impl Twins {
             let mut statements = std::mem::take(&mut *self.statements.lock().unwrap());
             statements.retain(|sql| !sql.contains("allowances"));
             let body = String::from_utf8(reply.bytes).unwrap();
-            let body = regex::Regex::new(r#"API quota: [\d,]+ requests|"requests_today":\d+"#).unwrap().replace_all(&body, "…");
+            let body = regex::Regex::new(r#"API quota: [\d,]+ requests|"requests_today":\d+"#)
+                .unwrap()
+                .replace_all(&body, "…");
             answers.push((format!("{} {body}", reply.status), statements));
         }
         answers
@@ -200,7 +205,9 @@ async fn copy_acme(owner: &mut PgConnection) {
                 })
                 .collect();
             let (columns, values) = (columns.join(", "), values.join(", "));
-            let sql = format!("insert into {table} ({columns}) select {values} from {table} where customer_id = 'cus_acme'");
+            let sql = format!(
+                "insert into {table} ({columns}) select {values} from {table} where customer_id = 'cus_acme'"
+            );
             if !tried(owner, &sql).await {
                 waiting.push(table);
             }
@@ -215,7 +222,9 @@ async fn questions(twins: &Twins) -> Vec<(&'static str, Value)> {
     let mut all = Vec::new();
     let flows = twins.of("cus_acme", "flow_id", "flows").await;
     let names = twins.of("cus_acme", "name", "flows").await;
-    for flow in flows.iter().chain(&names).map(String::as_str).chain(["flow_nothing_there", "Nothing of the kind"]) {
+    for flow in
+        flows.iter().chain(&names).map(String::as_str).chain(["flow_nothing_there", "Nothing of the kind"])
+    {
         for tool in ["get_flow", "get_flow_mappings", "list_flow_runs", "get_flow_error_summary"] {
             all.push((tool, json!({ "flow": flow })));
         }
@@ -245,7 +254,10 @@ async fn questions(twins: &Twins) -> Vec<(&'static str, Value)> {
     let own_groups = twins.of("cus_twin", "group_id", "error_groups").await;
     let groups = twins.of("cus_acme", "group_id", "error_groups").await;
     for group in groups.iter().take(4).chain(own_groups.first()) {
-        all.push(("get_run_errors", json!({ "run_id": own_runs[0], "error_class": group, "group_by": "group" })));
+        all.push((
+            "get_run_errors",
+            json!({ "run_id": own_runs[0], "error_class": group, "group_by": "group" }),
+        ));
     }
     let mut connectors = twins.of("cus_acme", "connector_id", "connectors").await;
     connectors.extend(twins.of("cus_acme", "name", "connectors").await);
@@ -284,7 +296,9 @@ async fn nothing_of_another_customer_shows_in_any_answer() {
         // Once for what is prepared and remembered.
         twins.answers(&questions).await;
         let first = twins.answers(&questions).await;
-        assert!(first.iter().filter(|(_, statements)| !statements.is_empty()).count() * 10 > questions.len() * 8);
+        assert!(
+            first.iter().filter(|(_, statements)| !statements.is_empty()).count() * 10 > questions.len() * 8
+        );
         twins.live().await;
         same(seed, "Acme lives", &questions, &first, &twins.answers(&questions).await);
         let key = json!({ "flow": twins.of("cus_twin", "flow_id", "flows").await[0], "idempotency_key": "key flow_hubspot_deals" });
@@ -306,7 +320,11 @@ async fn an_ended_token_learns_nothing_either() {
         questions.retain(|(_, arguments)| arguments.get("wait_seconds").is_none());
         twins.answers(&questions[..1]).await;
         let sql = format!("update tokens set {ended} = $1 where customer_id = 'cus_twin'");
-        sqlx::query(AssertSqlSafe(sql)).bind(twins.app.clock.now()).execute(&mut twins.app.owner().await).await.unwrap();
+        sqlx::query(AssertSqlSafe(sql))
+            .bind(twins.app.clock.now())
+            .execute(&mut twins.app.owner().await)
+            .await
+            .unwrap();
         let remembered = twins.answers(&questions).await;
         twins.wipe().await;
         same(9, ended, &questions, &remembered, &twins.answers(&questions).await);

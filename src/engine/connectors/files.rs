@@ -344,3 +344,28 @@ impl Source for FileSource {
         .boxed()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    /// A link that was put in the way after the path was looked at leads nowhere.
+    #[test]
+    fn a_link_is_followed_on_no_step() {
+        let (root, outside) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        for place in [root.path().join("real"), outside.path().to_owned()] {
+            fs::create_dir_all(&place).unwrap();
+            fs::write(place.join("a.csv"), "id\n").unwrap();
+        }
+        symlink(outside.path(), root.path().join("swapped")).unwrap();
+        symlink(outside.path().join("a.csv"), root.path().join("a.csv")).unwrap();
+        let open = |path: &str| below(root.path(), &root.path().join(path), OFlag::O_RDONLY);
+        assert!(open("real/a.csv").is_ok());
+        for path in ["swapped/a.csv", "a.csv", "real/../swapped/a.csv"] {
+            assert!(open(path).is_err(), "{path}");
+        }
+        assert!(below(root.path(), &outside.path().join("a.csv"), OFlag::O_RDONLY).is_err());
+    }
+}
