@@ -64,6 +64,9 @@ impl Seat {
     pub async fn start(&self) -> anyhow::Result<()> {
         let deadline = Instant::now() + PATIENCE;
         let mut child = self.child.lock().await;
+        if child.is_some() {
+            return Ok(());
+        }
         loop {
             match self.try_start().await {
                 Ok(started) => {
