@@ -269,3 +269,35 @@ fn upsert(
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// One of them is a worker that lost its run and does not know it yet.
+    #[test]
+    fn two_writers_of_a_file_keep_what_the_other_wrote() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().canonicalize().unwrap();
+        let target = || Target::open(&root.join("out.jsonl"), &root, "out.jsonl").unwrap();
+        let record = |id: i64| {
+            let record = serde_json::json!({ "id": id });
+            (record.as_object().unwrap().clone(), record.to_string())
+        };
+        let key = ["id".to_owned()];
+        let mut one = Keyed::load(&target(), &key).unwrap();
+        let mut other = Keyed::load(&target(), &key).unwrap();
+        let put = |keyed: &mut Keyed, ids: &[i64]| {
+            let records = ids.iter().map(|id| record(*id)).collect();
+            let report = write(&target(), Some(keyed), records).unwrap();
+            (report.written, report.unchanged)
+        };
+        assert_eq!(put(&mut one, &[1, 2, 3]), (3, 0));
+        assert_eq!(put(&mut other, &[2, 3, 4]), (1, 2));
+        assert_eq!(put(&mut one, &[3, 4, 5]), (1, 2));
+        assert_eq!(put(&mut one, &[6]), (1, 0));
+        let text = fs::read_to_string(root.join("out.jsonl")).unwrap();
+        let lines: Vec<String> = (1..=6).map(|id| format!("{{\"id\":{id}}}")).collect();
+        assert_eq!(text.lines().collect::<Vec<_>>(), lines);
+    }
+}
