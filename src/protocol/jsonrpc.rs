@@ -315,24 +315,27 @@ struct Notification<'a, P> {
     params: P,
 }
 
-/// A response with a result.
-pub fn success(id: &Id, result: impl Serialize) -> Bytes {
-    written(&Success { jsonrpc: "2.0", id, result })
+/// A response with a result that takes about so many bytes.
+pub fn success(id: &Id, result: impl Serialize, about: usize) -> Bytes {
+    written(&Success { jsonrpc: "2.0", id, result }, about)
 }
 
 /// A response with an error. Without an id the member is left out: strict clients refuse `null`.
 pub fn failure(id: Option<&Id>, error: &RpcError) -> Bytes {
-    written(&Failure { jsonrpc: "2.0", id, error })
+    written(&Failure { jsonrpc: "2.0", id, error }, SHORT)
 }
 
 /// A notification.
 pub fn notification(method: &str, params: impl Serialize) -> Bytes {
-    written(&Notification { jsonrpc: "2.0", method, params })
+    written(&Notification { jsonrpc: "2.0", method, params }, SHORT)
 }
 
+/// Bytes that any message may take.
+const SHORT: usize = 512;
+
 #[expect(clippy::expect_used, reason = "our own types serialise: string keys, no failing implementation")]
-fn written(message: &impl Serialize) -> Bytes {
-    let mut buffer = Vec::with_capacity(4096);
+fn written(message: &impl Serialize, about: usize) -> Bytes {
+    let mut buffer = Vec::with_capacity(SHORT + about);
     serde_json::to_writer(&mut buffer, message).expect("a message serialises into memory");
     Bytes::from(buffer)
 }

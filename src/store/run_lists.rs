@@ -13,9 +13,9 @@ use serde::Deserialize;
 use sqlx::postgres::{PgArguments, PgRow};
 use sqlx::query::QueryAs;
 use sqlx::types::Json;
-use sqlx::{FromRow, Postgres, Row};
+use sqlx::{FromRow, Postgres, Row, ValueRef};
 
-use super::runs::{Run, RunRow, run_columns, run_joins};
+use super::runs::{Run, run_columns, run_joins};
 use super::{Reader, StoreError};
 use crate::domain::ids::{ConnectorId, FlowId, RunId};
 use crate::domain::run::{Records, RunGrouping, RunStatus, Trigger, open_window};
@@ -446,12 +446,14 @@ impl Reader<'_> {
     ) -> Result<RunList, StoreError> {
         let rows: Vec<ListRow> =
             self.list(filter, grouping, None, limit).fetch_all(self.store().pool()).await?;
-        let first = rows.iter().find(|row| row.first).ok_or(StoreError::NotLive)?;
-        let totals = first.totals.clone();
-        let mut groups = first.groups.clone();
+        let mut figures = None;
+        let mut runs = Vec::with_capacity(rows.len());
+        for row in rows {
+            runs.extend(row.run);
+            figures = figures.or(row.figures);
+        }
+        let Figures { totals, mut groups, shared } = figures.ok_or(StoreError::NotLive)?;
         add_other(&mut groups, &totals, grouping);
-        let shared = first.shared.clone();
-        let runs = rows.into_iter().filter_map(|row| row.run).map(Run::try_from).collect::<Result<_, _>>()?;
         Ok(RunList { runs, totals, groups, shared })
     }
 
@@ -470,7 +472,7 @@ impl Reader<'_> {
         if rows.is_empty() {
             return Err(StoreError::NotLive);
         }
-        rows.into_iter().filter_map(|row| row.0).map(Run::try_from).collect()
+        Ok(rows.into_iter().filter_map(|row| row.0).collect())
     }
 
     fn list<T>(
@@ -570,35 +572,44 @@ impl Hours {
     }
 }
 
+/// A row of a first page; one of them carries the figures.
 struct ListRow {
-    first: bool,
+    figures: Option<Figures>,
+    run: Option<Run>,
+}
+
+struct Figures {
     totals: RunTotals,
     groups: Vec<RunGroup>,
     shared: Vec<SharedConnector>,
-    run: Option<RunRow>,
 }
 
 impl FromRow<'_, PgRow> for ListRow {
     fn from_row(row: &PgRow) -> Result<Self, sqlx::Error> {
+        let figures = if row.try_get("first_row")? { Some(Figures::from_row(row)?) } else { None };
+        Ok(Self { figures, run: PageRow::from_row(row)?.0 })
+    }
+}
+
+impl FromRow<'_, PgRow> for Figures {
+    fn from_row(row: &PgRow) -> Result<Self, sqlx::Error> {
         let groups: Option<Json<Vec<RunGroup>>> = row.try_get("groups")?;
         let shared: Option<Json<Vec<SharedConnector>>> = row.try_get("shared")?;
         Ok(Self {
-            first: row.try_get("first_row")?,
             totals: RunTotals::from_row(row)?,
             groups: groups.map(|json| json.0).unwrap_or_default(),
             shared: shared.map(|json| json.0).unwrap_or_default(),
-            run: PageRow::from_row(row)?.0,
         })
     }
 }
 
 /// A row that may stand for no run.
-struct PageRow(Option<RunRow>);
+struct PageRow(Option<Run>);
 
 impl FromRow<'_, PgRow> for PageRow {
     fn from_row(row: &PgRow) -> Result<Self, sqlx::Error> {
-        let some = row.try_get::<Option<&str>, _>("run_id")?.is_some();
-        Ok(Self(if some { Some(RunRow::from_row(row)?) } else { None }))
+        let none = row.try_get_raw("run_id")?.is_null();
+        Ok(Self(if none { None } else { Some(Run::from_row(row)?) }))
     }
 }
 
