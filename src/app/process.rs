@@ -40,7 +40,7 @@ const STATEMENTS: Duration = Duration::from_millis(500);
 const FLUSH: Duration = Duration::from_secs(1);
 
 /// Between two looks at the database's clock.
-const CLOCK: Duration = Duration::from_secs(60);
+const CLOCK: Duration = Duration::from_secs(10);
 
 /// Between two times that measures are summed up.
 const UPKEEP: Duration = Duration::from_secs(5);

@@ -104,8 +104,13 @@ fn limited(seconds: u64, advice: &str, drawn: Option<Drawn>) -> Response {
 
 fn unavailable(parts: &Parts) -> Response {
     let id = parts.extensions.get::<RequestId>().map(|id| id.0.as_str()).unwrap_or_default();
-    let message = format!("The service cannot answer now: come again in {COME_AGAIN_S} s.");
-    let mut response = refusal(StatusCode::SERVICE_UNAVAILABLE, &RpcError::unavailable(message, id));
+    let mut response = refusal(
+        StatusCode::SERVICE_UNAVAILABLE,
+        &RpcError::unavailable(
+            "The service cannot answer now, and nothing was changed: come again in 1 s.",
+            id,
+        ),
+    );
     response.headers_mut().insert(RETRY_AFTER, COME_AGAIN_S.into());
     response
 }

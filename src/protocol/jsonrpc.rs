@@ -88,6 +88,12 @@ impl RpcError {
         Self { data: Some(Box::new(data)), ..self }
     }
 
+    /// We cannot answer now; `message` says what became of the request. Answered with status 503.
+    pub fn unavailable(message: impl Into<String>, request_id: &str) -> Self {
+        let data = json!({"retry_after_seconds": COME_AGAIN_S, "request_id": request_id});
+        Self::new(UNAVAILABLE, message).with(data)
+    }
+
     /// What is wrong, in a word for the operator.
     pub fn cause(&self) -> &'static str {
         match self.code {
@@ -102,12 +108,6 @@ impl RpcError {
             UNAVAILABLE => "unavailable",
             _ => "internal",
         }
-    }
-
-    /// We cannot answer now; `message` says what became of the request. Answered with status 503.
-    pub fn unavailable(message: impl Into<String>, request_id: &str) -> Self {
-        let data = json!({"retry_after_seconds": COME_AGAIN_S, "request_id": request_id});
-        Self::new(UNAVAILABLE, message).with(data)
     }
 
     /// Our fault; the cause is in the log under `request_id`.
@@ -315,24 +315,27 @@ struct Notification<'a, P> {
     params: P,
 }
 
-/// A response with a result.
-pub fn success(id: &Id, result: impl Serialize) -> Bytes {
-    written(&Success { jsonrpc: "2.0", id, result })
+/// A response with a result that takes about so many bytes.
+pub fn success(id: &Id, result: impl Serialize, about: usize) -> Bytes {
+    written(&Success { jsonrpc: "2.0", id, result }, about)
 }
 
 /// A response with an error. Without an id the member is left out: strict clients refuse `null`.
 pub fn failure(id: Option<&Id>, error: &RpcError) -> Bytes {
-    written(&Failure { jsonrpc: "2.0", id, error })
+    written(&Failure { jsonrpc: "2.0", id, error }, SHORT)
 }
 
 /// A notification.
 pub fn notification(method: &str, params: impl Serialize) -> Bytes {
-    written(&Notification { jsonrpc: "2.0", method, params })
+    written(&Notification { jsonrpc: "2.0", method, params }, SHORT)
 }
 
+/// Bytes that any message may take.
+const SHORT: usize = 512;
+
 #[expect(clippy::expect_used, reason = "our own types serialise: string keys, no failing implementation")]
-fn written(message: &impl Serialize) -> Bytes {
-    let mut buffer = Vec::with_capacity(4096);
+fn written(message: &impl Serialize, about: usize) -> Bytes {
+    let mut buffer = Vec::with_capacity(SHORT + about);
     serde_json::to_writer(&mut buffer, message).expect("a message serialises into memory");
     Bytes::from(buffer)
 }

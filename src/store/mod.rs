@@ -9,6 +9,7 @@ mod statements;
 
 pub mod checks;
 pub mod cluster;
+mod columns;
 pub mod connectors;
 pub mod customers;
 pub mod definitions;

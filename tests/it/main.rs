@@ -4,6 +4,7 @@
 
 mod access;
 mod apply;
+mod canaries;
 mod catalog;
 mod cli;
 mod clients;
@@ -21,5 +22,6 @@ mod operating;
 mod readme;
 mod round_trips;
 mod statements;
+mod strangers;
 mod support;
 mod tools;

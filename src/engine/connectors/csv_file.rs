@@ -228,3 +228,26 @@ impl CsvFile {
 fn header_error(message: &str) -> Failure {
     Failure::new(ErrorClass::Schema, "INVALID_HEADER", Stage::Extract, message)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+
+    /// Quotes that make every line swallow all that follow would have each line read a thousand thousand times.
+    #[test]
+    fn lines_are_not_read_again_and_again() {
+        let mut file = tempfile::tempfile().unwrap();
+        let lines = "a\",\"\n".repeat(400_000);
+        file.write_all(format!("id,name\n{lines}").as_bytes()).unwrap();
+        let mut csv = CsvFile::open(file, &Place::default()).unwrap();
+        let mut broken = 0;
+        while let Some(item) = csv.next().unwrap() {
+            broken += u32::from(matches!(item, Item::Bad(..)));
+        }
+        let length = lines.len() as u64;
+        assert!(csv.offset() >= length && csv.again <= length + MAX_AGAIN, "{} of {length}", csv.again);
+        assert!(broken > 0);
+    }
+}

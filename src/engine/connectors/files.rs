@@ -158,8 +158,14 @@ impl Connector for Files {
                 inclusive,
                 greatest: place.greatest.clone().or_else(|| value.cloned()),
             });
-            let pages =
-                Pages { file, index: place.index, after, page_records: request.page_records, done: false };
+            let pages = Pages {
+                file,
+                index: place.index,
+                after,
+                page_records: request.page_records,
+                done: false,
+                broken: None,
+            };
             Ok(Box::new(FileSource { pages: Some(pages) }) as Box<dyn Source>)
         }
         .boxed()
@@ -269,6 +275,8 @@ struct Pages {
     after: Option<After>,
     page_records: usize,
     done: bool,
+    /// What ended the reading, to be told after the page before it.
+    broken: Option<Failure>,
 }
 
 impl Pages {
@@ -276,10 +284,23 @@ impl Pages {
         if self.done {
             return Ok(None);
         }
+        if let Some(failure) = self.broken.take() {
+            return Err(failure);
+        }
         let begin = self.file.offset();
+        let mut end = begin;
         let mut page = Page { first_index: self.index, ..Page::default() };
-        while page.items.len() < self.page_records && self.file.offset() - begin < MAX_PAGE as u64 {
-            let Some(item) = self.file.next()? else {
+        while page.items.len() < self.page_records && end - begin < MAX_PAGE as u64 {
+            let next = match self.file.next() {
+                // What was read before stays.
+                Err(failure) if !page.items.is_empty() => {
+                    self.broken = Some(failure);
+                    break;
+                }
+                next => next?,
+            };
+            end = self.file.offset();
+            let Some(item) = next else {
                 self.done = true;
                 // Only now is it certain that no record with a smaller cursor follows.
                 page.cursor = self.after.as_ref().and_then(|after| after.greatest.clone());
@@ -294,9 +315,9 @@ impl Pages {
             }
         }
         self.index += page.items.len() as i64;
-        page.bytes = i64::try_from(self.file.offset() - begin).unwrap_or(0);
+        page.bytes = i64::try_from(end - begin).unwrap_or(0);
         page.position = serde_json::json!({
-            "offset": self.file.offset(), "index": self.index,
+            "offset": end, "index": self.index,
             "greatest": self.after.as_ref().and_then(|after| after.greatest.clone())
         });
         Ok(Some(page))
@@ -321,5 +342,30 @@ impl Source for FileSource {
             page
         }
         .boxed()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    /// A link that was put in the way after the path was looked at leads nowhere.
+    #[test]
+    fn a_link_is_followed_on_no_step() {
+        let (root, outside) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        for place in [root.path().join("real"), outside.path().to_owned()] {
+            fs::create_dir_all(&place).unwrap();
+            fs::write(place.join("a.csv"), "id\n").unwrap();
+        }
+        symlink(outside.path(), root.path().join("swapped")).unwrap();
+        symlink(outside.path().join("a.csv"), root.path().join("a.csv")).unwrap();
+        let open = |path: &str| below(root.path(), &root.path().join(path), OFlag::O_RDONLY);
+        assert!(open("real/a.csv").is_ok());
+        for path in ["swapped/a.csv", "a.csv", "real/../swapped/a.csv"] {
+            assert!(open(path).is_err(), "{path}");
+        }
+        assert!(below(root.path(), &outside.path().join("a.csv"), OFlag::O_RDONLY).is_err());
     }
 }
