@@ -108,7 +108,7 @@ impl Twins {
         self.forget_some("cus_acme").await;
         for sql in [
             "update flows set name = name || ' (old)', state = 'paused' where customer_id = 'cus_acme' and flow_id = any($1)",
-            "update flow_names set name_key = 'orders', label = 'Orders' where (customer_id, flow_id) in (select 'cus_acme', $1[1])
+            "update flow_names set name_key = 'quite another', label = 'Quite another' where (customer_id, flow_id) in (select 'cus_acme', $1[1])
                and kind = 'name'",
             "update connectors set status = 'down', auth_status = 'revoked', auth_error = 'acme' where customer_id = 'cus_acme'
                and cardinality($1) >= 0",
@@ -148,7 +148,7 @@ impl Twins {
             self.statements.lock().unwrap().clear();
             let reply = twin.post(&message).await;
             let mut statements = std::mem::take(&mut *self.statements.lock().unwrap());
-            statements.retain(|sql| !sql.contains("allowances"));
+            statements.retain(|sql| !sql.contains("lease_permits"));
             let body = String::from_utf8(reply.bytes).unwrap();
             let body = regex::Regex::new(r#"API quota: [\d,]+ requests|"requests_today":\d+"#)
                 .unwrap()
