@@ -142,6 +142,7 @@ impl Twins {
     /// grows by its asking.
     async fn answers(&self, questions: &[(&'static str, Value)]) -> Vec<(String, Vec<String>)> {
         let twin = self.app.holder_of(self.token.reveal());
+        let own = regex::Regex::new(r#"API quota: [\d,]+ requests|"requests_today":\d+"#).unwrap();
         let mut answers = Vec::new();
         for (tool, arguments) in questions {
             let message = json!({ "jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": { "name": tool, "arguments": arguments } });
@@ -150,9 +151,7 @@ impl Twins {
             let mut statements = std::mem::take(&mut *self.statements.lock().unwrap());
             statements.retain(|sql| !sql.contains("lease_permits"));
             let body = String::from_utf8(reply.bytes).unwrap();
-            let body = regex::Regex::new(r#"API quota: [\d,]+ requests|"requests_today":\d+"#)
-                .unwrap()
-                .replace_all(&body, "…");
+            let body = own.replace_all(&body, "…");
             answers.push((format!("{} {body}", reply.status), statements));
         }
         answers
