@@ -149,7 +149,8 @@ impl Twins {
             self.statements.lock().unwrap().clear();
             let reply = twin.post(&message).await;
             let mut statements = std::mem::take(&mut *self.statements.lock().unwrap());
-            statements.retain(|sql| !sql.contains("lease_permits"));
+            // Permits are leased now and then; what is taken back belongs to the call before.
+            statements.retain(|sql| !sql.contains("lease_permits") && sql != "ROLLBACK");
             let body = String::from_utf8(reply.bytes).unwrap();
             let body = own.replace_all(&body, "…");
             answers.push((format!("{} {body}", reply.status), statements));
@@ -327,7 +328,9 @@ async fn an_ended_token_learns_nothing_either() {
         let remembered = twins.answers(&questions).await;
         twins.wipe().await;
         same(9, ended, &questions, &remembered, &twins.answers(&questions).await);
-        assert!(remembered.iter().all(|(answer, _)| !answer.contains("summary")), "{ended}");
+        for (question, (answer, _)) in questions.iter().zip(&remembered) {
+            assert!(!answer.contains("structuredContent"), "{ended}: {question:?}: {answer}");
+        }
         twins.app.clock.advance(TimeDelta::seconds(2));
         let forgotten = twins.answers(&questions[..3]).await;
         assert!(forgotten.iter().all(|(answer, _)| answer.starts_with("401 ")), "{forgotten:?}");
