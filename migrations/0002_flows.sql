@@ -100,8 +100,9 @@ create table flows (
 create index flows_list on flows (customer_id, rank, sort_key, flow_id);
 create index flows_due on flows (next_run_at) where state = 'active' and next_run_at is not null;
 create index flows_unwatched on flows (health_checked_at) where state = 'active';
-create index flows_source on flows (customer_id, source_connector_id);
-create index flows_destination on flows (customer_id, destination_connector_id);
+-- (the connector first: led by the customer, the planner would take these for reading all flows of one)
+create index flows_source on flows (source_connector_id, customer_id);
+create index flows_destination on flows (destination_connector_id, customer_id);
 
 -- Names and aliases share one key, so that a look-up is unambiguous by construction.
 create table flow_names (

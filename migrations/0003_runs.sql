@@ -63,14 +63,14 @@ create index runs_leased on runs (lease_until)
 create index runs_active on runs (customer_id)
     where status in ('queued', 'running', 'retrying', 'cancelling');
 -- what lists walk
--- (what the hour at the edge of a window comes to is read from the index alone)
+-- (what the hour at the edge of a window comes to, and which runs a filter picks, is read from the index alone)
 create index runs_window on runs (customer_id, window_at desc, run_id desc)
     include (flow_id, status, trigger, source_connector_id, destination_connector_id, records_read, records_written,
              records_failed, records_skipped, bytes_written);
-create index runs_trigger on runs (customer_id, trigger, window_at desc, run_id desc) where trigger <> 'schedule';
 create index runs_status on runs (customer_id, status, window_at desc, run_id desc);
 create index runs_flow on runs (customer_id, flow_id, window_at desc, run_id desc);
-create index runs_flow_status on runs (customer_id, flow_id, status, window_at desc, run_id desc);
+-- (the state first: led by the flow, the planner would take this for runs of a flow in any state)
+create index runs_flow_status on runs (customer_id, status, flow_id, window_at desc, run_id desc);
 create index runs_age on runs (finished_at) where finished_at is not null;
 
 create table run_attempts (
@@ -194,7 +194,7 @@ create table error_stats (
     key         text not null,
     errors      bigint not null,
     runs        bigint not null,
-    primary key (customer_id, flow_id, grain, level, at, key) include (errors, runs),
+    primary key (customer_id, flow_id, level, grain, at, key) include (errors, runs),
     foreign key (customer_id, flow_id) references flows (customer_id, flow_id) on delete cascade
 ) with (fillfactor = 90, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_insert_scale_factor = 0.02);
 create index error_stats_age on error_stats (at);

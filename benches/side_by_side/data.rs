@@ -2,16 +2,15 @@
 
 use std::path::Path;
 
-use apixx_mcp::domain::clock::Clock;
-use apixx_mcp::domain::ids::{IdSource, TokenId};
-use apixx_mcp::domain::token::PlainToken;
 use apixx_mcp::embedded::{self, Embedded, EmbeddedConfig};
-use apixx_mcp::store::{Store, migrate};
+use apixx_mcp::store::migrate;
 use chrono::{DateTime, TimeDelta, Utc};
 use sqlx::PgPool;
 
-/// Customers that ask, those with most runs.
-const CUSTOMERS: i64 = 20;
+use super::seed;
+
+/// Customers that ask: the one with many flows, the one with many runs, and ordinary ones.
+const CUSTOMERS: usize = 20;
 
 /// Runs that each asks for, one after the other.
 const RUNS: i64 = 16;
@@ -48,12 +47,8 @@ impl Data {
         let owner = addresses.owner_options(embedded::DATABASE);
         if !seeded.exists() {
             migrate(&owner, embedded::SERVER, None).await.expect("the schema");
-            let clock = Clock::system();
-            let ids = IdSource::random(clock.clone());
-            let server = addresses.server_options(embedded::DATABASE);
-            let store = Store::connect(&server, 1, std::time::Duration::from_secs(5), clock, ids);
-            apixx_mcp::demo::seed(&store.await.expect("a store"), &[]).await.expect("a past");
-            let _ = runs;
+            let admin = addresses.role_options("postgres", embedded::DATABASE);
+            seed::seed(&admin, &seed::Large::of(runs)).await;
             std::fs::write(&seeded, "").expect("a mark");
         }
         let pool = PgPool::connect_with(owner).await.expect("the owner connects");
@@ -85,36 +80,11 @@ fn postmaster(data_dir: &Path) -> u32 {
 }
 
 async fn customers(pool: &PgPool) -> Vec<Customer> {
-    let largest: Vec<(String, String, DateTime<Utc>)> = sqlx::query_as(
-        "select s.customer_id, u.user_id, max(s.hour)
-           from run_stats s
-           join lateral (select u.user_id from users u where u.customer_id = s.customer_id limit 1) u on true
-          group by 1, 2 order by sum(s.runs) desc, 1 limit $1",
-    )
-    .bind(CUSTOMERS)
-    .fetch_all(pool)
-    .await
-    .expect("customers");
-    let ids = IdSource::random(Clock::system());
+    let until = seed::now();
+    let since = until - TimeDelta::days(30);
     let mut customers = Vec::new();
-    for (id, user, newest) in largest {
-        let token = PlainToken::new(&ids);
-        sqlx::query(
-            "insert into tokens (customer_id, token_id, user_id, name, digest, last_four, scopes, created_at)
-             values ($1, $7, $2, 'Benchmark', $3, $4, $5, $6)",
-        )
-        .bind(&id)
-        .bind(&user)
-        .bind(token.digest().as_bytes())
-        .bind(token.last_four())
-        .bind(["flows:read", "runs:read", "connectors:read", "health:read", "sync:trigger", "payloads:read"])
-        .bind(newest)
-        .bind(TokenId::new(&ids).as_str())
-        .execute(pool)
-        .await
-        .expect("a token");
-        let until = newest + TimeDelta::hours(1);
-        let since = until - TimeDelta::days(25);
+    for place in 0..CUSTOMERS {
+        let id = seed::customer_id(place);
         let runs = sqlx::query_as(
             "select run_id, window_at from runs
               where customer_id = $1 and window_at >= $2 and window_at < $3
@@ -127,16 +97,8 @@ async fn customers(pool: &PgPool) -> Vec<Customer> {
         .fetch_all(pool)
         .await
         .expect("runs");
-        let flow = sqlx::query_scalar(
-            "select flow_id from error_stats where customer_id = $1 group by 1 order by sum(errors) desc limit 1",
-        )
-        .bind(&id)
-        .fetch_optional(pool)
-        .await
-        .expect("a flow");
-        if let Some(flow) = flow {
-            customers.push(Customer { id, token: token.reveal().to_owned(), runs, flow, since, until });
-        }
+        let token = seed::token(place).reveal().to_owned();
+        customers.push(Customer { id, token, runs, flow: seed::flow_id(place, 0), since, until });
     }
     customers
 }

@@ -26,6 +26,9 @@ mod peer;
 mod queries;
 mod report;
 mod sdks;
+#[allow(dead_code, reason = "shared with the program that makes such a database by itself")]
+#[path = "../../examples/large/seed/mod.rs"]
+mod seed;
 mod servers;
 
 use std::net::SocketAddr;

@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::EngineSettings;
 use super::connectors::{Connector, Connectors, Fields, Item, Page, ReadRequest, WriteRequest};
+use super::insist::insist;
 use super::mapping::{self, Plan};
 use super::pages::{MappedPage, Repeats, map_page};
 use crate::domain::definition::{FieldType, Stream};
@@ -53,7 +54,7 @@ impl From<Failure> for Outcome {
 impl From<StoreError> for Outcome {
     fn from(error: StoreError) -> Self {
         match error {
-            StoreError::LeaseLost => tracing::warn!("another worker took the run over"),
+            StoreError::LeaseLost => tracing::warn!("the run is no longer this worker's"),
             error => tracing::error!(%error, "a run cannot be kept; it goes on once its lease ran out"),
         }
         Self::Leave
@@ -63,7 +64,7 @@ impl From<StoreError> for Outcome {
 impl Executor {
     /// Executes a run until it is done, fails, is cancelled, takes too long, or `stop`.
     pub(super) async fn execute(&self, lease: &Lease, stop: &CancellationToken) -> Outcome {
-        let run = match self.store.load_run(lease).await {
+        let run = match insist(&self.store, lease, || self.store.load_run(lease)).await {
             Ok(run) => run,
             Err(error) => return error.into(),
         };
@@ -87,7 +88,7 @@ impl Executor {
             tokio::select! {
                 biased;
                 () = stop.cancelled() => return Outcome::Release,
-                () = tokio::time::sleep(self.settings.heartbeat) => {}
+                () = tokio::time::sleep(self.settings.heartbeat.min(lease.left(self.store.now()))) => {}
             }
             let now = self.store.now();
             if let Some(late) = too_late(run, now) {
@@ -99,12 +100,12 @@ impl Executor {
                     format!("no record moved for {} minutes", self.settings.no_progress.num_minutes());
                 return Outcome::End(timed_out(&message));
             }
-            match self.store.heartbeat(lease, self.settings.lease).await {
+            let beat = insist(&self.store, lease, || self.store.heartbeat(lease, self.settings.lease));
+            match beat.await {
                 Ok(true) => return Outcome::End(Ending::Cancelled),
                 Ok(false) => {}
-                Err(StoreError::LeaseLost) => return StoreError::LeaseLost.into(),
-                // Until the lease runs out the database may come back.
-                Err(error) => tracing::warn!(%error, "a heartbeat failed"),
+                // Somebody else may have the run by now, and nothing more may be written in its name.
+                Err(error) => return error.into(),
             }
         }
     }
@@ -234,6 +235,12 @@ impl StreamWork<'_> {
             let amounts =
                 Amounts { read: mapped.page.bytes, written: bytes, estimated, cursor: mapped.page.cursor };
             self.save(records, Some(amounts), errors, None).await?;
+            for (result, records) in
+                [("written", records.written), ("failed", records.failed), ("skipped", records.skipped)]
+            {
+                let records = u64::try_from(records).unwrap_or_default();
+                metrics::counter!("apixx_records_total", "result" => result).increment(records);
+            }
             self.judge()?;
         }
         Ok(())
@@ -271,7 +278,8 @@ impl StreamWork<'_> {
             errors,
             event,
         };
-        self.standing = executor.store.save_batch(self.work.lease, &batch).await?;
+        let (store, lease) = (&executor.store, self.work.lease);
+        self.standing = insist(store, lease, || store.save_batch(lease, &batch)).await?;
         self.work.progress.store(executor.store.now().timestamp_micros(), Ordering::Relaxed);
         executor.wakes.run_changed();
         Ok(())

@@ -1,4 +1,7 @@
-//! What the operator sees: the log.
+//! What the operator sees: the log, and what is counted and measured.
+
+pub mod metrics;
+mod refusals;
 
 use std::any::Any;
 use std::io::{self, IsTerminal};
@@ -8,6 +11,8 @@ use tracing_subscriber::filter::ParseError;
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, fmt};
+
+pub use refusals::Refusals;
 
 use crate::config::{LogConfig, LogFormat};
 

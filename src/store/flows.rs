@@ -67,15 +67,16 @@ macro_rules! flow_filter {
 statements! {
     FLOW_BY_NAME = tenant "
         select f.flow_id, f.name
-          from flows f
-         where f.customer_id = $1 and caller.id = $1
-           and f.flow_id = coalesce($4, (select n.flow_id from flow_names n where n.customer_id = $1 and n.name_key = $5))
+          from (select coalesce($4, (select n.flow_id from flow_names n where n.customer_id = $1 and n.name_key = $5)) as id
+                offset 0) wanted
+          join flows f on f.customer_id = $1 and f.flow_id = wanted.id
+         where caller.id = $1
          limit 1";
     FLOW_NAMES = tenant "
         select n.flow_id, n.label, n.kind
           from flow_names n
          where n.customer_id = $1 and caller.id = $1
-           and n.flow_id not in (select f.flow_id from flows f where f.customer_id = $1 and f.state = 'archived')
+           and n.flow_id not in (select f.flow_id from flows f where f.customer_id = $1 and f.rank = 7)
          limit 10000";
     FLOWS = tenant "
         select ", flow_columns!(), "
@@ -96,8 +97,7 @@ statements! {
                count(*) filter (where f.state = 'draft') as draft,
                count(*) filter (where f.state = 'archived') as archived,
                count(*) filter (where ", flow_filter!(), ") as matching
-          from flows f
-         where f.customer_id = $1 and caller.id = $1
+          from (select * from flows f where f.customer_id = $1 and caller.id = $1 order by f.flow_id) f
         having caller.id = $1
         offset 0";
     FLOW = tenant "

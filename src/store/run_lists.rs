@@ -13,9 +13,9 @@ use serde::Deserialize;
 use sqlx::postgres::{PgArguments, PgRow};
 use sqlx::query::QueryAs;
 use sqlx::types::Json;
-use sqlx::{FromRow, Postgres, Row};
+use sqlx::{FromRow, Postgres, Row, ValueRef};
 
-use super::runs::{Run, RunRow, run_columns, run_joins};
+use super::runs::{Run, run_columns, run_joins};
 use super::{Reader, StoreError};
 use crate::domain::ids::{ConnectorId, FlowId, RunId};
 use crate::domain::run::{Records, RunGrouping, RunStatus, Trigger, open_window};
@@ -271,8 +271,8 @@ impl Shape {
         };
         // No index has all filters: what nothing matches is known from the totals and not looked for.
         let any = filter(self.connector || self.trigger, " and (select t.runs from totals t) > 0");
-        let page = if self.status {
-            format!(
+        let page = match (self.status, self.flow, self.connector || self.trigger) {
+            (true, ..) => format!(
                 "select r.* from (select distinct unnest($12::text[])) as wanted (status)
                   cross join lateral (
                         select * from runs x
@@ -280,14 +280,23 @@ impl Shape {
                            and x.window_at >= $4 and x.window_at < $5{flow}{connector}{trigger}{after}
                          order by x.window_at desc, x.run_id desc limit $8) r
                   order by r.window_at desc, r.run_id desc limit $8"
-            )
-        } else {
-            format!(
+            ),
+            // What the filter passes over is passed over in the index.
+            (false, false, true) => format!(
+                "select r.* from (
+                        select x.run_id from runs x
+                         where x.customer_id = $1 and caller.id = $1{any}
+                           and x.window_at >= $4 and x.window_at < $5{connector}{trigger}{after}
+                         order by x.window_at desc, x.run_id desc limit $8) x
+                   join runs r on r.customer_id = $1 and r.run_id = x.run_id
+                  order by r.window_at desc, r.run_id desc limit $8"
+            ),
+            _ => format!(
                 "select * from runs x
                   where x.customer_id = $1 and caller.id = $1{any}
                     and x.window_at >= $4 and x.window_at < $5{flow}{connector}{trigger}{after}
                   order by x.window_at desc, x.run_id desc limit $8"
-            )
+            ),
         };
         let (columns, joins) = (run_columns!(), run_joins!());
         if self.after {
@@ -437,12 +446,14 @@ impl Reader<'_> {
     ) -> Result<RunList, StoreError> {
         let rows: Vec<ListRow> =
             self.list(filter, grouping, None, limit).fetch_all(self.store().pool()).await?;
-        let first = rows.iter().find(|row| row.first).ok_or(StoreError::NotLive)?;
-        let totals = first.totals.clone();
-        let mut groups = first.groups.clone();
+        let mut figures = None;
+        let mut runs = Vec::with_capacity(rows.len());
+        for row in rows {
+            runs.extend(row.run);
+            figures = figures.or(row.figures);
+        }
+        let Figures { totals, mut groups, shared } = figures.ok_or(StoreError::NotLive)?;
         add_other(&mut groups, &totals, grouping);
-        let shared = first.shared.clone();
-        let runs = rows.into_iter().filter_map(|row| row.run).map(Run::try_from).collect::<Result<_, _>>()?;
         Ok(RunList { runs, totals, groups, shared })
     }
 
@@ -461,7 +472,7 @@ impl Reader<'_> {
         if rows.is_empty() {
             return Err(StoreError::NotLive);
         }
-        rows.into_iter().filter_map(|row| row.0).map(Run::try_from).collect()
+        Ok(rows.into_iter().filter_map(|row| row.0).collect())
     }
 
     fn list<T>(
@@ -561,35 +572,44 @@ impl Hours {
     }
 }
 
+/// A row of a first page; one of them carries the figures.
 struct ListRow {
-    first: bool,
+    figures: Option<Figures>,
+    run: Option<Run>,
+}
+
+struct Figures {
     totals: RunTotals,
     groups: Vec<RunGroup>,
     shared: Vec<SharedConnector>,
-    run: Option<RunRow>,
 }
 
 impl FromRow<'_, PgRow> for ListRow {
     fn from_row(row: &PgRow) -> Result<Self, sqlx::Error> {
+        let figures = if row.try_get("first_row")? { Some(Figures::from_row(row)?) } else { None };
+        Ok(Self { figures, run: PageRow::from_row(row)?.0 })
+    }
+}
+
+impl FromRow<'_, PgRow> for Figures {
+    fn from_row(row: &PgRow) -> Result<Self, sqlx::Error> {
         let groups: Option<Json<Vec<RunGroup>>> = row.try_get("groups")?;
         let shared: Option<Json<Vec<SharedConnector>>> = row.try_get("shared")?;
         Ok(Self {
-            first: row.try_get("first_row")?,
             totals: RunTotals::from_row(row)?,
             groups: groups.map(|json| json.0).unwrap_or_default(),
             shared: shared.map(|json| json.0).unwrap_or_default(),
-            run: PageRow::from_row(row)?.0,
         })
     }
 }
 
 /// A row that may stand for no run.
-struct PageRow(Option<RunRow>);
+struct PageRow(Option<Run>);
 
 impl FromRow<'_, PgRow> for PageRow {
     fn from_row(row: &PgRow) -> Result<Self, sqlx::Error> {
-        let some = row.try_get::<Option<&str>, _>("run_id")?.is_some();
-        Ok(Self(if some { Some(RunRow::from_row(row)?) } else { None }))
+        let none = row.try_get_raw("run_id")?.is_null();
+        Ok(Self(if none { None } else { Some(Run::from_row(row)?) }))
     }
 }
 

@@ -88,7 +88,7 @@ impl Tool for ListRuns {
     const NAME: &'static str = "list_runs";
     const TITLE: &'static str = "List runs across flows";
     const DESCRIPTION: &'static str = "Run history across ALL flows for a window (default 24h), newest first, with totals over \
-        the whole window (not just the page) on its first page. Use group_by=flow for \"what ran and how much\", group_by=destination for volume by \
+        the whole window on its first page. Use group_by=flow for \"what ran and how much\", group_by=destination for volume by \
         destination, group_by=connector to find the connector that failed runs share.";
     const ACCESS: Access = Access::Read;
     const SCOPE: Scope = Scope::RunsRead;
@@ -297,11 +297,12 @@ impl PageOfRuns {
         let now = cx.now();
         let mut shown = Self { runs: Vec::new(), last: None, more: runs.len() > limit };
         for run in runs.iter().take(limit) {
-            if !page.row(&run::line(run, now, zone, across), shown.runs.len()) {
+            let view = RunView::new(run, now);
+            if !page.row(&run::line(&view, now, zone, across), shown.runs.len()) {
                 shown.more = true;
                 break;
             }
-            shown.runs.push(RunView::new(run, now));
+            shown.runs.push(view);
             shown.last = Some(After { window_at: run.window_at, run: run.id.clone() });
         }
         shown

@@ -98,11 +98,17 @@ impl Tool for TriggerSync {
             Ok(triggered) => triggered,
             Err(refusal) => return Err(refused(cx, &found, &request, refusal)),
         };
+        let run = &triggered.run;
+        let done = || match triggered.outcome.made_a_run() {
+            true => format!("{run} was {}", triggered.outcome),
+            false => format!("{run} is the answer, and no new run was started"),
+        };
         if input.wait_seconds > 0 {
-            cx.watch(&triggered.run, input.wait_seconds).await?;
+            cx.watch(run, input.wait_seconds).await.map_err(|error| error.after(done))?;
         }
-        let gone = || run_not_found(triggered.run.as_str(), cx.principal.plan().run_retention_days);
-        let detail = cx.read().run(&triggered.run).await?.ok_or_else(gone)?;
+        let gone = || run_not_found(run.as_str(), cx.principal.plan().run_retention_days);
+        let detail = cx.read().run(run).await.map_err(|error| ToolError::from(error).after(done))?;
+        let detail = detail.ok_or_else(gone)?;
         Ok(told(cx, &found, &detail, triggered.outcome))
     }
 }

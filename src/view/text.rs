@@ -2,14 +2,27 @@
 
 use std::fmt::Write;
 
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, Datelike, Offset, TimeDelta, Timelike, Utc};
 use chrono_tz::Tz;
 
 pub use crate::domain::untrusted::{fenced, named, word};
 
 /// A moment in a zone, to the minute, with its offset: `2026-11-21 08:05 +01:00`.
 pub fn moment(moment: DateTime<Utc>, zone: Tz) -> String {
-    moment.with_timezone(&zone).format("%Y-%m-%d %H:%M %:z").to_string()
+    let local = moment.with_timezone(&zone);
+    let offset = local.offset().fix().local_minus_utc() / 60;
+    // A format that is read anew each time would cost several times as much; a page of runs has dozens of moments.
+    format!(
+        "{:04}-{:02}-{:02} {:02}:{:02} {}{:02}:{:02}",
+        local.year(),
+        local.month(),
+        local.day(),
+        local.hour(),
+        local.minute(),
+        if offset < 0 { '-' } else { '+' },
+        offset.abs() / 60,
+        offset.abs() % 60
+    )
 }
 
 /// A moment with how long ago it was (or is to come): `2026-11-21 08:05 +01:00, 52 min ago`.
@@ -54,17 +67,20 @@ pub fn duration(millis: i64) -> String {
 
 /// A count with separators: `1,203`.
 pub fn count(number: i64) -> String {
-    let digits = number.unsigned_abs().to_string();
-    let mut text = String::with_capacity(digits.len() + digits.len() / 3 + 1);
+    fn put(text: &mut String, number: u64) {
+        let _ = match number {
+            0..1_000 => write!(text, "{number}"),
+            _ => {
+                put(text, number / 1_000);
+                write!(text, ",{:03}", number % 1_000)
+            }
+        };
+    }
+    let mut text = String::with_capacity(27);
     if number < 0 {
         text.push('-');
     }
-    for (place, digit) in digits.chars().enumerate() {
-        if place > 0 && (digits.len() - place).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
+    put(&mut text, number.unsigned_abs());
     text
 }
 

@@ -213,7 +213,7 @@ impl Callers {
                 Heard::Result(_) | Heard::ComeAgain => {}
                 other => self.violation(format!("{tool}: {other:?}")),
             }
-            sleep(Duration::from_millis(dice.random_range(10..60))).await;
+            sleep(Duration::from_millis(dice.random_range(30..120))).await;
         }
     }
 
@@ -249,7 +249,7 @@ impl Callers {
                     if code == "TOKEN_REVOKED" && (since.is_some() || maybe.load(Ordering::SeqCst)) => {}
                 other => self.violation(format!("{what} with a live token: {other:?}")),
             }
-            sleep(Duration::from_millis(15)).await;
+            sleep(Duration::from_millis(40)).await;
         }
     }
 }

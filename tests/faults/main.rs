@@ -4,6 +4,7 @@
 //!     cargo test --test faults                              a short share
 //!     cargo test --test faults -- --schedules 1000          more
 //!     cargo test --test faults -- --seed 17                 that schedule again
+//!     … --program target/release/apixx-mcp                  of another build; faster
 //!
 //! A seed decides what is asked for and what goes wrong when; how the machine interleaves it is chance.
 
@@ -37,7 +38,7 @@ struct Arguments {
     lanes: usize,
 }
 
-/// `--schedules N`, `--from SEED`, `--seed SEED`, `--lanes N`; what `cargo test` says to all its tests is not for us.
+/// `--schedules N`, `--from SEED`, `--seed SEED`, `--lanes N`, `--program PATH`; what `cargo test` says to all its tests is not for us.
 fn arguments() -> anyhow::Result<Option<Arguments>> {
     let mut wanted = Arguments { first: 1, count: FEW, lanes: 4 };
     let mut words = std::env::args().skip(1);
@@ -49,6 +50,10 @@ fn arguments() -> anyhow::Result<Option<Arguments>> {
             "--from" => wanted.first = number()?,
             "--seed" => (wanted.first, wanted.count) = (number()?, 1),
             "--lanes" => wanted.lanes = usize::try_from(number()?)?.max(1),
+            "--program" => {
+                let path = words.next().context("a path is missing")?;
+                process::PROGRAM.set(std::fs::canonicalize(path)?).ok().context("one program")?;
+            }
             "--list" => return Ok(None),
             filter if !filter.starts_with('-') && !"faults".contains(filter) => return Ok(None),
             _ => {}

@@ -1,6 +1,7 @@
 //! What a seed stands for: how much there is to do, and what goes wrong when.
 
 use std::fmt;
+use std::ops::Range;
 
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
@@ -44,8 +45,8 @@ pub enum Kind {
     Crash,
     /// One of PostgreSQL's processes is killed.
     Backend,
-    /// At a step of a process.
-    At { seat: usize, step: Step, commit: bool, pass: u32, moment: Moment, what: AtStep },
+    /// At a step of whichever of these processes comes to it first.
+    At { seats: Range<usize>, step: Step, commit: bool, pass: u32, moment: Moment, what: AtStep },
 }
 
 /// What happens at a step.
@@ -165,16 +166,16 @@ fn fault(dice: &mut StdRng, moment: impl Fn(&mut StdRng) -> Moment) -> Fault {
                 11 => (Step::Usage, 1, false),
                 _ => (Step::Trigger, 1, dice.random_bool(0.8)),
             };
-            let seat = match step {
-                Step::Usage | Step::Trigger => dice.random_range(0..FIRST_WORKER),
-                _ => worker,
+            let seats = match step {
+                Step::Usage | Step::Trigger => 0..FIRST_WORKER,
+                _ => FIRST_WORKER..SEATS.len(),
             };
             let what = match dice.random_range(0..10) {
                 0..5 => AtStep::Cut,
                 5..8 => AtStep::Kill,
                 _ => AtStep::Freeze,
             };
-            Kind::At { seat, step, commit, pass: dice.random_range(0..=most), moment: moment(dice), what }
+            Kind::At { seats, step, commit, pass: dice.random_range(0..=most), moment: moment(dice), what }
         }
     };
     let at = match kind {

@@ -3,8 +3,8 @@
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use anyhow::{Context, bail};
 use nix::sys::signal::{Signal, kill};
@@ -13,7 +13,8 @@ use tokio::process::{Child, Command};
 use tokio::sync::Mutex;
 use tokio::time::{Duration, Instant, sleep, timeout};
 
-const PROGRAM: &str = env!("CARGO_BIN_EXE_apixx-mcp");
+/// The program that is tested: the one that was built along, unless another one is named.
+pub static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
 
 /// How long a process may take to become ready, or to end when asked.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -64,6 +65,9 @@ impl Seat {
     pub async fn start(&self) -> anyhow::Result<()> {
         let deadline = Instant::now() + PATIENCE;
         let mut child = self.child.lock().await;
+        if child.is_some() {
+            return Ok(());
+        }
         loop {
             match self.try_start().await {
                 Ok(started) => {
@@ -181,7 +185,7 @@ impl Seat {
 
 /// The program with a configuration and nothing of our environment.
 pub fn program(config: &Path) -> Command {
-    let mut command = Command::new(PROGRAM);
+    let mut command = Command::new(PROGRAM.get_or_init(|| env!("CARGO_BIN_EXE_apixx-mcp").into()));
     command.env_clear().env("APIXX_CONFIG", config).env("HOME", "/nonexistent");
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
     command

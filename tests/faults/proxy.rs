@@ -178,6 +178,11 @@ impl Proxy {
         self.traps.lock().unwrap().push(trap);
     }
 
+    /// Takes back what was armed as `id`.
+    pub fn disarm(&self, id: usize) {
+        self.traps.lock().unwrap().retain(|trap| trap.id != id);
+    }
+
     /// Lets everything pass.
     pub fn heal(&self) {
         self.traps.lock().unwrap().clear();

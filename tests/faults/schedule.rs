@@ -21,7 +21,7 @@ use crate::proxy::{Action, Mode, Moment, Proxy, Step, Trap};
 use crate::world::{CUSTOMER, FLOWS, World};
 
 /// How long everything may take to become quiet once it works again.
-const QUIET: Duration = Duration::from_secs(40);
+const QUIET: Duration = Duration::from_secs(60);
 
 /// What came of a schedule.
 #[derive(Default)]
@@ -128,7 +128,7 @@ fn set(
             format!(
                 "[server]\nlisten = \"127.0.0.1:0\"\n\
                  [database]\nurl = \"{}\"\nowner_url = \"{}\"\npool_size = 4\nacquire_timeout_ms = 1000\n\
-                 [engine]\nlease_s = 1\nheartbeat_s = 0.3\npoll_ms = 100\nbatch_records = 25\n\
+                 [engine]\nlease_s = 2\nheartbeat_s = 0.4\npoll_ms = 200\nbatch_records = 25\n\
                  [engine.files_roots]\nmine = \"{}\"\n[engine.postgres_dsns.flows]\nurl = \"{}\"\n",
                 proxy.url(embedded::SERVER, &database),
                 proxy.url(embedded::OWNER, &database),
@@ -311,24 +311,30 @@ async fn strike(stage: &Arc<Stage>, id: usize, fault: Fault) -> anyhow::Result<(
         Kind::Restart => stage.lane.signal(Signal::SIGINT),
         Kind::Crash => stage.lane.signal(Signal::SIGKILL),
         Kind::Backend => stage.lane.kill_backend(&stage.database).await?,
-        Kind::At { seat, step, commit, pass, moment, what } => {
-            let (seat, proxy) = (&stage.seats[*seat], &stage.proxies[*seat]);
-            let action = match what {
-                AtStep::Cut => Action::Cut,
-                AtStep::Kill => Action::Signal(seat.clone(), Signal::SIGKILL),
-                AtStep::Freeze => Action::Signal(seat.clone(), Signal::SIGSTOP),
-            };
+        Kind::At { seats, step, commit, pass, moment, what } => {
             let mut sprung = stage.sprung.subscribe();
-            proxy.arm(Trap { step: *step, commit: *commit, pass: *pass, moment: *moment, action, id });
-            let waited = timeout(Duration::from_millis(2_500), async {
+            for seat in seats.clone() {
+                let (seat, proxy) = (&stage.seats[seat], &stage.proxies[seat]);
+                let action = match what {
+                    AtStep::Cut => Action::Cut,
+                    AtStep::Kill => Action::Signal(seat.clone(), Signal::SIGKILL),
+                    AtStep::Freeze => Action::Signal(seat.clone(), Signal::SIGSTOP),
+                };
+                proxy.arm(Trap { step: *step, commit: *commit, pass: *pass, moment: *moment, action, id });
+            }
+            let waited = timeout(Duration::from_secs(4), async {
                 while sprung.recv().await.context("the proxy is gone")? != id {}
                 anyhow::Ok(())
             });
-            if waited.await.is_err() {
+            let waited = waited.await;
+            seats.clone().for_each(|seat| stage.proxies[seat].disarm(id));
+            if waited.is_err() {
                 return Ok(());
             }
             sleep(lasts).await;
-            seat.revive().await?;
+            for seat in seats.clone() {
+                stage.seats[seat].revive().await?;
+            }
         }
     }
     happened();

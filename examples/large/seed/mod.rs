@@ -127,7 +127,7 @@ pub async fn seed(admin: &PgConnectOptions, large: &Large) {
     let indexes = drop_indexes(&mut conn).await;
     let past = runs::put(*large, &pool).await;
     workspaces::put(&mut conn, large, &past).await;
-    for text in indexes.iter().map(String::as_str).chain(ROLL_UPS) {
+    for text in ROLL_UPS.into_iter().chain(indexes.iter().map(String::as_str)) {
         let began = std::time::Instant::now();
         run(&mut conn, text).await;
         eprintln!(
@@ -186,10 +186,22 @@ async fn drop_indexes(conn: &mut PgConnection) -> Vec<String> {
     .fetch_all(&mut *conn)
     .await
     .unwrap();
-    for (name, _) in &found {
+    let mut again = Vec::new();
+    for (name, text) in found {
         run(conn, &format!("drop index {name}")).await;
+        again.push(text);
     }
-    found.into_iter().map(|(_, text)| text).collect()
+    // Nothing refers to the roll-ups by their keys.
+    for table in ["run_stats", "error_stats"] {
+        let key: String = sqlx::query_scalar("select pg_get_constraintdef(oid) from pg_constraint where conname = $1")
+            .bind(format!("{table}_pkey"))
+            .fetch_one(&mut *conn)
+            .await
+            .unwrap();
+        run(conn, &format!("alter table {table} drop constraint {table}_pkey")).await;
+        again.push(format!("alter table {table} add constraint {table}_pkey {key}"));
+    }
+    again
 }
 
 async fn run(conn: &mut PgConnection, text: &str) {

@@ -79,6 +79,10 @@ pub(super) async fn put(conn: &mut PgConnection, large: &Large, past: &Past) {
         json!({ "timezone": "Europe/Berlin", "plan_code": "business",
         "status": "active", "created_at": born }),
     );
+    let mut allowances = Rows::new(
+        "allowances",
+        json!({ "permits": 3_000, "filled_at": now(), "day": now().date_naive(), "requests": 100, "held": {} }),
+    );
     let mut users = Rows::new("users", json!({ "role": "owner", "created_at": born }));
     let mut tokens =
         Rows::new("tokens", json!({ "name": "load", "scopes": scopes, "created_at": born, "use_count": 0 }));
@@ -116,6 +120,7 @@ pub(super) async fn put(conn: &mut PgConnection, large: &Large, past: &Past) {
         let token = token(place);
         let user = id("usr", place);
         customers.add(json!({ "customer_id": customer, "slug": format!("large-{place}"), "name": name }));
+        allowances.add(json!({ "customer_id": customer }));
         users.add(
             json!({ "customer_id": customer, "user_id": user, "email": format!("owner@{place}.example"),
             "name": format!("Owner {place}") }),
@@ -164,7 +169,7 @@ pub(super) async fn put(conn: &mut PgConnection, large: &Large, past: &Past) {
                 "definition_hash": hex(&definition.hash()) }));
         }
     }
-    for rows in [customers, users, tokens, connectors, quotas, flows, names, versions, audit] {
+    for rows in [customers, allowances, users, tokens, connectors, quotas, flows, names, versions, audit] {
         rows.put(conn).await;
     }
 }

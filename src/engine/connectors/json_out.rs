@@ -2,9 +2,11 @@
 
 use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
-use std::fs::{self, File};
+use std::fs::{self, File, TryLockError};
 use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
@@ -19,6 +21,9 @@ use crate::domain::failure::Failure;
 
 /// Largest file that is kept by key, in bytes: it is held in memory.
 const MAX_KEYED_FILE: u64 = 256 << 20;
+
+/// How long another writer of the directory may take.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A file to write, by its directory, which is held open: nobody can put a link in the way to it any more.
 pub(super) struct Target {
@@ -77,8 +82,9 @@ impl Target {
         file.sync_data()
     }
 
-    /// Puts the lines in the place of the file, whole or not at all.
-    fn replace(&self, lines: &[String]) -> std::io::Result<()> {
+    /// Puts the lines in the place of the file, whole or not at all; gives the file that is there now. Whoever does
+    /// this holds the directory's lock, so that nobody else writes the new file.
+    fn replace(&self, lines: &[String]) -> std::io::Result<File> {
         let mut beside = self.name.clone();
         beside.push(".new");
         let file = self.open_at(&beside, OFlag::O_WRONLY | OFlag::O_TRUNC | OFlag::O_CREAT)?;
@@ -91,7 +97,26 @@ impl Target {
         drop(writer);
         file.sync_all()?;
         renameat(&self.directory, beside.as_os_str(), &self.directory, self.name.as_os_str())?;
-        self.directory.sync_all()
+        self.directory.sync_all()?;
+        Ok(file)
+    }
+
+    /// The directory, locked against everybody else who puts files in the place of others there (a worker that
+    /// lost its run and does not know it yet, for one); freed when it is dropped.
+    fn lock(&self) -> std::io::Result<File> {
+        // Opened anew, because a lock lasts as long as any copy of what was opened.
+        let directory = self.open_at(OsStr::new("."), OFlag::O_RDONLY | OFlag::O_DIRECTORY)?;
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            match directory.try_lock() {
+                Ok(()) => return Ok(directory),
+                Err(TryLockError::Error(error)) => return Err(error),
+                Err(TryLockError::WouldBlock) if Instant::now() >= deadline => {
+                    return Err(std::io::ErrorKind::TimedOut.into());
+                }
+                Err(TryLockError::WouldBlock) => std::thread::sleep(Duration::from_millis(20)),
+            }
+        }
     }
 }
 
@@ -100,17 +125,20 @@ pub(super) struct Keyed {
     key: Vec<String>,
     lines: Vec<String>,
     places: HashMap<String, usize>,
+    /// The file that they are of, kept open so that no other takes its number; `None` when there was none.
+    of: Option<File>,
 }
 
 impl Keyed {
     /// The lines that the file has.
     pub(super) fn load(target: &Target, key: &[String]) -> Result<Self, Failure> {
-        let mut keyed = Self { key: key.to_vec(), lines: Vec::new(), places: HashMap::new() };
+        let mut keyed = Self { key: key.to_vec(), lines: Vec::new(), places: HashMap::new(), of: None };
         let file = match target.open_at(&target.name, OFlag::O_RDONLY) {
             Ok(file) => file,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(keyed),
             Err(error) => return Err(target.failed(&error)),
         };
+        keyed.of = Some(file.try_clone().map_err(|error| target.failed(&error))?);
         let mut reader = BufReader::new(file.take(MAX_KEYED_FILE + 1));
         let (mut line, mut size) = (String::new(), 0);
         loop {
@@ -131,6 +159,23 @@ impl Keyed {
             })?;
             keyed.put(&record, text.to_owned());
         }
+    }
+
+    /// Whether these are still the lines of the file: another writer puts another file in its place.
+    fn is_current(&self, target: &Target) -> std::io::Result<bool> {
+        let there = match target.open_at(&target.name, OFlag::O_RDONLY).and_then(|file| file.metadata()) {
+            Ok(there) => Some(there),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
+            Err(error) => return Err(error),
+        };
+        Ok(match (&self.of, there) {
+            (None, None) => true,
+            (Some(known), Some(there)) => {
+                let known = known.metadata()?;
+                known.dev() == there.dev() && known.ino() == there.ino()
+            }
+            _ => false,
+        })
     }
 
     /// Puts a line in its place; false when it is there already.
@@ -184,25 +229,75 @@ fn write(
     lines: Vec<(Fields, String)>,
 ) -> Result<WriteReport, Failure> {
     let mut report = WriteReport::default();
-    let done = match keyed {
+    match keyed {
         None => {
             let lines: Vec<String> = lines.into_iter().map(|(_, line)| line).collect();
             report.written = lines.len() as i64;
             report.bytes = lines.iter().map(|line| line.len() as i64 + 1).sum();
-            target.append(&lines)
+            target.append(&lines).map_err(|error| target.failed(&error))?;
         }
-        Some(keyed) => {
-            for (record, line) in lines {
-                let bytes = line.len() as i64 + 1;
-                if keyed.put(&record, line) {
-                    report.written += 1;
-                    report.bytes += bytes;
-                } else {
-                    report.unchanged += 1;
-                }
-            }
-            if report.written > 0 { target.replace(&keyed.lines) } else { Ok(()) }
-        }
+        Some(keyed) => upsert(target, keyed, lines, &mut report)?,
     };
-    done.map(|()| report).map_err(|error| target.failed(&error))
+    Ok(report)
+}
+
+/// Writes records by key into the file as it is now, whoever wrote it last.
+fn upsert(
+    target: &Target,
+    keyed: &mut Keyed,
+    lines: Vec<(Fields, String)>,
+    report: &mut WriteReport,
+) -> Result<(), Failure> {
+    let failed = |error: std::io::Error| target.failed(&error);
+    let _lock = target.lock().map_err(failed)?;
+    if !keyed.is_current(target).map_err(failed)? {
+        *keyed = Keyed::load(target, &keyed.key)?;
+    }
+    for (record, line) in lines {
+        let bytes = line.len() as i64 + 1;
+        if keyed.put(&record, line) {
+            report.written += 1;
+            report.bytes += bytes;
+        } else {
+            report.unchanged += 1;
+        }
+    }
+    if report.written > 0 {
+        // Until the file is there these are the lines of none.
+        keyed.of = None;
+        keyed.of = Some(target.replace(&keyed.lines).map_err(failed)?);
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// One of them is a worker that lost its run and does not know it yet.
+    #[test]
+    fn two_writers_of_a_file_keep_what_the_other_wrote() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().canonicalize().unwrap();
+        let target = || Target::open(&root.join("out.jsonl"), &root, "out.jsonl").unwrap();
+        let record = |id: i64| {
+            let record = serde_json::json!({ "id": id });
+            (record.as_object().unwrap().clone(), record.to_string())
+        };
+        let key = ["id".to_owned()];
+        let mut one = Keyed::load(&target(), &key).unwrap();
+        let mut other = Keyed::load(&target(), &key).unwrap();
+        let put = |keyed: &mut Keyed, ids: &[i64]| {
+            let records = ids.iter().map(|id| record(*id)).collect();
+            let report = write(&target(), Some(keyed), records).unwrap();
+            (report.written, report.unchanged)
+        };
+        assert_eq!(put(&mut one, &[1, 2, 3]), (3, 0));
+        assert_eq!(put(&mut other, &[2, 3, 4]), (1, 2));
+        assert_eq!(put(&mut one, &[3, 4, 5]), (1, 2));
+        assert_eq!(put(&mut one, &[6]), (1, 0));
+        let text = fs::read_to_string(root.join("out.jsonl")).unwrap();
+        let lines: Vec<String> = (1..=6).map(|id| format!("{{\"id\":{id}}}")).collect();
+        assert_eq!(text.lines().collect::<Vec<_>>(), lines);
+    }
 }

@@ -287,6 +287,33 @@ async fn an_interrupted_read_goes_on_without_a_gap() {
     }
 }
 
+/// A table with a primary key is read on after the last key, so rows that come and go shift no others.
+#[tokio::test]
+async fn an_interrupted_read_minds_no_rows_that_went_meanwhile() {
+    let bench = Bench::start().await;
+    bench
+        .run_sql(
+            "create table pairs (a text, b integer, n integer, primary key (b, a));
+             insert into pairs select 'it''s ' || n % 3, n / 3, n from generate_series(1, 1000) n",
+        )
+        .await;
+    let lab = &bench.lab;
+    let source = lab.connector(Postgres, json!({"dsn": "lab"})).await;
+    let fails = json!({"sim": {"fail_write": {"after": 420, "attempts": 1, "class": "UNAVAILABLE", "code": "503", "message": "later"}}});
+    let sink = lab.connector(ConnectorKind::Sim, fails).await;
+    let flow = lab
+        .flow(&source, &sink, streams("pairs", "all", json!({"key": ["a", "b"]})), Policy::default())
+        .await;
+    let run = lab.queue(&flow).await;
+    lab.work().await;
+    let stopped = lab.outcome(&run).await;
+    assert!(stopped.starts_with("retrying: 3"), "{stopped}");
+    bench.run_sql("delete from pairs where n <= 100; update pairs set n = n + 5000 where n = 950").await;
+    lab.clock.advance(chrono::TimeDelta::seconds(36));
+    lab.work().await;
+    assert_eq!(lab.outcome(&run).await, "succeeded: 1000 1000 0 0");
+}
+
 #[tokio::test]
 async fn a_source_only_reads() {
     let bench = Bench::start().await;
