@@ -72,6 +72,11 @@ impl Callers {
         self.violations.lock().unwrap().push(text);
     }
 
+    /// Somebody was told of a run.
+    pub fn accept(&self, flow: &'static str, run: String, key: Option<String>) {
+        self.accepted.lock().unwrap().push(Accepted { flow, run, key });
+    }
+
     pub async fn tool(&self, serve: usize, token: &str, tool: &str, arguments: Value) -> Heard {
         *self.sent.lock().unwrap().entry(token.to_owned()).or_default() += 1;
         self.message(serve, token, "tools/call", json!({ "name": tool, "arguments": arguments })).await
@@ -155,8 +160,7 @@ impl Callers {
                         }
                         Some(_) => return,
                         None => {
-                            let accepted = Accepted { flow, run: run.clone(), key: key.clone() };
-                            self.accepted.lock().unwrap().push(accepted);
+                            self.accept(flow, run.clone(), key.clone());
                             // The same key once more gives the same run.
                             if key.is_none() || dice.random_bool(0.5) {
                                 return;

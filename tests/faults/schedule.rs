@@ -128,7 +128,7 @@ fn set(
             format!(
                 "[server]\nlisten = \"127.0.0.1:0\"\n\
                  [database]\nurl = \"{}\"\nowner_url = \"{}\"\npool_size = 4\nacquire_timeout_ms = 1000\n\
-                 [engine]\nlease_s = 2\nheartbeat_s = 0.4\npoll_ms = 200\nbatch_records = 25\n\
+                 [engine]\nlease_s = 2.5\nheartbeat_s = 0.5\npoll_ms = 200\nbatch_records = 25\n\
                  [engine.files_roots]\nmine = \"{}\"\n[engine.postgres_dsns.flows]\nurl = \"{}\"\n",
                 proxy.url(embedded::SERVER, &database),
                 proxy.url(embedded::OWNER, &database),
