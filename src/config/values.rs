@@ -86,6 +86,24 @@ pub(super) mod secret {
     }
 }
 
+/// An address and port, or "" for none.
+pub(super) mod address {
+    use std::net::SocketAddr;
+
+    use serde::de::Error;
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Option<SocketAddr>, D::Error> {
+        let text = String::deserialize(from)?;
+        let wrong = |_| D::Error::custom(format!("`{text}` is not of the form 127.0.0.1:9464"));
+        Some(&text).filter(|text| !text.is_empty()).map(|text| text.parse()).transpose().map_err(wrong)
+    }
+
+    pub(crate) fn serialize<S: Serializer>(value: &Option<SocketAddr>, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_str(&value.as_ref().map(SocketAddr::to_string).unwrap_or_default())
+    }
+}
+
 /// The address of a site, `http://` or `https://` and a host, or "" for none.
 pub(super) mod site {
     use http::Uri;

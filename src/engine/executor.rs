@@ -204,10 +204,11 @@ impl StreamWork<'_> {
             cursor: self.work.run.cursors.get(&self.name),
             page_records: self.work.executor.settings.page_records,
         };
-        let mut pages = source.read(request).await?;
+        let discreet = |failure| plan.discreet(failure);
+        let mut pages = source.read(request).await.map_err(discreet)?;
         let target = WriteRequest { run, attempt, stream: self.stream, fields: &fields, key: plan.key() };
-        let mut sink = destination.write(target).await?;
-        while let Some(page) = pages.next().await? {
+        let mut sink = destination.write(target).await.map_err(discreet)?;
+        while let Some(page) = pages.next().await.map_err(discreet)? {
             if page.items.is_empty() && page.cursor.is_none() {
                 continue;
             }
@@ -218,12 +219,11 @@ impl StreamWork<'_> {
             let batch: Vec<Fields> =
                 mapped.wanted.iter_mut().map(|(_, fields)| std::mem::take(fields)).collect();
             if !batch.is_empty() {
-                let report = sink.write(&batch).await?;
+                let report = sink.write(&batch).await.map_err(discreet)?;
                 (written, unchanged, bytes) = (report.written, report.unchanged, report.bytes);
                 let refused = report.rejected.into_iter();
                 mapped.rejected.extend(
-                    refused
-                        .filter_map(|(place, why)| Some((mapped.wanted.get(place)?.0, plan.discreet(why)))),
+                    refused.filter_map(|(place, why)| Some((mapped.wanted.get(place)?.0, discreet(why)))),
                 );
             }
             let failed = mapped.rejected.len() as i64;
@@ -235,6 +235,12 @@ impl StreamWork<'_> {
             let amounts =
                 Amounts { read: mapped.page.bytes, written: bytes, estimated, cursor: mapped.page.cursor };
             self.save(records, Some(amounts), errors, None).await?;
+            for (result, records) in
+                [("written", records.written), ("failed", records.failed), ("skipped", records.skipped)]
+            {
+                let records = u64::try_from(records).unwrap_or_default();
+                metrics::counter!("apixx_records_total", "result" => result).increment(records);
+            }
             self.judge()?;
         }
         Ok(())
@@ -244,8 +250,8 @@ impl StreamWork<'_> {
     async fn map(&mut self, page: Page) -> Result<MappedPage, Outcome> {
         let plan = Arc::clone(&self.plan);
         let mapped = tokio::task::spawn_blocking(move || map_page(&plan, page)).await;
-        let mut mapped = mapped.map_err(|error| {
-            tracing::error!(%error, "a mapping broke");
+        let mut mapped = mapped.map_err(|_| {
+            tracing::error!("a mapping broke");
             Failure::internal()
         })?;
         self.repeats.sort_out(&mut mapped, self.plan.key());
@@ -310,8 +316,8 @@ impl StreamWork<'_> {
             let errors = found_errors(&plan, &stream, &mapped);
             (mapped, errors)
         });
-        found.await.map_err(|error| {
-            tracing::error!(%error, "an excerpt broke");
+        found.await.map_err(|_| {
+            tracing::error!("an excerpt broke");
             Failure::internal().into()
         })
     }

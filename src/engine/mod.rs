@@ -23,6 +23,7 @@ use std::time::Duration;
 use chrono::TimeDelta;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
+use metrics::counter;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
@@ -122,7 +123,10 @@ impl Engine {
         let due = self.store.due_flows(AT_ONCE).await?;
         for flow in &due {
             match self.store.fire(flow).await {
-                Ok(Fired::Queued(_)) => self.wakes.run_queued(),
+                Ok(Fired::Queued(_)) => {
+                    counter!("apixx_schedules_fired_total").increment(1);
+                    self.wakes.run_queued();
+                }
                 Ok(Fired::Skipped(_)) => self.wakes.run_changed(),
                 Ok(Fired::Elsewhere) => {}
                 Err(error) => tracing::error!(?flow, %error, "a schedule could not be followed"),
@@ -146,6 +150,7 @@ impl Engine {
     pub async fn reap_tick(&self) -> Result<usize, StoreError> {
         let reaped = self.store.reap_runs(AT_ONCE).await?;
         if reaped > 0 {
+            counter!("apixx_leases_reaped_total").increment(reaped as u64);
             self.wakes.run_queued();
         }
         Ok(reaped)
@@ -168,6 +173,7 @@ impl Engine {
         while self.store.purge(&self.settings.retention, PURGED_AT_ONCE).await? {
             batches += 1;
         }
+        counter!("apixx_retention_batches_total").increment(batches as u64);
         Ok(batches)
     }
 

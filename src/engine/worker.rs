@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use chrono::TimeDelta;
 use futures_util::FutureExt;
+use metrics::counter;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -12,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use super::executor::{Executor, Outcome};
 use super::insist::insist;
 use crate::domain::failure::Failure;
+use crate::domain::run::RunStatus;
 use crate::store::leases::Lease;
 use crate::store::{Ending, StoreError};
 
@@ -98,6 +100,7 @@ impl Worker {
         let most = i32::try_from(most).unwrap_or(i32::MAX);
         let leases = self.executor.store.claim_runs(&self.name, most, self.executor.settings.lease).await?;
         if !leases.is_empty() {
+            counter!("apixx_runs_claimed_total").increment(leases.len() as u64);
             self.executor.wakes.run_changed();
         }
         Ok(leases)
@@ -116,6 +119,7 @@ impl Worker {
             Outcome::End(ending) => self.finish(lease, &ending).await,
             Outcome::Fail(failure) if failure.class.retryable() && lease.attempt() < lease.max_attempts() => {
                 let at = store.now() + back_off(lease.attempt(), store.ids().fraction());
+                counter!("apixx_runs_retried_total").increment(1);
                 insist(store, lease, || store.retry_run(lease, at, &failure)).await
             }
             Outcome::Fail(failure) => {
@@ -127,7 +131,10 @@ impl Worker {
         };
         match done {
             Ok(()) => {}
-            Err(StoreError::LeaseLost) => tracing::warn!(%run, "the run is no longer this worker's"),
+            Err(StoreError::LeaseLost) => {
+                counter!("apixx_leases_lost_total").increment(1);
+                tracing::warn!(%run, "the run is no longer this worker's");
+            }
             Err(error) => {
                 tracing::error!(%run, %error, "a run could not be given back; it goes on once its lease ran out")
             }
@@ -137,8 +144,13 @@ impl Worker {
 
     async fn finish(&self, lease: &Lease, ending: &Ending) -> Result<(), StoreError> {
         let store = &self.executor.store;
-        insist(store, lease, || store.finish_run(lease, ending)).await.map(drop)
+        insist(store, lease, || store.finish_run(lease, ending)).await.map(ended)
     }
+}
+
+/// Counts a run that ended.
+fn ended(status: RunStatus) {
+    counter!("apixx_runs_ended_total", "status" => status.as_str()).increment(1);
 }
 
 /// The time between attempt `attempt` and the next: 30 s, twice that, …, ± 20 %; `jitter` is 0 to 1.

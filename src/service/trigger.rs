@@ -13,7 +13,7 @@ use crate::domain::connector::ConnectorStatus;
 use crate::domain::flow::FlowState;
 use crate::domain::ids::{FlowId, RunId};
 use crate::domain::run::{RunStatus, Trigger};
-use crate::domain::untrusted::line;
+use crate::domain::untrusted::named;
 use crate::domain::words;
 use crate::store::customers::{Actor, Target};
 use crate::store::queue::NewRun;
@@ -329,7 +329,7 @@ async fn wait_for_check(serving: &Serving, principal: &Principal, broken: &Readi
 impl Readiness {
     /// Why a run through the connector cannot succeed, and what to do about it.
     pub fn in_words(&self, now: DateTime<Utc>) -> String {
-        let name = line(&self.name);
+        let name = named(&self.name);
         let checked = self
             .last_check_at
             .map(|at| format!(", checked {} s ago", (now - at).num_seconds().max(0)))

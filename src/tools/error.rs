@@ -9,6 +9,9 @@ use crate::store::StoreError;
 /// Where the code of a failed call stands in the answer's `_meta`.
 const META_KEY: &str = "io.apixx/error";
 
+/// What is said when nothing was done.
+const NOTHING_CHANGED: &str = "The service cannot answer now, and nothing was changed: come again in 1 s.";
+
 /// How a call fails.
 #[derive(Debug)]
 pub(super) enum ToolError {
@@ -21,6 +24,8 @@ pub(super) enum ToolError {
         /// What is wrong and what to do.
         message: String,
     },
+    /// No place came free in time.
+    Busy,
     /// Our database failed, and nothing was changed.
     Store(StoreError),
     /// Our database failed after this was done: a whole clause, such as `run_… was started`.
@@ -73,6 +78,18 @@ impl ToolError {
         }])
     }
 
+    /// Why the caller gets no answer, in a word for the operator; `None` for a fault of ours, which has a line of
+    /// its own.
+    pub(super) fn cause(&self) -> Option<&'static str> {
+        match self {
+            Self::Arguments(_) => Some("INVALID_ARGUMENTS"),
+            Self::Refused { code, .. } => Some(code),
+            Self::Busy => Some("busy"),
+            Self::Store(StoreError::NotLive) => Some("TOKEN_REVOKED"),
+            Self::Store(_) | Self::After(..) | Self::Unserialisable(_) => None,
+        }
+    }
+
     /// The failure as the protocol layer tells it. The cause of a fault of ours goes to the log, here and only
     /// here, under `request_id`.
     #[expect(clippy::result_large_err, reason = "what the protocol layer asks for")]
@@ -85,6 +102,10 @@ impl ToolError {
                 let answer = answer("INVALID_ARGUMENTS", &message);
                 Err(CallError::InvalidArguments { message, data, answer })
             }
+            Self::Busy => Err(CallError::Unavailable {
+                message: NOTHING_CHANGED.to_owned(),
+                request_id: request_id.to_owned(),
+            }),
             Self::Store(StoreError::NotLive) => Ok(answer(
                 "TOKEN_REVOKED",
                 "this token was revoked or has expired. Ask the workspace's owner for a new one.",
@@ -95,7 +116,7 @@ impl ToolError {
                         "The connection to the database broke while a run was being started: whether it was is not \
                          known. Look at list_flow_runs, or repeat the call with the same idempotency_key."
                     }
-                    _ => "The service cannot answer now, and nothing was changed: come again in 1 s.",
+                    _ => NOTHING_CHANGED,
                 };
                 Err(unavailable(message.to_owned(), tool, request_id, &error))
             }
@@ -126,7 +147,7 @@ fn answer(code: &'static str, message: &str) -> ToolAnswer {
 }
 
 /// All that is wrong, in one plain sentence.
-fn sentence(errors: &[ArgumentError]) -> String {
+pub(super) fn sentence(errors: &[ArgumentError]) -> String {
     let said: Vec<String> = errors
         .iter()
         .map(|error| {
@@ -152,7 +173,7 @@ pub(super) fn run_not_found(id: &str, retention_days: i32) -> ToolError {
         "RUN_NOT_FOUND",
         format!(
             "there is no run \"{}\" in this workspace (runs are kept {retention_days} days). list_runs shows recent ids.",
-            crate::domain::untrusted::line(id)
+            crate::domain::untrusted::named(id)
         ),
     )
 }

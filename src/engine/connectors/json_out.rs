@@ -1,17 +1,20 @@
 //! JSON lines, written: added to the end of a file, or kept by key in a file that is replaced whole.
 
 use std::collections::HashMap;
-use std::fs::{self, File, OpenOptions, TryLockError};
+use std::ffi::{OsStr, OsString};
+use std::fs::{self, File, TryLockError};
 use std::io::{BufRead, BufReader, Read, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
-use nix::fcntl::OFlag;
+use nix::fcntl::{OFlag, openat, renameat};
+use nix::sys::stat::Mode;
 use serde_json::Value;
 
+use super::files::below;
 use super::{Fields, Sink, WriteReport};
 use crate::domain::error_class::{ErrorClass, Stage};
 use crate::domain::failure::Failure;
@@ -22,9 +25,10 @@ const MAX_KEYED_FILE: u64 = 256 << 20;
 /// How long another writer of the directory may take.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// A file to write, inside of its directory.
+/// A file to write, by its directory, which is held open: nobody can put a link in the way to it any more.
 pub(super) struct Target {
-    path: PathBuf,
+    directory: File,
+    name: OsString,
     object: String,
 }
 
@@ -36,21 +40,26 @@ impl Target {
             Failure::new(ErrorClass::Config, "PATH_OUTSIDE", Stage::Load, &message)
         };
         let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else { return Err(outside()) };
-        let parent = parent.canonicalize().map_err(|_| {
+        let missing = |_| {
             let message = format!("the directory of '{object}' does not exist");
             Failure::new(ErrorClass::Config, "DIRECTORY_NOT_FOUND", Stage::Load, &message)
-        })?;
+        };
+        let parent = parent.canonicalize().map_err(missing)?;
         if !parent.starts_with(root) {
             return Err(outside());
         }
-        let path = parent.join(name);
-        match fs::symlink_metadata(&path) {
-            Ok(about) if !about.is_file() => {
-                let message = format!("'{object}' is no regular file");
-                Err(Failure::new(ErrorClass::Config, "NOT_A_FILE", Stage::Load, &message))
-            }
-            _ => Ok(Self { path, object: object.to_owned() }),
+        if fs::symlink_metadata(parent.join(name)).is_ok_and(|about| !about.is_file()) {
+            let message = format!("'{object}' is no regular file");
+            return Err(Failure::new(ErrorClass::Config, "NOT_A_FILE", Stage::Load, &message));
         }
+        let directory = below(root, &parent, OFlag::O_RDONLY | OFlag::O_DIRECTORY).map_err(missing)?;
+        Ok(Self { directory, name: name.to_owned(), object: object.to_owned() })
+    }
+
+    /// Opens a file of the directory, never through a link and never waiting for a pipe.
+    fn open_at(&self, name: &OsStr, flags: OFlag) -> std::io::Result<File> {
+        let flags = flags | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
+        Ok(openat(&self.directory, name, flags, Mode::from_bits_truncate(0o666))?.into())
     }
 
     fn failed(&self, error: &std::io::Error) -> Failure {
@@ -63,8 +72,7 @@ impl Target {
     }
 
     fn append(&self, lines: &[String]) -> std::io::Result<()> {
-        let flags = OFlag::O_NOFOLLOW.bits();
-        let mut file = OpenOptions::new().append(true).create(true).custom_flags(flags).open(&self.path)?;
+        let mut file = self.open_at(&self.name, OFlag::O_WRONLY | OFlag::O_APPEND | OFlag::O_CREAT)?;
         let mut text = String::new();
         for line in lines {
             text.push_str(line);
@@ -77,12 +85,9 @@ impl Target {
     /// Puts the lines in the place of the file, whole or not at all; gives the file that is there now. Whoever does
     /// this holds the directory's lock, so that nobody else writes the new file.
     fn replace(&self, lines: &[String]) -> std::io::Result<File> {
-        let mut name = self.path.file_name().unwrap_or_default().to_owned();
-        name.push(".new");
-        let beside = self.path.with_file_name(name);
-        let flags = OFlag::O_NOFOLLOW.bits();
-        let file =
-            OpenOptions::new().write(true).create(true).truncate(true).custom_flags(flags).open(&beside)?;
+        let mut beside = self.name.clone();
+        beside.push(".new");
+        let file = self.open_at(&beside, OFlag::O_WRONLY | OFlag::O_TRUNC | OFlag::O_CREAT)?;
         let mut writer = std::io::BufWriter::new(&file);
         for line in lines {
             writer.write_all(line.as_bytes())?;
@@ -91,19 +96,16 @@ impl Target {
         writer.flush()?;
         drop(writer);
         file.sync_all()?;
-        fs::rename(&beside, &self.path)?;
-        self.directory()?.sync_all()?;
+        renameat(&self.directory, beside.as_os_str(), &self.directory, self.name.as_os_str())?;
+        self.directory.sync_all()?;
         Ok(file)
-    }
-
-    fn directory(&self) -> std::io::Result<File> {
-        File::open(self.path.parent().unwrap_or(Path::new("/")))
     }
 
     /// The directory, locked against everybody else who puts files in the place of others there (a worker that
     /// lost its run and does not know it yet, for one); freed when it is dropped.
     fn lock(&self) -> std::io::Result<File> {
-        let directory = self.directory()?;
+        // Opened anew, because a lock lasts as long as any copy of what was opened.
+        let directory = self.open_at(OsStr::new("."), OFlag::O_RDONLY | OFlag::O_DIRECTORY)?;
         let deadline = Instant::now() + PATIENCE;
         loop {
             match directory.try_lock() {
@@ -131,12 +133,11 @@ impl Keyed {
     /// The lines that the file has.
     pub(super) fn load(target: &Target, key: &[String]) -> Result<Self, Failure> {
         let mut keyed = Self { key: key.to_vec(), lines: Vec::new(), places: HashMap::new(), of: None };
-        let file =
-            match OpenOptions::new().read(true).custom_flags(OFlag::O_NOFOLLOW.bits()).open(&target.path) {
-                Ok(file) => file,
-                Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(keyed),
-                Err(error) => return Err(target.failed(&error)),
-            };
+        let file = match target.open_at(&target.name, OFlag::O_RDONLY) {
+            Ok(file) => file,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(keyed),
+            Err(error) => return Err(target.failed(&error)),
+        };
         keyed.of = Some(file.try_clone().map_err(|error| target.failed(&error))?);
         let mut reader = BufReader::new(file.take(MAX_KEYED_FILE + 1));
         let (mut line, mut size) = (String::new(), 0);
@@ -162,7 +163,7 @@ impl Keyed {
 
     /// Whether these are still the lines of the file: another writer puts another file in its place.
     fn is_current(&self, target: &Target) -> std::io::Result<bool> {
-        let there = match fs::symlink_metadata(&target.path) {
+        let there = match target.open_at(&target.name, OFlag::O_RDONLY).and_then(|file| file.metadata()) {
             Ok(there) => Some(there),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
             Err(error) => return Err(error),
