@@ -15,7 +15,7 @@ use crate::process::Seat;
 use crate::world::FLOWS;
 
 /// How long somebody who wants a run goes on asking.
-const PATIENCE: Duration = Duration::from_secs(40);
+const PATIENCE: Duration = Duration::from_secs(90);
 
 /// What an answer over HTTP comes to.
 #[derive(Debug)]

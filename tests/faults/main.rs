@@ -64,7 +64,8 @@ fn arguments() -> anyhow::Result<Option<Arguments>> {
             _ => {}
         }
     }
-    wanted.lanes = wanted.lanes.min(usize::try_from(wanted.count)?.max(1));
+    // A server of its own for each lane is worth it for several schedules only.
+    wanted.lanes = wanted.lanes.min(usize::try_from(wanted.count.div_ceil(2))?);
     Ok(Some(wanted))
 }
 
@@ -92,7 +93,7 @@ async fn faults() -> anyhow::Result<()> {
     let began = Instant::now();
     let next = AtomicU64::new(first);
     let reports: Mutex<Vec<(u64, Report)>> = Mutex::default();
-    let lanes = (0..if count == 0 { 0 } else { lanes }).map(|number| {
+    let lanes = (0..lanes).map(|number| {
         let dir = place.path().join(format!("l{number}"));
         let (next, reports, liar) = (&next, &reports, liar.as_deref());
         async move {
