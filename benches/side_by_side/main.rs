@@ -164,7 +164,7 @@ async fn compare(options: &Options) {
     .await;
     let rmcp_first = |address| plain(address, "/mcp", vec![call("tools/list", Value::Null)]);
     let rmcp = Server::start(other("rmcp"), &scratch.join("rmcp.log"), listen, rmcp_first).await;
-    let sdks = sdks::start(&scratch, &data, &listing).await;
+    let sdks = sdks::start(&scratch, &data, &listing, rmcp_first).await;
 
     let page = |customer: &Customer| {
         json!({ "since": customer.since, "until": customer.until })
