@@ -86,6 +86,10 @@ create table flows (
     last_run_id   text,
     last_success_run_id text,
     created_at    timestamptz not null,
+    -- the place in lists: failing first, then degraded, pending, healthy, paused, draft, archived
+    rank          integer not null generated always as (
+        case when state = 'active' then array_position(array['failing', 'degraded', 'pending', 'healthy'], health)
+             else 4 + array_position(array['paused', 'draft', 'archived'], state) end) stored,
     primary key (customer_id, flow_id),
     foreign key (customer_id, source_connector_id) references connectors (customer_id, connector_id),
     foreign key (customer_id, destination_connector_id) references connectors (customer_id, connector_id),
@@ -93,10 +97,12 @@ create table flows (
     check (schedule_kind <> 'cron' or schedule_cron is not null),
     check (schedule_kind <> 'interval' or schedule_interval_s is not null)
 );
+create index flows_list on flows (customer_id, rank, sort_key, flow_id);
 create index flows_due on flows (next_run_at) where state = 'active' and next_run_at is not null;
 create index flows_unwatched on flows (health_checked_at) where state = 'active';
-create index flows_source on flows (customer_id, source_connector_id);
-create index flows_destination on flows (customer_id, destination_connector_id);
+-- (the connector first: led by the customer, the planner would take these for reading all flows of one)
+create index flows_source on flows (source_connector_id, customer_id);
+create index flows_destination on flows (destination_connector_id, customer_id);
 
 -- Names and aliases share one key, so that a look-up is unambiguous by construction.
 create table flow_names (

@@ -63,10 +63,14 @@ create index runs_leased on runs (lease_until)
 create index runs_active on runs (customer_id)
     where status in ('queued', 'running', 'retrying', 'cancelling');
 -- what lists walk
-create index runs_window on runs (customer_id, window_at desc, run_id desc);
+-- (what the hour at the edge of a window comes to, and which runs a filter picks, is read from the index alone)
+create index runs_window on runs (customer_id, window_at desc, run_id desc)
+    include (flow_id, status, trigger, source_connector_id, destination_connector_id, records_read, records_written,
+             records_failed, records_skipped, bytes_written);
 create index runs_status on runs (customer_id, status, window_at desc, run_id desc);
 create index runs_flow on runs (customer_id, flow_id, window_at desc, run_id desc);
-create index runs_flow_status on runs (customer_id, flow_id, status, window_at desc, run_id desc);
+-- (the state first: led by the flow, the planner would take this for runs of a flow in any state)
+create index runs_flow_status on runs (customer_id, status, flow_id, window_at desc, run_id desc);
 create index runs_age on runs (finished_at) where finished_at is not null;
 
 create table run_attempts (
@@ -152,25 +156,32 @@ create table run_errors (
 create index run_errors_age on run_errors (occurred_at) where payload is not null;
 create index run_errors_group on run_errors (customer_id, group_id);
 
--- Runs that ended, by hour (UTC) of their end.
+-- Runs that ended, by hour and by day (UTC) of their end, each of one flow, and all flows of the customer together
+-- (no flow, no connectors), so that no window costs more than its hours and days. The sums stand in the indexes: rows
+-- come in the order of time, those of one customer far apart.
 create table run_stats (
     customer_id text not null references customers (customer_id),
-    hour        timestamptz not null,
-    flow_id     text not null,
-    source_connector_id      text not null,
-    destination_connector_id text not null,
-    trigger     text not null,
+    flow_id     text not null,                               -- '' for all flows
+    grain       text not null check (grain in ('hour', 'day')),
+    at          timestamptz not null,
     status      text not null,
+    trigger     text not null,
+    source_connector_id      text not null,                  -- as of the runs; '' for all flows
+    destination_connector_id text not null,
     runs        bigint not null,
     records_read    bigint not null,
     records_written bigint not null,
     records_failed  bigint not null,
     records_skipped bigint not null,
     bytes_written   bigint not null,
-    primary key (customer_id, hour, flow_id, source_connector_id, destination_connector_id, trigger, status)
-);
-create index run_stats_flow on run_stats (customer_id, flow_id, hour);
-create index run_stats_age on run_stats (hour);
+    primary key (customer_id, flow_id, grain, at, status, trigger, source_connector_id, destination_connector_id)
+        include (runs, records_read, records_written, records_failed, records_skipped, bytes_written)
+) with (fillfactor = 90, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_insert_scale_factor = 0.02);
+create index run_stats_each on run_stats (customer_id, grain, status, at)
+    include (flow_id, trigger, source_connector_id, destination_connector_id, runs, records_read, records_written,
+             records_failed, records_skipped, bytes_written)
+    where flow_id <> '';
+create index run_stats_age on run_stats (at);
 
 -- Errors of runs that ended, by hour and by day (UTC) of their end, at each level they are asked for:
 -- a run counts once per key and level, so that runs add up.
@@ -183,9 +194,9 @@ create table error_stats (
     key         text not null,
     errors      bigint not null,
     runs        bigint not null,
-    primary key (customer_id, flow_id, grain, level, at, key),
+    primary key (customer_id, flow_id, level, grain, at, key) include (errors, runs),
     foreign key (customer_id, flow_id) references flows (customer_id, flow_id) on delete cascade
-);
+) with (fillfactor = 90, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_insert_scale_factor = 0.02);
 create index error_stats_age on error_stats (at);
 
 create table idempotency_keys (

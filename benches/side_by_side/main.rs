@@ -166,14 +166,15 @@ async fn compare(options: &Options) {
     let rmcp = Server::start(other("rmcp"), &scratch.join("rmcp.log"), listen, rmcp_first).await;
     let sdks = sdks::start(&scratch, &data, &listing, rmcp_first).await;
 
-    let page = |customer: &Customer| {
-        json!({ "since": customer.since, "until": customer.until })
-    };
+    let page = |customer: &Customer| json!({ "since": customer.since, "until": customer.until });
     let cursors = cursors(&product, &data.customers, page).await;
     let asked = asked(&data.customers);
     let arguments: Vec<Value> = asked.iter().map(|asked| json!(asked)).collect();
     let calls = |name: &'static str| {
-        arguments.iter().map(|arguments| call("tools/call", json!({ "name": name, "arguments": arguments }))).collect()
+        arguments
+            .iter()
+            .map(|arguments| call("tools/call", json!({ "name": name, "arguments": arguments })))
+            .collect()
     };
     let tool = |name: &'static str, arguments: Value| json!({ "name": name, "arguments": arguments });
     let ours = |arguments: &dyn Fn(usize, &Customer) -> Value| {
@@ -182,7 +183,12 @@ async fn compare(options: &Options) {
 
     let target = |call, server, pid, requests| Target { call, server, pid, requests };
     let mut targets = vec![
-        target("tools/list", "bare", bare.pid(), plain(bare.address, "/static", vec![call("tools/list", Value::Null)])),
+        target(
+            "tools/list",
+            "bare",
+            bare.pid(),
+            plain(bare.address, "/static", vec![call("tools/list", Value::Null)]),
+        ),
         target("tools/list", "rmcp", rmcp.pid(), rmcp_first(rmcp.address)),
         target("tools/list", "product", product.pid(), tools_list),
         target("get_run", "bare", bare.pid(), plain(bare.address, "/get_run", arguments.clone())),
@@ -270,17 +276,25 @@ async fn compare(options: &Options) {
     let report = Report {
         date: chrono::Utc::now().format("%Y-%m-%d").to_string(),
         machine: machine(),
-        data: format!("{} runs, {} callers, {} rounds of {} ms", options.runs, data.customers.len(), options.rounds, options.cell_ms),
+        data: format!(
+            "{} runs, {} callers, {} rounds of {} ms",
+            options.runs,
+            data.customers.len(),
+            options.rounds,
+            options.cell_ms
+        ),
         cells,
         footprints,
         claims,
     };
     let tables = report.tables();
     println!("{tables}");
-    std::fs::write(&options.json, serde_json::to_vec_pretty(&report).unwrap()).expect("the figures are written");
+    std::fs::write(&options.json, serde_json::to_vec_pretty(&report).unwrap())
+        .expect("the figures are written");
     if options.write_results {
         let head = "# Side by side\n\nWritten by `cargo bench --bench side_by_side -- --write-results`. ";
-        std::fs::write("benches/RESULTS.md", format!("{head}{tables}")).expect("benches/RESULTS.md is written");
+        std::fs::write("benches/RESULTS.md", format!("{head}{tables}"))
+            .expect("benches/RESULTS.md is written");
     }
     data.postgres.stop().await;
     std::fs::remove_dir_all(&scratch).unwrap();
@@ -387,7 +401,8 @@ async fn cursors(product: &Server, customers: &[Customer], page: impl Fn(&Custom
 
 fn machine() -> String {
     let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let model = info.lines().find_map(|line| line.strip_prefix("model name")).unwrap_or("an unknown processor");
+    let model =
+        info.lines().find_map(|line| line.strip_prefix("model name")).unwrap_or("an unknown processor");
     let cores = std::thread::available_parallelism().map_or(0, usize::from);
     format!("{} ({cores} cores)", model.trim_start_matches(['\t', ' ', ':']))
 }

@@ -29,8 +29,10 @@ pub struct Texts {
 impl Texts {
     /// The product's statements without their heads.
     pub fn of_product() -> Self {
-        let all: Vec<String> =
-            all_statements().iter().map(|text| text.split_whitespace().collect::<Vec<_>>().join(" ")).collect();
+        let all: Vec<String> = all_statements()
+            .iter()
+            .map(|text| text.split_whitespace().collect::<Vec<_>>().join(" "))
+            .collect();
         let filters = ["x.flow_id =", "any ($11)", "any ($12)", "any ($13)", "wanted"];
         let run = all.iter().find(|text| text.contains("as previous_run"));
         let page = all.iter().find(|text| {

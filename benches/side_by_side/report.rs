@@ -87,9 +87,9 @@ const BUSY: [usize; 2] = [8, 64];
 
 impl Report {
     fn cell(&self, call: &str, server: &str, connections: usize) -> Option<&Cell> {
-        self.cells.iter().find(|cell| {
-            cell.call == call && cell.server == server && cell.connections == connections
-        })
+        self.cells
+            .iter()
+            .find(|cell| cell.call == call && cell.server == server && cell.connections == connections)
     }
 
     /// The median of the rounds' ratios of the product to another server.
@@ -106,7 +106,9 @@ impl Report {
         of: fn(&Sample) -> f64,
     ) -> Vec<(String, f64)> {
         let cells = calls.iter().flat_map(|call| connections.iter().map(move |c| (*call, *c)));
-        cells.filter_map(|(call, c)| Some((format!("{call} c{c}"), self.ratio(call, other, c, of)?))).collect()
+        cells
+            .filter_map(|(call, c)| Some((format!("{call} c{c}"), self.ratio(call, other, c, of)?)))
+            .collect()
     }
 
     fn gates(&self) -> Vec<Gate> {
@@ -127,11 +129,26 @@ impl Report {
             gate(2, "rate / rmcp, c1", least(1.1, 1.5), self.ratios(&CALLS, "rmcp", &[1], rate)),
             gate(2, "rate / rmcp, c8 and c64", least(1.3, 1.5), self.ratios(&CALLS, "rmcp", &BUSY, rate)),
             gate(3, "server CPU / rmcp", most(0.65, 0.5), self.ratios(&CALLS, "rmcp", &ALL, cpu)),
-            gate(4, "tools/list / same bytes", least(0.7, 0.85), self.ratios(&["tools/list"], "bare", &ALL, rate)),
+            gate(
+                4,
+                "tools/list / same bytes",
+                least(0.7, 0.85),
+                self.ratios(&["tools/list"], "bare", &ALL, rate),
+            ),
             gate(5, "tools/list / rmcp", least(1.8, 2.2), self.ratios(&["tools/list"], "rmcp", &BUSY, rate)),
-            gate(5, "tools/list, server CPU / rmcp", most(0.45, 0.33), self.ratios(&["tools/list"], "rmcp", &BUSY, cpu)),
+            gate(
+                5,
+                "tools/list, server CPU / rmcp",
+                most(0.45, 0.33),
+                self.ratios(&["tools/list"], "rmcp", &BUSY, cpu),
+            ),
             gate(6, "rate / SDKs, c8", least(7.0, 10.0), sdks.collect()),
-            gate(7, "database CPU / bare", most(1.4, 1.25), self.ratios(&CALLS, "bare", &ALL, |s| s.database_us)),
+            gate(
+                7,
+                "database CPU / bare",
+                most(1.4, 1.25),
+                self.ratios(&CALLS, "bare", &ALL, |s| s.database_us),
+            ),
             gate(8, "p99 / bare, c64", most(1.5, 1.2), self.ratios(&CALLS, "bare", &[64], |s| s.p99_us)),
             gate(9, "memory idle, MB", most(15.0, 8.0), foot(|p| p.idle_mb)),
             gate(9, "memory at c64, MB", most(30.0, 15.0), foot(|p| p.at_64_mb)),
@@ -163,7 +180,11 @@ impl Report {
                 "missed"
             };
             let found = found.join(", ");
-            let _ = writeln!(text, "| {} | {} | {sign} {bound} | {sign} {aim} | {found} | {all} |", gate.number, gate.what);
+            let _ = writeln!(
+                text,
+                "| {} | {} | {sign} {bound} | {sign} {aim} | {found} | {all} |",
+                gate.number, gate.what
+            );
         }
         text.push_str("\n| call | connections | server | requests/s | p50 µs | p99 µs | server CPU µs | database CPU µs |\n");
         text.push_str("|---|--:|---|--:|--:|--:|--:|--:|\n");
@@ -181,7 +202,9 @@ impl Report {
                 cell.median(|s| s.database_us),
             );
         }
-        text.push_str("\n| server | MB idle | MB at 64 connections | ms to the first answer |\n|---|--:|--:|--:|\n");
+        text.push_str(
+            "\n| server | MB idle | MB at 64 connections | ms to the first answer |\n|---|--:|--:|--:|\n",
+        );
         for Footprint { server, idle_mb, at_64_mb, start_ms } in &self.footprints {
             let _ = writeln!(text, "| {server} | {idle_mb:.1} | {at_64_mb:.1} | {start_ms:.0} |");
         }

@@ -34,7 +34,10 @@ impl Server {
         let mut server = Self { child, address: free, started_in: Duration::ZERO };
         while tokio::net::TcpStream::connect(free).await.is_err() {
             let ended = server.child.try_wait().expect("its state");
-            assert!(ended.is_none() && began.elapsed() < Duration::from_secs(60), "{command:?} did not start");
+            assert!(
+                ended.is_none() && began.elapsed() < Duration::from_secs(60),
+                "{command:?} did not start"
+            );
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
         requests(free).one(0).await;

@@ -1,5 +1,7 @@
 //! Connectors, read.
 
+use std::collections::HashMap;
+
 use chrono::{DateTime, Utc};
 use serde::Deserialize;
 use sqlx::FromRow;
@@ -16,16 +18,21 @@ statements! {
                c.auth_checked_at, c.auth_error, c.status, c.status_reasons, c.status_since, c.enabled,
                c.check_interval_s, c.last_check_at, c.last_check_ok, c.last_check_ms, c.last_check_error,
                c.last_activity_at, c.config -> 'tools' as tools,
-               coalesce((select jsonb_agg(jsonb_build_object('name', q.name, 'unit', q.unit, 'used', q.used,
-                            'limit', q.quota_limit, 'resets_at', q.resets_at, 'throttled_1h', q.throttled_1h,
-                            'observed_at', q.observed_at) order by q.name)
-                           from connector_quotas q
-                          where q.customer_id = $1 and q.connector_id = c.connector_id), '[]') as quotas,
-               coalesce((select jsonb_agg(jsonb_build_object('name', f.name, 'failing', f.health = 'failing') order by f.sort_key)
-                           from flows f
-                          where f.customer_id = $1 and f.state = 'active'
-                            and c.connector_id in (f.source_connector_id, f.destination_connector_id)), '[]') as flows
+               coalesce(q.quotas, '[]') as quotas,
+               case when row_number() over () = 1 then (
+                    select jsonb_agg(jsonb_build_object('name', f.name, 'failing', f.health = 'failing',
+                               'source', f.source_connector_id, 'destination', f.destination_connector_id))
+                      from (select * from flows f where f.customer_id = $1 and f.state = 'active'
+                             order by f.flow_id) f) end as users
           from connectors c
+          left join (
+               select q.connector_id,
+                      jsonb_agg(jsonb_build_object('name', q.name, 'unit', q.unit, 'used', q.used, 'limit', q.quota_limit,
+                          'resets_at', q.resets_at, 'throttled_1h', q.throttled_1h, 'observed_at', q.observed_at)
+                          order by q.name) as quotas
+                 from connector_quotas q
+                where q.customer_id = $1
+                group by q.connector_id) q on q.connector_id = c.connector_id
          where c.customer_id = $1 and caller.id = $1
          order by array_position(array['down', 'degraded', 'unknown', 'healthy', 'disabled'], c.status),
                   lower(c.name), c.connector_id
@@ -121,6 +128,15 @@ pub struct RemoteTool {
     pub enabled: bool,
 }
 
+/// An active flow with the connectors that it uses.
+#[derive(Deserialize)]
+struct UserRow {
+    #[serde(flatten)]
+    flow: DependentFlow,
+    source: String,
+    destination: String,
+}
+
 #[derive(FromRow)]
 struct ConnectorRow {
     connector_id: String,
@@ -141,7 +157,8 @@ struct ConnectorRow {
     last_check_error: Option<String>,
     last_activity_at: Option<DateTime<Utc>>,
     quotas: Json<Vec<Quota>>,
-    flows: Json<Vec<DependentFlow>>,
+    /// Of every connector, in one of the rows.
+    users: Option<Json<Vec<UserRow>>>,
     tools: Option<Json<Vec<RemoteTool>>>,
 }
 
@@ -169,7 +186,7 @@ impl TryFrom<ConnectorRow> for Connector {
             last_check_error: row.last_check_error,
             last_activity_at: row.last_activity_at,
             quotas: row.quotas.0,
-            flows: row.flows.0,
+            flows: Vec::new(),
             tools: row.tools.map(|json| json.0).unwrap_or_default(),
         })
     }
@@ -182,7 +199,22 @@ impl Reader<'_> {
     /// # Errors
     /// When the database fails, or a row holds something this build does not know.
     pub async fn connectors(&self) -> Result<Vec<Connector>, StoreError> {
-        let rows: Vec<ConnectorRow> = self.query_as(CONNECTORS).fetch_all(self.store().pool()).await?;
-        rows.into_iter().map(Connector::try_from).collect()
+        let mut rows: Vec<ConnectorRow> =
+            self.query_as(CONNECTORS).fetch_all(self.store().pool()).await?;
+        let mut users = rows.iter_mut().find_map(|row| row.users.take()).map(|json| json.0).unwrap_or_default();
+        users.sort_by_cached_key(|user| user.flow.name.to_lowercase());
+        let mut flows: HashMap<String, Vec<DependentFlow>> = HashMap::new();
+        for UserRow { flow, source, destination } in users {
+            if source != destination {
+                flows.entry(destination).or_default().push(flow.clone());
+            }
+            flows.entry(source).or_default().push(flow);
+        }
+        rows.into_iter()
+            .map(|row| {
+                let flows = flows.remove(&row.connector_id).unwrap_or_default();
+                Ok(Connector { flows, ..Connector::try_from(row)? })
+            })
+            .collect()
     }
 }

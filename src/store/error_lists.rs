@@ -1,6 +1,6 @@
 //! Errors, read: those of one run, and what those of a flow come to over a window.
 
-use chrono::{DateTime, DurationRound, TimeDelta, Utc};
+use chrono::{DateTime, Utc};
 use serde::Deserialize;
 use serde_json::Value;
 use sqlx::FromRow;
@@ -77,18 +77,17 @@ statements! {
          order by e.occurred_at, e.error_id
          limit $9";
     FLOW_ERRORS = tenant "
-        with cells as (
-            select s.level, s.key, s.errors, s.runs from error_stats s
-             where s.customer_id = $1 and s.flow_id = $4 and s.grain = 'day' and s.level in ($11, 'all')
-               and s.at >= $9 and s.at < $10
-            union all
-            select s.level, s.key, s.errors, s.runs from error_stats s
-             where s.customer_id = $1 and s.flow_id = $4 and s.grain = 'hour' and s.level in ($11, 'all')
-               and s.at >= $7 and s.at < $9
-            union all
-            select s.level, s.key, s.errors, s.runs from error_stats s
-             where s.customer_id = $1 and s.flow_id = $4 and s.grain = 'hour' and s.level in ($11, 'all')
-               and s.at >= $10 and s.at < $8
+        with levels (level) as (values ($11::text), ('all')),
+        cells as (
+            select s.level, s.key, s.errors, s.runs
+              from levels l
+             cross join (values ('hour', $7::timestamptz, $9::timestamptz), ('day', $9, $10), ('hour', $10, $8::timestamptz))
+                   span (grain, since, until)
+             cross join lateral (
+                   select * from error_stats s
+                    where s.customer_id = $1 and s.flow_id = $4 and s.level = l.level and s.grain = span.grain
+                      and s.at >= span.since and s.at < span.until
+                   offset 0) s
             union all
             select l.level, ", group_key!("l.level"), ", sum(c.count)::bigint, count(distinct c.run_id)
               from (select r.run_id from runs r
@@ -98,10 +97,16 @@ statements! {
                      where r.customer_id = $1 and r.flow_id = $4 and r.window_at >= $8 and r.window_at < $6) r
               join run_error_counts c on c.customer_id = $1 and c.run_id = r.run_id
               join error_groups g on g.customer_id = $1 and g.group_id = c.group_id
-             cross join (values ($11::text), ('all')) l (level)
+             cross join levels l
              group by 1, 2),
         keys as (
-            select key, sum(errors)::bigint as errors, sum(runs)::bigint as runs from cells where level = $11 group by key)
+            select key, sum(errors)::bigint as errors, sum(runs)::bigint as runs from cells where level = $11 group by key),
+        groups as materialized (
+            select g.key, g.group_id, g.error_class, g.code, g.stage, g.origin, g.field, g.message, g.last_seen_at,
+                   g.last_seen_run_id, min(g.first_seen_at) over (partition by g.key) as first_seen_at,
+                   row_number() over (partition by g.key order by g.last_seen_at desc, g.group_id) as place
+              from (select g.*, ", group_key!("$11"), " as key from error_groups g
+                     where g.customer_id = $1 and g.flow_id = $4) g)
         select coalesce((select sum(errors) from cells where level = 'all'), 0)::bigint as errors,
                coalesce((select sum(runs) from cells where level = 'all'), 0)::bigint as runs,
                (select count(*) from keys) as keys,
@@ -112,20 +117,14 @@ statements! {
                               'last_seen_at', d.last_seen_at, 'last_run_id', d.last_seen_run_id,
                               'samples', coalesce(e.samples, '[]')) order by k.errors desc, k.key)
                      from (select * from keys order by errors desc, key limit $12) k
-                     join lateral (
-                          select g.*, min(g.first_seen_at) over () as first_of_all from error_groups g
-                           where g.customer_id = $1 and g.flow_id = $4 and ", group_key!("$11"), " = k.key
-                           order by g.last_seen_at desc, g.group_id limit 1) m on true
-                     join lateral (
-                          select m.error_class, m.code, m.stage, m.origin, m.field, m.message,
-                                 m.first_of_all as first_seen_at, m.last_seen_at, m.last_seen_run_id, m.group_id) d on true
+                     join groups d on d.key = k.key and d.place = 1
                      left join lateral (
                           select jsonb_agg(jsonb_build_object('error_id', e.error_id, 'occurred_at', e.occurred_at,
                                      'record_key', e.record_key, 'message', e.message, 'payload', e.payload,
                                      'truncated', e.payload_truncated)) as samples
                             from (select e.* from run_errors e
                                    where e.customer_id = $1 and e.run_id = d.last_seen_run_id and e.group_id = d.group_id
-                                   order by e.occurred_at desc, e.error_id limit 1) e) e on true), '[]') as groups
+                                   order by e.error_id desc limit 1) e) e on true), '[]') as groups
          where caller.id = $1
         offset 0";
 }
@@ -286,7 +285,6 @@ impl Reader<'_> {
         limit: i64,
     ) -> Result<Errors, StoreError> {
         let hours = Hours::of(window);
-        let (days_from, days_to) = whole_days(&hours);
         let row: Option<(i64, i64, i64, Json<Vec<ErrorGroup>>)> = self
             .query_as(FLOW_ERRORS)
             .bind(flow.as_str().to_owned())
@@ -294,42 +292,13 @@ impl Reader<'_> {
             .bind(hours.end)
             .bind(hours.whole_from)
             .bind(hours.whole_to)
-            .bind(days_from)
-            .bind(days_to)
+            .bind(hours.days_from)
+            .bind(hours.days_to)
             .bind(grouping.as_str())
             .bind(limit)
             .fetch_optional(self.store().pool())
             .await?;
         let (total, runs, keys, groups) = row.ok_or(StoreError::NotLive)?;
         Ok(Errors { total, runs, keys, groups: groups.0 })
-    }
-}
-
-/// The whole days (UTC) inside the whole hours; none is an empty stretch at their end.
-fn whole_days(hours: &Hours) -> (DateTime<Utc>, DateTime<Utc>) {
-    let day = TimeDelta::days(1);
-    let floor = |moment: DateTime<Utc>| moment.duration_trunc(day).unwrap_or(moment);
-    let from = floor(hours.whole_from);
-    let from = if from == hours.whole_from { from } else { from + day };
-    let to = floor(hours.whole_to);
-    if from >= to { (hours.whole_to, hours.whole_to) } else { (from, to) }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn days_lie_inside_the_hours() {
-        let hours = |from: &str, to: &str| Hours {
-            whole_from: from.parse().unwrap(),
-            whole_to: to.parse().unwrap(),
-            end: to.parse().unwrap(),
-        };
-        let (from, to) = whole_days(&hours("2026-11-14T09:00:00Z", "2026-11-21T08:00:00Z"));
-        assert_eq!(from.to_rfc3339(), "2026-11-15T00:00:00+00:00");
-        assert_eq!(to.to_rfc3339(), "2026-11-21T00:00:00+00:00");
-        let short = hours("2026-11-21T02:00:00Z", "2026-11-21T08:00:00Z");
-        assert_eq!(whole_days(&short), (short.whole_to, short.whole_to));
     }
 }

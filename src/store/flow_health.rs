@@ -43,8 +43,12 @@ statements! {
                          order by r.window_at desc, r.run_id desc limit 20) d) as median_s,
                coalesce(sum(d.records_written), 0)::bigint as day_written,
                coalesce(sum(d.records_failed), 0)::bigint as day_failed
-          from (select r.records_written, r.records_failed from runs r
-                 where r.customer_id = $1 and r.flow_id = $2 and r.window_at > $3 and r.window_at <= $4) d";
+          from (select h.records_written, h.records_failed from run_stats h
+                 where h.customer_id = $1 and h.flow_id = $2 and h.grain = 'hour' and h.at > $3
+                 union all
+                select r.records_written, r.records_failed from runs r
+                 where r.customer_id = $1 and r.flow_id || '' = $2 and r.window_at > $3
+                   and r.window_at < date_trunc('hour', $3, 'UTC') + interval '1 hour') d";
     WRITE = plain "
         update flows
            set health = $3, health_reasons = $4, health_checked_at = $5,
@@ -138,7 +142,6 @@ impl TenantTx {
             .query_as(NUMBERS)
             .bind(id.to_owned())
             .bind(now - TimeDelta::hours(24))
-            .bind(now)
             .fetch_one(self.conn())
             .await?;
         let facts = FlowFacts {

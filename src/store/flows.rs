@@ -1,5 +1,7 @@
 //! Flows, read: found by name, listed, and one in full.
 
+use std::collections::HashMap;
+
 use chrono::{DateTime, Utc};
 use serde::Deserialize;
 use sqlx::FromRow;
@@ -50,10 +52,12 @@ macro_rules! flow_filter {
     () => {
         "(case when $4::text[] is null and $5::text[] is null then f.state in ('active', 'paused')
                else f.state = any (coalesce($4, '{}')) or (f.state = 'active' and f.health = any (coalesce($5, '{}'))) end)
-         and ($6::text is null or position($6 in f.sort_key) > 0 or position($6 in lower(coalesce(u.name, ''))) > 0
+         and ($6::text is null or position($6 in f.sort_key) > 0
+              or f.owner_user_id in (select u.user_id from users u
+                                      where u.customer_id = $1 and position($6 in lower(u.name)) > 0)
               or exists (select 1 from unnest(f.tags) t where position($6 in lower(t)) > 0)
-              or exists (select 1 from flow_names n where n.customer_id = $1 and n.flow_id = f.flow_id
-                            and position($6 in lower(n.label)) > 0))
+              or f.flow_id in (select n.flow_id from flow_names n
+                                where n.customer_id = $1 and position($6 in lower(n.label)) > 0))
          and ($7::text[] is null or f.source_connector_id = any ($7) or f.destination_connector_id = any ($7))
          and ($8::text is null or $8 = any (f.object_keys_read))
          and ($9::text is null or $9 = any (f.object_keys_written))"
@@ -62,29 +66,28 @@ macro_rules! flow_filter {
 
 statements! {
     FLOW_BY_NAME = tenant "
-        select f.flow_id, f.name as label, f.name
-          from flows f
-         where f.customer_id = $1 and caller.id = $1
-           and f.flow_id = coalesce($4, (select n.flow_id from flow_names n where n.customer_id = $1 and n.name_key = $5))
+        select f.flow_id, f.name
+          from (select coalesce($4, (select n.flow_id from flow_names n where n.customer_id = $1 and n.name_key = $5)) as id
+                offset 0) wanted
+          join flows f on f.customer_id = $1 and f.flow_id = wanted.id
+         where caller.id = $1
          limit 1";
     FLOW_NAMES = tenant "
-        select n.flow_id, n.label, f.name
+        select n.flow_id, n.label, n.kind
           from flow_names n
-          join flows f on f.customer_id = $1 and f.flow_id = n.flow_id
-         where n.customer_id = $1 and caller.id = $1 and f.state <> 'archived'
-         order by f.sort_key, n.kind desc, n.label
-         limit 5000";
+         where n.customer_id = $1 and caller.id = $1
+           and n.flow_id not in (select f.flow_id from flows f where f.customer_id = $1 and f.rank = 7)
+         limit 10000";
     FLOWS = tenant "
-        select * from (
-            select ", flow_columns!(), ",
-                   case when f.state = 'active' then array_position(array['failing', 'degraded', 'pending', 'healthy'], f.health)
-                        else 4 + array_position(array['paused', 'draft', 'archived'], f.state) end as rank
-              from flows f ", flow_joins!(), "
-             where f.customer_id = $1 and caller.id = $1 and ", flow_filter!(), "
-            offset 0) f
-         where ($10::integer is null or (f.rank, f.sort_key, f.flow_id) > ($10, $11::text, $12::text))
+        select ", flow_columns!(), "
+          from (select f.* from flows f
+                 where f.customer_id = $1 and caller.id = $1
+                   and (f.rank, f.sort_key, f.flow_id) > (coalesce($10, 0), coalesce($11::text, ''), coalesce($12::text, ''))
+                   and ", flow_filter!(), "
+                 order by f.rank, f.sort_key, f.flow_id
+                 limit $13) f ", flow_joins!(), "
          order by f.rank, f.sort_key, f.flow_id
-         limit $13";
+        offset 0";
     FLOW_COUNTS = tenant "
         select count(*) filter (where f.state = 'active' and f.health = 'failing') as failing,
                count(*) filter (where f.state = 'active' and f.health = 'degraded') as degraded,
@@ -94,9 +97,7 @@ statements! {
                count(*) filter (where f.state = 'draft') as draft,
                count(*) filter (where f.state = 'archived') as archived,
                count(*) filter (where ", flow_filter!(), ") as matching
-          from flows f
-          left join users u on u.customer_id = $1 and u.user_id = f.owner_user_id
-         where f.customer_id = $1 and caller.id = $1
+          from (select * from flows f where f.customer_id = $1 and caller.id = $1 order by f.flow_id) f
         having caller.id = $1
         offset 0";
     FLOW = tenant "
@@ -114,10 +115,16 @@ statements! {
                            sum(x.records_failed)::bigint as rejected, sum(x.records_skipped)::bigint as skipped
                       from (values (24), (168)) w (hours)
                       join lateral (
-                           select 1 as runs, r.status, r.records_read, r.records_written, r.records_failed, r.records_skipped
+                           select h.runs, h.status, h.records_read, h.records_written, h.records_failed, h.records_skipped
+                             from run_stats h
+                            where h.customer_id = $1 and h.flow_id = f.flow_id and h.grain = 'hour'
+                              and h.at > $3 - w.hours * interval '1 hour'
+                            union all
+                           select 1, r.status, r.records_read, r.records_written, r.records_failed, r.records_skipped
                              from runs r
-                            where r.customer_id = $1 and r.flow_id = f.flow_id
-                              and r.window_at >= $3 - w.hours * interval '1 hour' and r.window_at <= $3) x on true
+                            where r.customer_id = $1 and r.flow_id || '' = f.flow_id
+                              and r.window_at >= $3 - w.hours * interval '1 hour'
+                              and r.window_at <= date_trunc('hour', $3, 'UTC') - (w.hours - 1) * interval '1 hour') x on true
                      group by w.hours) s), '[]') as stats,
                (select percentile_cont(0.5) within group (order by extract(epoch from d.finished_at - d.started_at) * 1000)
                   from (select d.finished_at, d.started_at from runs d
@@ -434,20 +441,37 @@ impl FlowAfter {
 }
 
 #[derive(FromRow)]
-struct NameRow {
+struct FoundRow {
     flow_id: String,
-    label: String,
     name: String,
 }
 
-impl TryFrom<NameRow> for Named<FlowId> {
-    type Error = StoreError;
+#[derive(FromRow)]
+struct NameRow {
+    flow_id: String,
+    label: String,
+    kind: String,
+}
 
-    fn try_from(row: NameRow) -> Result<Self, StoreError> {
-        let id =
-            FlowId::parse(&row.flow_id).map_err(|_| StoreError::inconsistent("flow_names", "flow_id"))?;
-        Ok(Named { id, label: row.label, name: row.name })
-    }
+fn found(flow: &str) -> Result<FlowId, StoreError> {
+    FlowId::parse(flow).map_err(|_| StoreError::inconsistent("flow_names", "flow_id"))
+}
+
+/// Names before aliases, each with the name of its flow, in the order of these.
+fn named(rows: Vec<NameRow>) -> Result<Vec<Named<FlowId>>, StoreError> {
+    let is_name = |row: &&NameRow| row.kind == "name";
+    let names: HashMap<&str, &str> =
+        rows.iter().filter(is_name).map(|row| (row.flow_id.as_str(), row.label.as_str())).collect();
+    let mut all: Vec<(String, bool, Named<FlowId>)> = rows
+        .iter()
+        .map(|row| {
+            let name = (*names.get(row.flow_id.as_str()).unwrap_or(&row.label.as_str())).to_owned();
+            let named = Named { id: found(&row.flow_id)?, label: row.label.clone(), name };
+            Ok((named.name.to_lowercase(), row.kind != "name", named))
+        })
+        .collect::<Result<_, StoreError>>()?;
+    all.sort_by(|a, b| (&a.0, a.1, &a.2.label).cmp(&(&b.0, b.1, &b.2.label)));
+    Ok(all.into_iter().map(|(.., named)| named).collect())
 }
 
 /// How a name for objects is looked up: lower-cased, whole.
@@ -485,13 +509,14 @@ impl Reader<'_> {
         id: Option<&FlowId>,
         name_key: &str,
     ) -> Result<Option<Named<FlowId>>, StoreError> {
-        let row: Option<NameRow> = self
+        let row: Option<FoundRow> = self
             .query_as(FLOW_BY_NAME)
             .bind(id.map(|id| id.as_str().to_owned()))
             .bind(name_key.to_owned())
             .fetch_optional(self.store().pool())
             .await?;
-        row.map(Named::try_from).transpose()
+        row.map(|row| Ok(Named { id: found(&row.flow_id)?, label: row.name.clone(), name: row.name }))
+            .transpose()
     }
 
     /// Names and aliases of all flows that are not archived.
@@ -500,7 +525,7 @@ impl Reader<'_> {
     /// When the database fails.
     pub async fn flow_names(&self) -> Result<Vec<Named<FlowId>>, StoreError> {
         let rows: Vec<NameRow> = self.query_as(FLOW_NAMES).fetch_all(self.store().pool()).await?;
-        rows.into_iter().map(Named::try_from).collect()
+        named(rows)
     }
 
     /// At most `limit` flows after `after`: failing ones first, then degraded, pending, healthy, paused, by name.

@@ -101,14 +101,18 @@ statements! {
         delete from run_stats
          where customer_id = $1";
     STATS = plain "
-        insert into run_stats (customer_id, hour, flow_id, source_connector_id, destination_connector_id, trigger,
-               status, runs, records_read, records_written, records_failed, records_skipped, bytes_written)
-        select $1, date_trunc('hour', r.finished_at, 'UTC'), r.flow_id, r.source_connector_id,
-               r.destination_connector_id, r.trigger, r.status, count(*), sum(r.records_read),
-               sum(r.records_written), sum(r.records_failed), sum(r.records_skipped), sum(r.bytes_written)
+        insert into run_stats (customer_id, flow_id, grain, at, status, trigger, source_connector_id,
+               destination_connector_id, runs, records_read, records_written, records_failed, records_skipped,
+               bytes_written)
+        select $1, l.flow_id, g.grain, date_trunc(g.grain, r.finished_at, 'UTC'), r.status, r.trigger, l.source,
+               l.destination, count(*), sum(r.records_read), sum(r.records_written), sum(r.records_failed),
+               sum(r.records_skipped), sum(r.bytes_written)
           from runs r
+         cross join (values ('hour'), ('day')) g (grain)
+         cross join lateral (values (r.flow_id, r.source_connector_id, r.destination_connector_id), ('', '', ''))
+               l (flow_id, source, destination)
          where r.customer_id = $1 and r.finished_at is not null
-         group by 2, 3, 4, 5, 6, 7";
+         group by 2, 3, 4, 5, 6, 7, 8";
     FORGET_ERROR_STATS = plain "
         delete from error_stats
          where customer_id = $1";

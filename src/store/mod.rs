@@ -23,6 +23,7 @@ pub mod leases;
 mod migrate;
 pub mod operator;
 pub mod past;
+pub mod platform;
 pub mod queue;
 pub mod queue_view;
 pub mod retention;

@@ -31,15 +31,22 @@ statements! {
            and r.status in ('queued', 'running', 'retrying', 'cancelling')
         returning r.flow_id, r.status, r.reason_code, r.reason_message, r.started_at,
                   r.records_read, r.records_written, r.records_failed, r.records_skipped";
+    // The rows of all flows are shared with the customer's other runs: they come last, in one order.
     COUNT = plain "
-        insert into run_stats as s (customer_id, hour, flow_id, source_connector_id, destination_connector_id, trigger,
-               status, runs, records_read, records_written, records_failed, records_skipped, bytes_written)
-        select r.customer_id, date_trunc('hour', r.finished_at, 'UTC'), r.flow_id, r.source_connector_id,
-               r.destination_connector_id, r.trigger, r.status, 1, r.records_read, r.records_written,
-               r.records_failed, r.records_skipped, r.bytes_written
+        insert into run_stats as s (customer_id, flow_id, grain, at, status, trigger, source_connector_id,
+               destination_connector_id, runs, records_read, records_written, records_failed, records_skipped,
+               bytes_written)
+        select r.customer_id, l.flow_id, g.grain, date_trunc(g.grain, r.finished_at, 'UTC'), r.status, r.trigger,
+               l.source, l.destination, 1, r.records_read, r.records_written, r.records_failed, r.records_skipped,
+               r.bytes_written
           from runs r
+         cross join (values ('hour'), ('day')) g (grain)
+         cross join lateral (values (r.flow_id, r.source_connector_id, r.destination_connector_id), ('', '', ''))
+               l (flow_id, source, destination)
          where r.customer_id = $1 and r.run_id = $2
-            on conflict (customer_id, hour, flow_id, source_connector_id, destination_connector_id, trigger, status)
+         order by l.flow_id desc, g.grain
+            on conflict (customer_id, flow_id, grain, at, status, trigger, source_connector_id,
+                         destination_connector_id)
             do update
            set runs = s.runs + 1,
                records_read = s.records_read + excluded.records_read,
@@ -145,7 +152,6 @@ impl TenantTx {
         };
         self.end_attempt(run, status.as_str(), failure).await?;
         self.add_event(run, "finished", &sentence(&ended, ending)).await?;
-        self.count_run(run).await?;
         // Whoever holds a connector's row does not wait for this: a moment later another run says the same.
         if ended.started_at.is_some() {
             self.query(USED).bind(run.as_str().to_owned()).bind(now).execute(self.conn()).await?;
@@ -156,11 +162,13 @@ impl TenantTx {
             .bind(status.as_str())
             .execute(self.conn())
             .await?;
+        // With the flow's row held: whoever counts holds one, so that nobody waits in a circle.
+        self.count_run(run).await?;
         self.refresh_flow_health(&flow).await?;
         Ok(status)
     }
 
-    /// Adds a run that has ended to the rollups.
+    /// Adds a run that has ended to the rollups. The caller holds the row of its flow.
     pub(super) async fn count_run(&mut self, run: &RunId) -> Result<(), StoreError> {
         self.query(COUNT).bind(run.as_str().to_owned()).execute(self.conn()).await?;
         self.query(COUNT_ERRORS).bind(run.as_str().to_owned()).execute(self.conn()).await?;

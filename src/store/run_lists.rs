@@ -1,8 +1,9 @@
 //! Lists of runs: the first page with the totals and groups of the whole window and the connectors that all
 //! matching runs share, in one round trip; further pages without them.
 //!
-//! Totals and groups come from the hourly roll-up, plus the two hours at most that the window cuts, which
-//! are read from the runs themselves, together with the runs that are still open.
+//! Totals and groups come from the roll-ups by day and hour, plus the two hours at most that the window cuts, which
+//! are read from the runs themselves, together with the runs that are still open. What does not ask for a flow or
+//! connector reads the roll-up of all flows.
 
 use std::collections::BTreeMap;
 use std::sync::{LazyLock, Mutex};
@@ -155,7 +156,7 @@ const MAX_GROUPS: usize = 50;
 /// Gives types to the parameters that a shape leaves out.
 const UNUSED: &str = "parameters as (
     select $6::timestamptz, $7::timestamptz, $9::text, $10::text, $11::text[], $12::text[], $13::text[],
-           $14::timestamptz, $15::text)";
+           $14::timestamptz, $15::text, $16::timestamptz, $17::timestamptz)";
 
 /// The shape of a statement: which filters it has and what it groups by, or that it goes on after a run.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -192,11 +193,63 @@ impl Shape {
         })
     }
 
-    /// `$4..$5` the page's window, `$6..$7` whole hours, `$4..$6` and `$7..$5` the cut hours, `$8` rows,
-    /// `$9` zone, `$10` flow, `$11` connectors, `$12` states, `$13` triggers, `$14, $15` where to go on.
+    /// Which rows of the roll-up are read, and how the filters on flows and states are written for them.
+    fn cells(self) -> String {
+        let filter = |on: bool, text: &'static str| if on { text } else { "" };
+        let connector = filter(
+            self.connector,
+            " and (x.source_connector_id = any ($11) or x.destination_connector_id = any ($11))",
+        );
+        let trigger = filter(self.trigger, " and x.trigger = any ($13)");
+        let sides = self.connector
+            || self.status
+            || matches!(
+                self.grouping,
+                RunGrouping::Flow | RunGrouping::Source | RunGrouping::Destination | RunGrouping::Connector
+            );
+        let which = match (self.flow, sides) {
+            (true, _) => "x.flow_id = $10",
+            (false, true) => "x.flow_id <> ''",
+            (false, false) => "x.flow_id = ''",
+        };
+        // The index of single flows leads with the state: it is always named.
+        let status = match (self.status, sides && !self.flow) {
+            (true, _) => " and x.status = any ($12)",
+            (false, true) => " and x.status = any ('{succeeded,partial,failed,cancelled,skipped}')",
+            (false, false) => "",
+        };
+        let span = |grain: &str, from: &str, to: &str| {
+            format!(
+                "select x.at, x.flow_id, x.source_connector_id, x.destination_connector_id, x.trigger, x.status, x.runs,
+                        x.records_read, x.records_written, x.records_failed, x.records_skipped, x.bytes_written
+                   from caller cross join lateral (
+                        select * from run_stats x
+                         where x.customer_id = $1 and caller.id = $1 and {which} and x.grain = '{grain}'
+                           and x.at >= {from} and x.at < {to}{status}{connector}{trigger}
+                        offset 0) x"
+            )
+        };
+        match self.grouping {
+            // A day of the zone asked for is no day of the roll-up.
+            RunGrouping::Hour | RunGrouping::Day => span("hour", "$6", "$7"),
+            _ => format!(
+                "{} union all {} union all {}",
+                span("hour", "$6", "$16"),
+                span("day", "$16", "$17"),
+                span("hour", "$17", "$7")
+            ),
+        }
+    }
+
+    /// `$4..$5` the page's window, `$6..$7` whole hours, `$4..$6` and `$7..$5` the cut hours, `$16..$17` the whole
+    /// days among them, `$8` rows, `$9` zone, `$10` flow, `$11` connectors, `$12` states, `$13` triggers, `$14, $15`
+    /// where to go on; the unused `parameters` give the types of those that a shape leaves out.
     fn compose(self) -> String {
         let filter = |on: bool, text: &'static str| if on { text } else { "" };
         let flow = filter(self.flow, " and x.flow_id = $10");
+        // An hour of the customer's runs is a few pages of the index on their time; those of the flow lie each on
+        // a page of its own.
+        let one_flow = filter(self.flow, " and x.flow_id || '' = $10");
         let connector = filter(
             self.connector,
             " and (x.source_connector_id = any ($11) or x.destination_connector_id = any ($11))",
@@ -206,33 +259,44 @@ impl Shape {
         let after = filter(self.after, " and (x.window_at, x.run_id) < ($14, $15)");
         let cut = |from: &str, to: &str| {
             format!(
-                "select coalesce(date_trunc('hour', x.finished_at, 'UTC'), $3), x.flow_id, x.source_connector_id,
+                "select least(date_trunc('hour', x.window_at, 'UTC'), $3), x.flow_id, x.source_connector_id,
                         x.destination_connector_id, x.trigger, x.status, 1::bigint, x.records_read, x.records_written,
                         x.records_failed, x.records_skipped, x.bytes_written
                    from caller cross join lateral (
                         select * from runs x
                          where x.customer_id = $1 and caller.id = $1
-                           and x.window_at >= {from} and x.window_at < {to}{flow}{connector}{status}{trigger}
+                           and x.window_at >= {from} and x.window_at < {to}{one_flow}{connector}{status}{trigger}
                         offset 0) x"
             )
         };
-        let page = if self.status {
-            format!(
+        // No index has all filters: what nothing matches is known from the totals and not looked for.
+        let any = filter(self.connector || self.trigger, " and (select t.runs from totals t) > 0");
+        let page = match (self.status, self.flow, self.connector || self.trigger) {
+            (true, ..) => format!(
                 "select r.* from (select distinct unnest($12::text[])) as wanted (status)
                   cross join lateral (
                         select * from runs x
-                         where x.customer_id = $1 and caller.id = $1 and x.status = wanted.status
+                         where x.customer_id = $1 and caller.id = $1 and x.status = wanted.status{any}
                            and x.window_at >= $4 and x.window_at < $5{flow}{connector}{trigger}{after}
                          order by x.window_at desc, x.run_id desc limit $8) r
                   order by r.window_at desc, r.run_id desc limit $8"
-            )
-        } else {
-            format!(
+            ),
+            // What the filter passes over is passed over in the index.
+            (false, false, true) => format!(
+                "select r.* from (
+                        select x.run_id from runs x
+                         where x.customer_id = $1 and caller.id = $1{any}
+                           and x.window_at >= $4 and x.window_at < $5{connector}{trigger}{after}
+                         order by x.window_at desc, x.run_id desc limit $8) x
+                   join runs r on r.customer_id = $1 and r.run_id = x.run_id
+                  order by r.window_at desc, r.run_id desc limit $8"
+            ),
+            _ => format!(
                 "select * from runs x
-                  where x.customer_id = $1 and caller.id = $1
+                  where x.customer_id = $1 and caller.id = $1{any}
                     and x.window_at >= $4 and x.window_at < $5{flow}{connector}{trigger}{after}
                   order by x.window_at desc, x.run_id desc limit $8"
-            )
+            ),
         };
         let (columns, joins) = (run_columns!(), run_joins!());
         if self.after {
@@ -248,7 +312,7 @@ impl Shape {
                   order by p.window_at desc, p.run_id desc"
             );
         }
-        let (cut_before, cut_after) = (cut("$4", "$6"), cut("$7", "$5"));
+        let (cells, cut_before, cut_after) = (self.cells(), cut("$4", "$6"), cut("$7", "$5"));
         let sums = "sum(c.runs)::bigint as runs,
             coalesce(sum(c.runs) filter (where c.status = 'succeeded'), 0)::bigint as succeeded,
             coalesce(sum(c.runs) filter (where c.status = 'partial'), 0)::bigint as partial,
@@ -276,13 +340,7 @@ impl Shape {
              {UNUSED},
              cells (hour, flow_id, source_connector_id, destination_connector_id, trigger, status, runs,
                     records_read, records_written, records_failed, records_skipped, bytes_written) as materialized (
-                select x.hour, x.flow_id, x.source_connector_id, x.destination_connector_id, x.trigger, x.status, x.runs,
-                       x.records_read, x.records_written, x.records_failed, x.records_skipped, x.bytes_written
-                  from caller cross join lateral (
-                       select * from run_stats x
-                        where x.customer_id = $1 and caller.id = $1
-                          and x.hour >= $6 and x.hour < $7{flow}{connector}{status}{trigger}
-                       offset 0) x
+                {cells}
                 union all {cut_before}
                 union all {cut_after}),
              totals as materialized (
@@ -455,6 +513,8 @@ impl Reader<'_> {
             .bind(words(filter.trigger.iter().map(|trigger| trigger.as_str()).collect()))
             .bind(after.map(|after| after.window_at))
             .bind(after.map(|after| after.run.as_str().to_owned()))
+            .bind(hours.days_from)
+            .bind(hours.days_to)
     }
 }
 
@@ -483,24 +543,32 @@ fn add_other(groups: &mut Vec<RunGroup>, totals: &RunTotals, grouping: RunGroupi
     });
 }
 
-/// The whole hours inside a window, and its end with the open runs in or out.
+/// The whole hours and days (UTC) inside a window, and its end with the open runs in or out. What has ended in a
+/// window that reaches now ends with whole hours and days: nothing comes after now.
 pub(super) struct Hours {
     pub(super) whole_from: DateTime<Utc>,
     pub(super) whole_to: DateTime<Utc>,
+    pub(super) days_from: DateTime<Utc>,
+    pub(super) days_to: DateTime<Utc>,
     pub(super) end: DateTime<Utc>,
 }
 
 impl Hours {
     pub(super) fn of(window: &Window) -> Self {
-        let hour = TimeDelta::hours(1);
-        let floor = |moment: DateTime<Utc>| moment.duration_trunc(hour).unwrap_or(moment);
-        let from = floor(window.since);
-        let from = if from == window.since { from } else { from + hour };
-        let to = floor(window.until);
-        // A window inside one hour is all cut: [since, until) and nothing else.
-        let (whole_from, whole_to) = if from >= to { (window.until, window.until) } else { (from, to) };
+        let (hour, day) = (TimeDelta::hours(1), TimeDelta::days(1));
+        let floor = |moment: DateTime<Utc>, unit| moment.duration_trunc(unit).unwrap_or(moment);
+        let ceiling = |moment, unit| match floor(moment, unit) {
+            floor if floor == moment => floor,
+            floor => floor + unit,
+        };
+        let last = if window.reaches_now { open_window() } else { window.until };
+        let (from, to) = (ceiling(window.since, hour), floor(last, hour));
+        // A window inside one hour is all cut: [since, until) and nothing else; likewise with days.
+        let (whole_from, whole_to) = if from >= to { (last, last) } else { (from, to) };
+        let (from, to) = (ceiling(whole_from, day), floor(whole_to, day));
+        let (days_from, days_to) = if from >= to { (whole_to, whole_to) } else { (from, to) };
         let end = if window.reaches_now { open_window() + hour } else { window.until };
-        Self { whole_from, whole_to, end }
+        Self { whole_from, whole_to, days_from, days_to, end }
     }
 }
 
@@ -549,23 +617,40 @@ impl FromRow<'_, PgRow> for PageRow {
 mod tests {
     use super::*;
 
+    fn hours(since: &str, until: &str, reaches_now: bool) -> Hours {
+        let (since, until) = (since.parse().unwrap(), until.parse().unwrap());
+        Hours::of(&Window { since, until, label: None, reaches_now })
+    }
+
     #[test]
     fn a_window_is_whole_hours_and_two_cut_ones() {
-        let window = |since: &str, until: &str| Window {
-            since: since.parse().unwrap(),
-            until: until.parse().unwrap(),
-            label: None,
-            reaches_now: false,
-        };
-        let hours = Hours::of(&window("2026-11-20T08:07:00Z", "2026-11-21T08:07:00Z"));
-        assert_eq!(hours.whole_from.to_rfc3339(), "2026-11-20T09:00:00+00:00");
-        assert_eq!(hours.whole_to.to_rfc3339(), "2026-11-21T08:00:00+00:00");
-        let inside = Hours::of(&window("2026-11-21T08:07:00Z", "2026-11-21T08:37:00Z"));
+        let day = hours("2026-11-20T08:07:00Z", "2026-11-21T08:07:00Z", false);
+        assert_eq!(day.whole_from.to_rfc3339(), "2026-11-20T09:00:00+00:00");
+        assert_eq!(day.whole_to.to_rfc3339(), "2026-11-21T08:00:00+00:00");
+        let inside = hours("2026-11-21T08:07:00Z", "2026-11-21T08:37:00Z", false);
         assert_eq!((inside.whole_from, inside.whole_to), (inside.end, inside.end));
-        let even = Hours::of(&window("2026-11-20T08:00:00Z", "2026-11-20T09:00:00Z"));
+        let even = hours("2026-11-20T08:00:00Z", "2026-11-20T09:00:00Z", false);
         assert_eq!(even.whole_from.to_rfc3339(), "2026-11-20T08:00:00+00:00");
         assert_eq!(even.whole_to, even.end);
-        let across = Hours::of(&window("2026-11-20T08:30:00Z", "2026-11-20T09:30:00Z"));
+        let across = hours("2026-11-20T08:30:00Z", "2026-11-20T09:30:00Z", false);
         assert!(across.whole_from >= across.whole_to || across.whole_from == across.end);
+    }
+
+    #[test]
+    fn whole_days_lie_inside_the_hours() {
+        let week = hours("2026-11-14T08:07:00Z", "2026-11-21T08:07:00Z", false);
+        assert_eq!(week.days_from.to_rfc3339(), "2026-11-15T00:00:00+00:00");
+        assert_eq!(week.days_to.to_rfc3339(), "2026-11-21T00:00:00+00:00");
+        let short = hours("2026-11-21T02:00:00Z", "2026-11-21T08:00:00Z", false);
+        assert_eq!((short.days_from, short.days_to), (short.whole_to, short.whole_to));
+    }
+
+    #[test]
+    fn a_window_that_reaches_now_is_cut_at_its_beginning_only() {
+        let week = hours("2026-11-14T08:07:00Z", "2026-11-21T08:07:00Z", true);
+        assert_eq!(week.whole_from.to_rfc3339(), "2026-11-14T09:00:00+00:00");
+        assert_eq!(week.days_from.to_rfc3339(), "2026-11-15T00:00:00+00:00");
+        assert_eq!((week.whole_to, week.days_to), (open_window(), open_window()));
+        assert!(week.end > open_window(), "open runs belong to it");
     }
 }

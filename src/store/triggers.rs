@@ -35,7 +35,8 @@ statements! {
                (select count(*) from audit_log a
                  where a.customer_id = $1 and a.action = 'run.triggered' and a.at > $2) as last_minute,
                (select coalesce(sum(s.runs), 0)::bigint from run_stats s
-                 where s.customer_id = $1 and s.hour >= $3 and s.status <> 'skipped')
+                 where s.customer_id = $1 and s.flow_id = '' and s.grain = 'hour' and s.at >= $3
+                   and s.status <> 'skipped')
                + (select count(*) from runs r
                  where r.customer_id = $1 and r.status in ('queued', 'running', 'retrying', 'cancelling')) as today";
     CONNECTORS = plain "

@@ -99,7 +99,7 @@ impl Tool for GetFlowErrorSummary {
             .collect();
         let totals = TotalsView::from(&totals);
         let (rate, previous_rate) = (totals.record_error_rate, earlier.records().error_rate());
-        let name = text::line(&found.name);
+        let name = text::named(&found.name);
         let span = in_words(&asked.window, asked.zone);
         let runs = totals.runs - totals.active;
         let summary = if errors.total == 0 {

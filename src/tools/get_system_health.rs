@@ -33,6 +33,12 @@ pub(super) struct GetSystemHealth;
 /// Failing and degraded flows listed at most.
 const MAX_FLOWS: i64 = 50;
 
+/// Causes that the text tells at most; all are in the typed answer.
+const MAX_CAUSES: usize = 20;
+
+/// Failing and degraded flows that the text names at most, of each.
+const MAX_NAMES: usize = 10;
+
 #[derive(Deserialize, JsonSchema)]
 pub(super) struct Input {
     /// A duration back from now (30m, 24h, 7d, 2w) or today, this_morning, yesterday, this_week, last_week, this_month, last_month. Runs that FINISHED in it, plus active ones.
@@ -187,9 +193,11 @@ impl Tool for GetSystemHealth {
         let queue = cx.read().queue().await?;
         let totals = totals(cx, &asked.window, asked.zone).await?;
         let before = self::totals(cx, &previous(&asked.window), asked.zone).await?;
+        let failing = counts.failing;
         let counts = list_flows::CountsView::from(&counts);
 
         let facts = Facts {
+            failing,
             flows: &flows,
             connectors: &connectors,
             queue: &queue,
@@ -199,7 +207,7 @@ impl Tool for GetSystemHealth {
         let attention = facts.attention(now, zone);
         let verdict = facts.verdict();
         let headline = headline(verdict, &attention);
-        let place = text::line(&cx.principal.workspace().name);
+        let place = text::named(&cx.principal.workspace().name);
         let summary = format!("{place} is {verdict}. {headline}");
         let output = Output {
             summary,
@@ -286,7 +294,7 @@ fn near_quota(connectors: &[Connector]) -> Vec<NearQuotaView> {
         .filter(|(_, quota)| quota.percent() >= NEAR_QUOTA_PERCENT)
         .map(|(connector, quota)| NearQuotaView {
             connector_id: connector.id.to_string(),
-            connector: text::line(&connector.name),
+            connector: text::named(&connector.name),
             quota: quota.into(),
         })
         .collect();
@@ -299,16 +307,17 @@ struct Facts<'a> {
     flows: &'a [Flow],
     connectors: &'a [Connector],
     queue: &'a Queue,
+    /// Flows that are failing, listed or not.
+    failing: i64,
     /// Flows that are neither paused nor drafts.
     active: i64,
 }
 
 impl Facts<'_> {
     fn verdict(&self) -> Verdict {
-        let failing = self.flows.iter().filter(|flow| flow.status == FlowStatus::Failing).count() as i64;
         let down = self.connectors.iter().any(|c| c.status == ConnectorStatus::Down && !c.flows.is_empty());
         let stuck = self.queue.oldest_wait_s.is_some_and(|seconds| seconds > 15 * 60);
-        if down || (self.active > 0 && failing * 5 >= self.active) || stuck || self.no_worker() {
+        if down || (self.active > 0 && self.failing * 5 >= self.active) || stuck || self.no_worker() {
             return Verdict::Critical;
         }
         let degraded = self.connectors.iter().any(|c| c.status == ConnectorStatus::Degraded);
@@ -348,10 +357,10 @@ impl Facts<'_> {
                 severity: "warning".to_owned(),
                 kind: "connector".to_owned(),
                 id: connector.id.to_string(),
-                name: text::line(&connector.name),
+                name: text::named(&connector.name),
                 message: format!(
                     "{} is degraded: {}",
-                    text::line(&connector.name),
+                    text::named(&connector.name),
                     reasons_in_words(&connector.reasons, now, zone)
                 ),
                 since: Some(connector.since),
@@ -370,15 +379,8 @@ impl Facts<'_> {
     }
 
     fn connector_down(&self, connector: &Connector, now: DateTime<Utc>, zone: Tz) -> AttentionView {
-        let name = text::line(&connector.name);
-        let hit = self
-            .flows
-            .iter()
-            .filter(|flow| flow.status == FlowStatus::Failing)
-            .filter(|flow| {
-                flow.source.connector == connector.id || flow.destination.connector == connector.id
-            })
-            .count() as i64;
+        let name = text::named(&connector.name);
+        let hit = connector.flows.iter().filter(|flow| flow.failing).count() as i64;
         let flows = if hit > 0 {
             format!("; {} failing", text::counted(hit, "flow", "flows"))
         } else {
@@ -401,7 +403,7 @@ impl Facts<'_> {
 }
 
 fn flow_cause(flow: &Flow, severity: &str, now: DateTime<Utc>, zone: Tz) -> AttentionView {
-    let name = text::line(&flow.name);
+    let name = text::named(&flow.name);
     let failed = flow.last_run.as_ref().filter(|run| run.records().failed > 0 || run.reason_code.is_some());
     AttentionView {
         severity: severity.to_owned(),
@@ -419,7 +421,7 @@ fn flow_cause(flow: &Flow, severity: &str, now: DateTime<Utc>, zone: Tz) -> Atte
 
 /// What is worth a word of a healthy connector: a quota nearly used up, an authorization about to end.
 fn quiet_cause(connector: &Connector, now: DateTime<Utc>, zone: Tz) -> Option<AttentionView> {
-    let name = text::line(&connector.name);
+    let name = text::named(&connector.name);
     let near = connector.quotas.iter().filter(|quota| quota.percent() >= NEAR_QUOTA_PERCENT);
     let near: Vec<String> = near.map(|quota| QuotaView::from(quota).in_words(now, zone)).collect();
     let soon = chrono::TimeDelta::days(7);
@@ -469,7 +471,7 @@ fn written(output: &Output, window: &str, now: DateTime<Utc>, zone: Tz, notices:
         for (place, cause) in output.attention.iter().enumerate() {
             let row =
                 format!("{} | {} | next: {}", cause.severity.to_uppercase(), cause.message, cause.next_step);
-            if !page.row(&row, place) {
+            if place == MAX_CAUSES || !page.row(&row, place) {
                 page.line(format!("… {} more", output.attention.len() - place));
                 break;
             }
@@ -478,7 +480,9 @@ fn written(output: &Output, window: &str, now: DateTime<Utc>, zone: Tz, notices:
     page.line(format!("Flows: {} ({})", output.flows.total, output.flows.counts.in_words()));
     for (word, list) in [("Failing", &output.flows.failing_list), ("Degraded", &output.flows.degraded_list)] {
         if !list.is_empty() {
-            let names: Vec<String> = list.iter().map(|flow| format!("{} [{}]", flow.name, flow.id)).collect();
+            let shown = list.iter().take(MAX_NAMES).map(|flow| format!("{} [{}]", flow.name, flow.id));
+            let more = (list.len() > MAX_NAMES).then(|| "… (list_flows shows all)".to_owned());
+            let names: Vec<String> = shown.chain(more).collect();
             page.line(format!("{word}: {}", names.join("; ")));
         }
     }

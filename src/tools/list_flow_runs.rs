@@ -100,7 +100,7 @@ impl Tool for ListFlowRuns {
             }
             Some(after) => (cx.read().runs_after(&filter, after, limit).await?, None),
         };
-        let name = text::line(&found.name);
+        let name = text::named(&found.name);
         let span =
             if windowed { format!(", {}", in_words(&asked.window, asked.zone)) } else { String::new() };
         let summary = match &totals {

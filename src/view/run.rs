@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::text;
 use crate::domain::ids::{ConnectorId, FlowId, RunId};
-use crate::domain::run::{ReasonCode, Records, RunStatus};
+use crate::domain::run::{Records, RunStatus};
 use crate::store::flows::RunBrief;
 use crate::store::run_lists::{RunGroup, RunTotals, SharedConnector};
 use crate::store::runs::{Neighbour, Run, Side};
@@ -38,11 +38,11 @@ impl From<&Side> for SideView {
     fn from(side: &Side) -> Self {
         Self {
             connector_id: side.connector.clone(),
-            connector: text::line(&side.name),
-            service: text::line(&side.service),
-            object: side.objects.first().map(|object| text::line(object)).unwrap_or_default(),
+            connector: text::named(&side.name),
+            service: text::named(&side.service),
+            object: side.objects.first().map(|object| text::named(object)).unwrap_or_default(),
             objects: if side.objects.len() > 1 {
-                side.objects.iter().take(MAX_OBJECTS).map(|o| text::line(o)).collect()
+                side.objects.iter().take(MAX_OBJECTS).map(|o| text::named(o)).collect()
             } else {
                 vec![]
             },
@@ -120,10 +120,10 @@ impl RunView {
         Self {
             run_id: run.id.clone(),
             flow_id: run.flow.clone(),
-            flow: text::line(&run.flow_name),
+            flow: text::named(&run.flow_name),
             status: run.status.as_str(),
             reason_code: run.reason_code.map(|code| code.as_str()),
-            reason: run.reason.as_deref().map(|reason| said_reason(run.reason_code, reason)),
+            reason: run.reason.as_deref().map(text::fenced),
             trigger: run.trigger.as_str(),
             source: (&run.source).into(),
             destination: (&run.destination).into(),
@@ -138,14 +138,6 @@ impl RunView {
             attempt: run.attempt,
             retry_of: run.retry_of.clone(),
         }
-    }
-}
-
-/// Why a run ended, fenced where the sentence repeats what another system said.
-pub fn said_reason(code: Option<ReasonCode>, reason: &str) -> String {
-    match code {
-        Some(code) if code.is_in_our_words() => text::line(reason),
-        _ => text::fenced(reason),
     }
 }
 
@@ -382,7 +374,7 @@ impl GroupView {
     pub fn new(group: &RunGroup, all: i64) -> Self {
         Self {
             key: group.key.clone(),
-            label: text::line(&group.label),
+            label: text::named(&group.label),
             runs: group.runs,
             succeeded: group.succeeded,
             partial: group.partial,
@@ -436,7 +428,7 @@ pub struct SharedView {
     pub status: String,
     /// Its authorization now.
     pub auth_status: String,
-    /// Why it is not healthy.
+    /// Why it is not healthy: a sentence of ours, in which what others said is fenced.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
 }
@@ -445,10 +437,10 @@ impl From<&SharedConnector> for SharedView {
     fn from(shared: &SharedConnector) -> Self {
         Self {
             connector_id: shared.connector_id.clone(),
-            connector: text::line(&shared.name),
+            connector: text::named(&shared.name),
             status: shared.status.clone(),
             auth_status: shared.auth_status.clone(),
-            reason: shared.reason.as_deref().map(text::line),
+            reason: shared.reason.clone(),
         }
     }
 }

@@ -5,7 +5,7 @@ use std::fmt::Write;
 use chrono::{DateTime, Datelike, Offset, TimeDelta, Timelike, Utc};
 use chrono_tz::Tz;
 
-pub use crate::domain::untrusted::{fenced, line};
+pub use crate::domain::untrusted::{fenced, named, word};
 
 /// A moment in a zone, to the minute, with its offset: `2026-11-21 08:05 +01:00`.
 pub fn moment(moment: DateTime<Utc>, zone: Tz) -> String {
@@ -132,7 +132,7 @@ impl Page {
     pub fn row(&mut self, row: &str, rows_before: usize) -> bool {
         let cut: String;
         let row = if row.len() > MAX_CHARS / 2 {
-            cut = row.chars().take(MAX_CHARS / 4).chain(['…']).collect();
+            cut = cut_short(row);
             &cut
         } else {
             row
@@ -155,6 +155,16 @@ impl Page {
         }
         self.text
     }
+}
+
+/// A row's beginning; a fence that was cut is closed.
+fn cut_short(row: &str) -> String {
+    let mut cut: String = row.chars().take(MAX_CHARS / 4).chain(['…']).collect();
+    let opened = cut.rfind("<<data ");
+    if opened.is_some_and(|opened| !cut[opened..].contains(" data>>")) {
+        cut.push_str(" data>>");
+    }
+    cut
 }
 
 #[cfg(test)]
@@ -194,5 +204,8 @@ mod tests {
         let mut page = Page::new("");
         assert!(page.row(&"é".repeat(20_000), 0));
         assert!(page.end(&[], &[]).len() < MAX_CHARS);
+        let mut page = Page::new("");
+        assert!(page.row(&format!("{} | hint", fenced(&"x".repeat(20_000))), 0));
+        assert!(page.end(&[], &["get_run".to_owned()]).ends_with("x… data>>\nNext: get_run"));
     }
 }

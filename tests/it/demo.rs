@@ -171,7 +171,7 @@ impl Demo {
             (
                 "run_stats",
                 "select (sum(runs), sum(records_read), sum(records_written), sum(records_failed), sum(records_skipped), sum(bytes_written))::text
-                   from run_stats
+                   from run_stats group by grain, flow_id = ''
                  union
                  select (count(*), sum(records_read), sum(records_written), sum(records_failed), sum(records_skipped), sum(bytes_written))::text
                    from runs where finished_at is not null",

@@ -4,6 +4,7 @@
 
 mod access;
 mod apply;
+mod canaries;
 mod catalog;
 mod cli;
 mod clients;
@@ -15,9 +16,11 @@ mod hostile;
 mod http;
 mod isolation;
 mod lab;
+mod limits;
 mod listen;
 mod readme;
 mod round_trips;
 mod statements;
+mod strangers;
 mod support;
 mod tools;

@@ -127,7 +127,7 @@ pub async fn seed(admin: &PgConnectOptions, large: &Large) {
     let indexes = drop_indexes(&mut conn).await;
     let past = runs::put(*large, &pool).await;
     workspaces::put(&mut conn, large, &past).await;
-    for text in indexes.iter().map(String::as_str).chain(ROLL_UPS) {
+    for text in ROLL_UPS.into_iter().chain(indexes.iter().map(String::as_str)) {
         let began = std::time::Instant::now();
         run(&mut conn, text).await;
         eprintln!(
@@ -142,16 +142,23 @@ pub async fn seed(admin: &PgConnectOptions, large: &Large) {
 }
 
 /// The same arithmetic as that of a run that ends.
-const ROLL_UPS: [&str; 2] = [
-    "insert into run_stats (customer_id, hour, flow_id, source_connector_id, destination_connector_id, trigger,
-            status, runs, records_read, records_written, records_failed, records_skipped, bytes_written)
-     select customer_id, date_trunc('hour', finished_at, 'UTC'), flow_id, source_connector_id,
-            destination_connector_id, trigger, status, count(*), sum(records_read), sum(records_written),
-            sum(records_failed), sum(records_skipped), sum(bytes_written)
-       from runs
+const ROLL_UPS: [&str; 3] = [
+    "insert into run_stats (customer_id, flow_id, grain, at, status, trigger, source_connector_id,
+            destination_connector_id, runs, records_read, records_written, records_failed, records_skipped, bytes_written)
+     select customer_id, flow_id, grain, date_trunc(grain, finished_at, 'UTC'), status, trigger, source_connector_id,
+            destination_connector_id, count(*), sum(records_read), sum(records_written), sum(records_failed),
+            sum(records_skipped), sum(bytes_written)
+       from runs cross join (values ('hour'), ('day')) g (grain)
       where finished_at is not null
-      group by 1, 2, 3, 4, 5, 6, 7
-      order by 2",
+      group by 1, 2, 3, 4, 5, 6, 7, 8
+      order by 4",
+    "insert into run_stats (customer_id, flow_id, grain, at, status, trigger, source_connector_id,
+            destination_connector_id, runs, records_read, records_written, records_failed, records_skipped, bytes_written)
+     select customer_id, '', grain, at, status, trigger, '', '', sum(runs), sum(records_read), sum(records_written),
+            sum(records_failed), sum(records_skipped), sum(bytes_written)
+       from run_stats
+      group by 1, 3, 4, 5, 6
+      order by 4",
     "insert into error_stats (customer_id, flow_id, grain, level, at, key, errors, runs)
      select r.customer_id, r.flow_id, grain.grain, l.level, date_trunc(grain.grain, r.finished_at, 'UTC'), l.key,
             sum(c.count)::bigint, count(distinct r.run_id)
@@ -179,10 +186,22 @@ async fn drop_indexes(conn: &mut PgConnection) -> Vec<String> {
     .fetch_all(&mut *conn)
     .await
     .unwrap();
-    for (name, _) in &found {
+    let mut again = Vec::new();
+    for (name, text) in found {
         run(conn, &format!("drop index {name}")).await;
+        again.push(text);
     }
-    found.into_iter().map(|(_, text)| text).collect()
+    // Nothing refers to the roll-ups by their keys.
+    for table in ["run_stats", "error_stats"] {
+        let key: String = sqlx::query_scalar("select pg_get_constraintdef(oid) from pg_constraint where conname = $1")
+            .bind(format!("{table}_pkey"))
+            .fetch_one(&mut *conn)
+            .await
+            .unwrap();
+        run(conn, &format!("alter table {table} drop constraint {table}_pkey")).await;
+        again.push(format!("alter table {table} add constraint {table}_pkey {key}"));
+    }
+    again
 }
 
 async fn run(conn: &mut PgConnection, text: &str) {

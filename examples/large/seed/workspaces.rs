@@ -79,6 +79,10 @@ pub(super) async fn put(conn: &mut PgConnection, large: &Large, past: &Past) {
         json!({ "timezone": "Europe/Berlin", "plan_code": "business",
         "status": "active", "created_at": born }),
     );
+    let mut allowances = Rows::new(
+        "allowances",
+        json!({ "permits": 3_000, "filled_at": now(), "day": now().date_naive(), "requests": 100, "held": {} }),
+    );
     let mut users = Rows::new("users", json!({ "role": "owner", "created_at": born }));
     let mut tokens =
         Rows::new("tokens", json!({ "name": "load", "scopes": scopes, "created_at": born, "use_count": 0 }));
@@ -95,9 +99,15 @@ pub(super) async fn put(conn: &mut PgConnection, large: &Large, past: &Past) {
         json!({ "state": "active", "state_changed_at": born, "tags": ["load"], "schedule_kind": "interval",
             "schedule_interval_s": 86_400, "schedule_timezone": "UTC", "next_run_at": now() + TimeDelta::hours(1),
             "current_version": 1, "max_attempts": 3, "timeout_s": 21_600, "max_error_rate": 0.1,
-            "degraded_error_rate": 0.01, "health": "healthy", "health_reasons": [], "health_since": born,
+            "degraded_error_rate": 0.01, "health_since": born,
             "health_checked_at": now(), "created_at": born }),
     );
+    let mut quotas = Rows::new(
+        "connector_quotas",
+        json!({ "name": "requests per day", "unit": "requests", "used": 4_000, "quota_limit": 100_000,
+            "throttled_1h": 0, "observed_at": now() }),
+    );
+    let mut audit = Rows::new("audit_log", json!({ "actor_kind": "user", "actor_label": "Owner" }));
     let mut names = Rows::new("flow_names", json!({}));
     let mut versions = Rows::new("flow_versions", json!({ "version": 1, "created_at": born }));
     for place in 0..large.customers {
@@ -110,6 +120,7 @@ pub(super) async fn put(conn: &mut PgConnection, large: &Large, past: &Past) {
         let token = token(place);
         let user = id("usr", place);
         customers.add(json!({ "customer_id": customer, "slug": format!("large-{place}"), "name": name }));
+        allowances.add(json!({ "customer_id": customer }));
         users.add(
             json!({ "customer_id": customer, "user_id": user, "email": format!("owner@{place}.example"),
             "name": format!("Owner {place}") }),
@@ -125,6 +136,7 @@ pub(super) async fn put(conn: &mut PgConnection, large: &Large, past: &Past) {
             let name = format!("{service} {connector}");
             connectors.add(json!({ "customer_id": customer, "connector_id": connector_id(place, connector),
                 "name": name, "name_key": exact_key(&name), "service": service.to_lowercase() }));
+            quotas.add(json!({ "customer_id": customer, "connector_id": connector_id(place, connector) }));
         }
         for flow in 0..large.flows_of(place) {
             let (flow_id, name, (_, _, object)) = (flow_id(place, flow), flow_name(flow), words(flow));
@@ -145,12 +157,19 @@ pub(super) async fn put(conn: &mut PgConnection, large: &Large, past: &Past) {
                     .add(json!({ "customer_id": customer, "name_key": exact_key(&alias), "flow_id": flow_id,
                     "label": alias, "kind": "alias" }));
             }
+            for (number, action) in
+                ["flow.paused", "flow.resumed", "run.triggered", "run.triggered"].iter().enumerate()
+            {
+                let at = now() - TimeDelta::minutes((flow % 1_000 * 40 + number * 13) as i64);
+                audit.add(json!({ "customer_id": customer, "audit_id": id("aud", (place * 10_000 + flow) * 10 + number),
+                    "at": at, "action": action, "target_kind": "flow", "target_id": flow_id }));
+            }
             let definition = definition(object, &table);
             versions.add(json!({ "customer_id": customer, "flow_id": flow_id, "definition": definition,
                 "definition_hash": hex(&definition.hash()) }));
         }
     }
-    for rows in [customers, users, tokens, connectors, flows, names, versions] {
+    for rows in [customers, allowances, users, tokens, connectors, quotas, flows, names, versions, audit] {
         rows.put(conn).await;
     }
 }
@@ -195,8 +214,18 @@ impl Rows {
 
     async fn put(self, conn: &mut PgConnection) {
         let table = self.table;
+        let columns: Vec<&str> = [self.rows.first(), Some(&self.base)]
+            .into_iter()
+            .flatten()
+            .filter_map(Value::as_object)
+            .flat_map(|row| row.keys().map(String::as_str))
+            .collect();
+        let (columns, values) = (
+            columns.join(", "),
+            columns.iter().map(|column| format!("p.{column}")).collect::<Vec<_>>().join(", "),
+        );
         let text = format!(
-            "insert into {table} select p.* from jsonb_populate_recordset(jsonb_populate_record(null::{table}, $1), $2) p"
+            "insert into {table} ({columns}) select {values} from jsonb_populate_recordset(jsonb_populate_record(null::{table}, $1), $2) p"
         );
         for rows in self.rows.chunks(1_000) {
             sqlx::query(AssertSqlSafe(text.clone()))
