@@ -306,7 +306,8 @@ fn quote(summary: &str) {
     let readme = std::fs::read_to_string("README.md").expect("README.md");
     let (before, rest) = readme.split_once(begin).expect("its place for the figures");
     let (_, after) = rest.split_once(end).expect("the end of that place");
-    std::fs::write("README.md", format!("{before}{begin}{summary}{end}{after}")).expect("README.md is written");
+    std::fs::write("README.md", format!("{before}{begin}{summary}{end}{after}"))
+        .expect("README.md is written");
 }
 
 async fn measure(options: &Options, targets: &[Target], postmaster: u32) -> Vec<Cell> {

@@ -62,7 +62,8 @@ type Made = Result<(Command, Vec<PathBuf>), String>;
 fn typescript(texts: &Path, listing: &Path) -> Made {
     let directory = tools().join("node");
     installed(&directory, "package-lock.json", || {
-        fs::copy(sources().join("package.json"), directory.join("package.json")).map_err(|e| e.to_string())?;
+        fs::copy(sources().join("package.json"), directory.join("package.json"))
+            .map_err(|e| e.to_string())?;
         fs::copy(sources().join("package-lock.json"), directory.join("package-lock.json"))
             .map_err(|e| e.to_string())?;
         let options = ["ci", "--silent", "--ignore-scripts", "--no-audit", "--no-fund"];
@@ -88,7 +89,11 @@ fn python(texts: &Path, listing: &Path) -> Made {
 }
 
 /// Installs unless what `pins` names is there; the mark goes in last.
-fn installed(directory: &Path, pins: &str, install: impl FnOnce() -> Result<(), String>) -> Result<(), String> {
+fn installed(
+    directory: &Path,
+    pins: &str,
+    install: impl FnOnce() -> Result<(), String>,
+) -> Result<(), String> {
     let pinned = fs::read(sources().join(pins)).map_err(|error| error.to_string())?;
     let mark = directory.join("installed");
     if fs::read(&mark).is_ok_and(|found| found == pinned) {

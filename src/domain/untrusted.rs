@@ -7,7 +7,9 @@
 /// One line of somebody's words: line breaks, control and invisible characters removed, so that it cannot pose as
 /// anything else. For terminals; an answer wants [`named`] or [`fenced`].
 pub fn line(words: &str) -> String {
-    let harmless = |c: char| c == ' ' || !(c.is_whitespace() || c.is_control() || invisible(c) || matches!(c, '<' | '>'));
+    let harmless = |c: char| {
+        c == ' ' || !(c.is_whitespace() || c.is_control() || invisible(c) || matches!(c, '<' | '>'))
+    };
     // Most words are, and every answer is full of them.
     if words.chars().all(harmless) {
         return words.to_owned();

@@ -212,7 +212,8 @@ impl Access {
                 (None, None)
             }
             Wants::Service => {
-                let under_way = self.0.limiter.begin(&owner.tenancy, AT_ONCE).ok_or(Refused::TooManyAtOnce)?;
+                let under_way =
+                    self.0.limiter.begin(&owner.tenancy, AT_ONCE).ok_or(Refused::TooManyAtOnce)?;
                 let drawn = self.0.limiter.draw(&owner.tenancy, &owner.plan).await?;
                 (Some(drawn), Some(Arc::new(under_way)))
             }
