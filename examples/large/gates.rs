@@ -60,17 +60,32 @@ pub fn cases(runs: [&str; 2], cursors: &[(String, Value)]) -> Vec<Case> {
         add("list_runs", "24h by flow", json!({ "group_by": "flow", "limit": 0 }), ALL_FLOWS);
         for window in ["30d", "90d"] {
             let days = if window == "30d" { 1 } else { 3 };
-            add("list_runs", &format!("{window}, failed"), json!({ "window": window, "status": ["failed"] }), 700);
+            add(
+                "list_runs",
+                &format!("{window}, failed"),
+                json!({ "window": window, "status": ["failed"] }),
+                700,
+            );
             let none = json!({ "window": window, "trigger": ["webhook"] });
             add("list_runs", &format!("{window}, nothing matches"), none, TOTALS);
             // One run in a hundred: what lies between is passed over in the index.
-            add("list_runs", &format!("{window}, retries"), json!({ "window": window, "trigger": ["retry"] }), 700);
+            add(
+                "list_runs",
+                &format!("{window}, retries"),
+                json!({ "window": window, "trigger": ["retry"] }),
+                700,
+            );
             let connector = json!({ "window": window, "connector": "HubSpot 0" });
             add("list_runs", &format!("{window}, one connector"), connector, days * ALL_FLOWS);
         }
         add("list_runs", "30d, one flow", json!({ "window": "30d", "flow": flow }), PAGE);
         add("list_flow_runs", "default", json!({ "flow": flow }), PAGE);
-        add("list_flow_runs", "last success", json!({ "flow": flow, "status": ["succeeded"], "limit": 1 }), 200);
+        add(
+            "list_flow_runs",
+            "last success",
+            json!({ "flow": flow, "status": ["succeeded"], "limit": 1 }),
+            200,
+        );
         let none = json!({ "flow": flow, "status": ["cancelled"], "trigger": ["webhook"] });
         add("list_flow_runs", "nothing matches", none, TOTALS);
         // One run in a hundred of the flow, each on a page of its own.

@@ -16,8 +16,8 @@ mod seed;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use apixx_mcp::domain::page::CursorKey;
 use apixx_mcp::domain::ids::CustomerId;
+use apixx_mcp::domain::page::CursorKey;
 use apixx_mcp::embedded::{self, Embedded, EmbeddedConfig};
 use apixx_mcp::store::migrate;
 use clap::{Parser, Subcommand};
@@ -72,7 +72,8 @@ async fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let plans = Plans::default();
     tracing_subscriber::registry().with(plans.clone()).init();
-    let server = Embedded::start(EmbeddedConfig { data_dir: arguments.data_dir, bin_dir: None }).await.unwrap();
+    let server =
+        Embedded::start(EmbeddedConfig { data_dir: arguments.data_dir, bin_dir: None }).await.unwrap();
     let faults = match arguments.what {
         What::Seed { runs } => {
             let addresses = server.addresses();
@@ -91,7 +92,13 @@ async fn main() -> ExitCode {
     if faults.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-async fn measure(server: &Embedded, plans: &Plans, only: &str, out: &Path, against: Option<&Path>) -> Vec<String> {
+async fn measure(
+    server: &Embedded,
+    plans: &Plans,
+    only: &str,
+    out: &Path,
+    against: Option<&Path>,
+) -> Vec<String> {
     let addresses = server.addresses();
     let admin = addresses.role_options("postgres", embedded::DATABASE);
     let serving = addresses.server_options(embedded::DATABASE);
@@ -124,9 +131,8 @@ async fn measure(server: &Embedded, plans: &Plans, only: &str, out: &Path, again
         cost.cpu_us = probe.cpu(case.place, case.tool, &case.arguments).await;
     }
     probe.stop().await;
-    let before: Value = against.map_or(Value::Null, |path| {
-        serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
-    });
+    let before: Value =
+        against.map_or(Value::Null, |path| serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap());
     faults.extend(told(&cases, &costs, &before));
     let figures: serde_json::Map<String, Value> = cases
         .iter()
@@ -151,7 +157,9 @@ fn told(cases: &[Case], costs: &[Cost], before: &Value) -> Vec<String> {
         let name = format!("{} {}", case.tool, case.name);
         let earlier = &before[&name];
         let (pages, cpu) = (earlier["pages"].as_u64(), earlier["cpu_us"].as_f64());
-        let ratio = |now: f64, then: Option<f64>| then.map_or_else(|| "-".to_owned(), |then| format!("{:.2}", now / then));
+        let ratio = |now: f64, then: Option<f64>| {
+            then.map_or_else(|| "-".to_owned(), |then| format!("{:.2}", now / then))
+        };
         println!(
             "{:<23}{:<28}{:>5}{:>8}{:>8}{:>8}{:>7}{:>10.0}{:>7}{:>7}",
             case.tool,
@@ -179,14 +187,16 @@ fn told(cases: &[Case], costs: &[Cost], before: &Value) -> Vec<String> {
 /// Places after the first, the thousandth and the last but thousandth run of the deep workspace, sealed as the
 /// product seals them.
 async fn cursors(conn: &mut PgConnection) -> Vec<(String, Value)> {
-    let key: Vec<u8> = sqlx::query_scalar("select cursor_key from installation").fetch_one(&mut *conn).await.unwrap();
+    let key: Vec<u8> =
+        sqlx::query_scalar("select cursor_key from installation").fetch_one(&mut *conn).await.unwrap();
     let key = CursorKey::new(&key.try_into().unwrap());
     let customer = CustomerId::parse(&seed::customer_id(seed::DEEP)).unwrap();
-    let count: i64 = sqlx::query_scalar("select count(*) from runs where customer_id = $1 and finished_at is not null")
-        .bind(customer.as_str())
-        .fetch_one(&mut *conn)
-        .await
-        .unwrap();
+    let count: i64 =
+        sqlx::query_scalar("select count(*) from runs where customer_id = $1 and finished_at is not null")
+            .bind(customer.as_str())
+            .fetch_one(&mut *conn)
+            .await
+            .unwrap();
     let mut cursors = Vec::new();
     for depth in [1, 1_000, count - 1_000] {
         let (at, run): (chrono::DateTime<chrono::Utc>, String) = sqlx::query_as(

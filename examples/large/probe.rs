@@ -80,7 +80,12 @@ pub struct Probe {
 impl Probe {
     /// Starts it on one connection, as the role that serves. With `explain`, PostgreSQL tells what statements do, which
     /// costs processor time itself.
-    pub async fn start(server: &PgConnectOptions, admin: &PgConnectOptions, plans: &Plans, explain: bool) -> Self {
+    pub async fn start(
+        server: &PgConnectOptions,
+        admin: &PgConnectOptions,
+        plans: &Plans,
+        explain: bool,
+    ) -> Self {
         let mut admin = admin.connect().await.unwrap();
         let role = apixx_mcp::embedded::SERVER;
         run(&mut admin, &format!("alter role {role} reset all")).await;
@@ -99,12 +104,17 @@ impl Probe {
             }
         }
         // What a plan allows is not what is measured.
-        run(&mut admin, "update plans set requests_per_minute = 100000000, burst = 10000000, daily_requests = null").await;
+        run(
+            &mut admin,
+            "update plans set requests_per_minute = 100000000, burst = 10000000, daily_requests = null",
+        )
+        .await;
         let environment = vec![("HOME".to_owned(), std::env::temp_dir().display().to_string())];
         let flags = vec![("database.pool_size".to_owned(), "1".to_owned())];
         let config = Config::load(&Sources { file: None, environment, flags }).unwrap();
         let clock = Clock::fixed(seed::now());
-        let process = Process::start(server, config, clock, TimeOf::Own, CancellationToken::new()).await.unwrap();
+        let process =
+            Process::start(server, config, clock, TimeOf::Own, CancellationToken::new()).await.unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}/mcp", listener.local_addr().unwrap());
         tokio::spawn(axum::serve(listener, process.router()).into_future());
@@ -210,7 +220,10 @@ impl Probe {
         let [custom, generic, statements] = numbers[..] else { panic!("{numbers:?}") };
         println!("{statements} statements: {custom} plans for arguments of one call, {generic} for all");
         let fault = custom > 0 || generic == 0;
-        fault.then(|| format!("{custom} statements were planned for the arguments of one call")).into_iter().collect()
+        fault
+            .then(|| format!("{custom} statements were planned for the arguments of one call"))
+            .into_iter()
+            .collect()
     }
 
     /// Ends it.

@@ -33,12 +33,17 @@ pub async fn prove(server: &Embedded, plans: &Plans) -> Vec<String> {
     let first = began.elapsed();
     let began = Instant::now();
     store.purge(&keep, AT_ONCE).await.unwrap();
-    println!("what was old already: {:.1} s; a look that finds nothing: {:.0} ms", first.as_secs_f64(), began.elapsed().as_secs_f64() * 1e3);
+    println!(
+        "what was old already: {:.1} s; a look that finds nothing: {:.0} ms",
+        first.as_secs_f64(),
+        began.elapsed().as_secs_f64() * 1e3
+    );
 
     let count = "select count(*) from runs";
     let stats = "select sum(runs)::bigint from run_stats";
     let open = "select count(*) from runs where finished_at is null";
-    let mut ask = async |text: &'static str| -> i64 { sqlx::query_scalar(text).fetch_one(&mut conn).await.unwrap() };
+    let mut ask =
+        async |text: &'static str| -> i64 { sqlx::query_scalar(text).fetch_one(&mut conn).await.unwrap() };
     let before = (ask(count).await, ask(stats).await, ask(open).await);
     store.clock().advance(TimeDelta::days(10));
     let done = CancellationToken::new();

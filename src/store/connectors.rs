@@ -199,9 +199,9 @@ impl Reader<'_> {
     /// # Errors
     /// When the database fails, or a row holds something this build does not know.
     pub async fn connectors(&self) -> Result<Vec<Connector>, StoreError> {
-        let mut rows: Vec<ConnectorRow> =
-            self.query_as(CONNECTORS).fetch_all(self.store().pool()).await?;
-        let mut users = rows.iter_mut().find_map(|row| row.users.take()).map(|json| json.0).unwrap_or_default();
+        let mut rows: Vec<ConnectorRow> = self.query_as(CONNECTORS).fetch_all(self.store().pool()).await?;
+        let mut users =
+            rows.iter_mut().find_map(|row| row.users.take()).map(|json| json.0).unwrap_or_default();
         users.sort_by_cached_key(|user| user.flow.name.to_lowercase());
         let mut flows: HashMap<String, Vec<DependentFlow>> = HashMap::new();
         for UserRow { flow, source, destination } in users {

@@ -515,7 +515,8 @@ impl Reader<'_> {
             .bind(name_key.to_owned())
             .fetch_optional(self.store().pool())
             .await?;
-        row.map(|row| Ok(Named { id: found(&row.flow_id)?, label: row.name.clone(), name: row.name })).transpose()
+        row.map(|row| Ok(Named { id: found(&row.flow_id)?, label: row.name.clone(), name: row.name }))
+            .transpose()
     }
 
     /// Names and aliases of all flows that are not archived.

@@ -18,6 +18,7 @@ mod lab;
 mod listen;
 mod readme;
 mod round_trips;
+mod sizes;
 mod statements;
 mod support;
 mod tools;

@@ -193,11 +193,12 @@ async fn drop_indexes(conn: &mut PgConnection) -> Vec<String> {
     }
     // Nothing refers to the roll-ups by their keys.
     for table in ["run_stats", "error_stats"] {
-        let key: String = sqlx::query_scalar("select pg_get_constraintdef(oid) from pg_constraint where conname = $1")
-            .bind(format!("{table}_pkey"))
-            .fetch_one(&mut *conn)
-            .await
-            .unwrap();
+        let key: String =
+            sqlx::query_scalar("select pg_get_constraintdef(oid) from pg_constraint where conname = $1")
+                .bind(format!("{table}_pkey"))
+                .fetch_one(&mut *conn)
+                .await
+                .unwrap();
         run(conn, &format!("alter table {table} drop constraint {table}_pkey")).await;
         again.push(format!("alter table {table} add constraint {table}_pkey {key}"));
     }

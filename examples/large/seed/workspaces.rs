@@ -157,7 +157,9 @@ pub(super) async fn put(conn: &mut PgConnection, large: &Large, past: &Past) {
                     .add(json!({ "customer_id": customer, "name_key": exact_key(&alias), "flow_id": flow_id,
                     "label": alias, "kind": "alias" }));
             }
-            for (number, action) in ["flow.paused", "flow.resumed", "run.triggered", "run.triggered"].iter().enumerate() {
+            for (number, action) in
+                ["flow.paused", "flow.resumed", "run.triggered", "run.triggered"].iter().enumerate()
+            {
                 let at = now() - TimeDelta::minutes((flow % 1_000 * 40 + number * 13) as i64);
                 audit.add(json!({ "customer_id": customer, "audit_id": id("aud", (place * 10_000 + flow) * 10 + number),
                     "at": at, "action": action, "target_kind": "flow", "target_id": flow_id }));
@@ -218,7 +220,10 @@ impl Rows {
             .filter_map(Value::as_object)
             .flat_map(|row| row.keys().map(String::as_str))
             .collect();
-        let (columns, values) = (columns.join(", "), columns.iter().map(|column| format!("p.{column}")).collect::<Vec<_>>().join(", "));
+        let (columns, values) = (
+            columns.join(", "),
+            columns.iter().map(|column| format!("p.{column}")).collect::<Vec<_>>().join(", "),
+        );
         let text = format!(
             "insert into {table} ({columns}) select {values} from jsonb_populate_recordset(jsonb_populate_record(null::{table}, $1), $2) p"
         );

@@ -237,7 +237,10 @@ async fn a_run_without_attempts_left_fails_when_its_worker_is_lost() {
     assert_eq!(first.unwrap() + second.unwrap(), 1);
     assert_eq!(lab.outcome(&run).await, "failed HEARTBEAT_LOST: 0 0 0 0");
     assert_eq!(lab.attempts(&run).await, ["lost"]);
-    assert_eq!(lab.ask::<i64>("select sum(runs)::bigint from run_stats where grain = 'day' and flow_id <> ''").await, 1);
+    assert_eq!(
+        lab.ask::<i64>("select sum(runs)::bigint from run_stats where grain = 'day' and flow_id <> ''").await,
+        1
+    );
     assert_eq!(lab.ask::<String>("select health from flows").await, "failing");
     drop(lost);
 }

@@ -48,7 +48,13 @@ async fn a_tick_is_skipped_while_the_run_before_goes_on() {
     let skipped: String =
         lab.ask("select concat_ws(' ', status, reason_code, scheduled_for, window_at = finished_at) from runs where status = 'skipped'").await;
     assert_eq!(skipped, "skipped PREVIOUS_RUN_ACTIVE 2026-11-21 10:00:00+00 t");
-    assert_eq!(lab.ask::<i64>("select runs from run_stats where status = 'skipped' and grain = 'hour' and flow_id = ''").await, 1);
+    assert_eq!(
+        lab.ask::<i64>(
+            "select runs from run_stats where status = 'skipped' and grain = 'hour' and flow_id = ''"
+        )
+        .await,
+        1
+    );
     // A skipped run says nothing about the health of its flow.
     assert_eq!(lab.ask::<String>("select health from flows").await, "pending");
     drop(going);
