@@ -37,14 +37,18 @@ begin
            and c.status = 'active');
 end $$;
 
--- Who holds a token, before the customer is known.
+-- Who holds a token, before the customer is known; whether it is live, or why it is not.
 create function token_owner(token bytea, at timestamptz)
-returns table (customer_id text, token_id text, user_id text, token_name text, scopes text[], expires_at timestamptz,
+returns table (standing text, customer_id text, token_id text, user_id text, token_name text, scopes text[], expires_at timestamptz,
     customer_name text, slug text, timezone text, plan_code text, requests_per_minute integer, burst integer,
     daily_requests bigint, triggers_per_minute integer, daily_runs integer, max_concurrent_runs integer,
     max_queued_runs integer, run_retention_days integer)
 language sql stable security definer set search_path = pg_catalog, pg_temp as $$
-    select t.customer_id, t.token_id, t.user_id, t.name, t.scopes, t.expires_at,
+    select case when t.revoked_at is not null then 'revoked_token'
+                when t.expires_at <= at then 'expired_token'
+                when c.status <> 'active' then 'suspended_customer'
+                else 'live' end,
+           t.customer_id, t.token_id, t.user_id, t.name, t.scopes, t.expires_at,
            c.name, c.slug, c.timezone, p.plan_code, p.requests_per_minute, p.burst,
            p.daily_requests, p.triggers_per_minute, p.daily_runs, p.max_concurrent_runs,
            p.max_queued_runs, p.run_retention_days
@@ -52,9 +56,6 @@ language sql stable security definer set search_path = pg_catalog, pg_temp as $$
       join public.customers c on c.customer_id = t.customer_id
       join public.plans p on p.plan_code = c.plan_code
      where t.digest = token
-       and t.revoked_at is null
-       and (t.expires_at is null or t.expires_at > at)
-       and c.status = 'active'
 $$;
 
 -- The customer that an operator names on the command line.
@@ -265,6 +266,18 @@ language sql volatile security definer set search_path = pg_catalog, pg_temp as 
              order by d.next_check_at limit most for update skip locked) due
      where c.customer_id = due.customer_id and c.connector_id = due.connector_id
     returning c.customer_id, c.connector_id
+$$;
+
+-- How many runs are open, of `most` at most, and for how long the oldest has been ready to start.
+create function queue_depth(at timestamptz, most integer)
+returns table (queued bigint, running bigint, oldest_s double precision)
+language sql stable security definer set search_path = pg_catalog, pg_temp as $$
+    select count(*) filter (where r.status = 'queued' and r.available_at <= at),
+           count(*) filter (where r.status in ('running', 'cancelling')),
+           extract(epoch from at - min(r.available_at) filter (where r.status = 'queued' and r.available_at <= at))
+      from (select status, available_at from public.runs
+             where status in ('queued', 'running', 'retrying', 'cancelling')
+             limit most) r
 $$;
 
 -- Deletes up to `most` rows of each kind that have outlived their time. Customer by customer, because each plan has

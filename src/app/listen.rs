@@ -5,7 +5,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -18,12 +18,12 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
 use tokio::time::{MissedTickBehavior, interval, sleep};
 use tokio_util::task::TaskTracker;
 use tower::Service;
 use tracing::{debug, warn};
 
+use super::crowd::{Crowd, Member, Place};
 use super::lifecycle::Lifecycle;
 use crate::config::ServerConfig;
 
@@ -53,6 +53,23 @@ pub enum ListenError {
     Other(SocketAddr, io::Error),
 }
 
+/// Takes the operator's address. Where another program has it, any other port of it is taken: a second process on one
+/// machine must not fail over it.
+///
+/// # Errors
+/// As for [`bind`].
+pub async fn bind_operator(address: SocketAddr) -> Result<TcpListener, ListenError> {
+    match bind(address).await {
+        Err(ListenError::Busy(_)) => {
+            let listener = bind(SocketAddr::new(address.ip(), 0)).await?;
+            let found = listener.local_addr().map_err(|error| ListenError::Other(address, error))?;
+            warn!("{address} is in use by another program: the operator's address is {found}; see operator.listen");
+            Ok(listener)
+        }
+        bound => bound,
+    }
+}
+
 /// Takes the address; port 0 takes any free one.
 ///
 /// # Errors
@@ -69,25 +86,33 @@ pub async fn bind(address: SocketAddr) -> Result<TcpListener, ListenError> {
 /// Serves until the lifecycle's first stage, then lets requests under way end until its second. Every request
 /// carries its peer's address as [`ConnectInfo`].
 pub async fn serve(listener: TcpListener, router: Router, config: &ServerConfig, lifecycle: &Lifecycle) {
-    let places = Arc::new(Semaphore::new(config.max_connections.get().min(Semaphore::MAX_PERMITS)));
+    let crowd = Crowd::new(config.max_connections.get());
     let connections = TaskTracker::new();
+    let stopping = lifecycle.stopping();
+    let patience = Patience {
+        idle: config.header_timeout,
+        answer: config.header_timeout + config.body_timeout + config.call_timeout,
+    };
     loop {
-        let next = async {
-            let place = Arc::clone(&places).acquire_owned().await;
-            (place, listener.accept().await)
-        };
-        let (place, accepted) = tokio::select! {
-            () = lifecycle.stopping().cancelled() => break,
-            next = next => next,
+        let accepted = tokio::select! {
+            () = stopping.cancelled() => break,
+            accepted = listener.accept() => accepted,
         };
         match accepted {
             Ok((stream, peer)) => {
-                let connection =
-                    connection(stream, peer, router.clone(), config.header_timeout, lifecycle.clone());
-                connections.spawn(async move {
-                    connection.await;
-                    drop(place);
-                });
+                let place = tokio::select! {
+                    () = stopping.cancelled() => break,
+                    place = crowd.enter() => place,
+                };
+                let Some(place) = place else { break };
+                connections.spawn(connection(
+                    stream,
+                    peer,
+                    router.clone(),
+                    place,
+                    patience,
+                    lifecycle.clone(),
+                ));
             }
             // The system is short of something, or the peer left again; neither is a reason to spin.
             Err(error) => {
@@ -101,35 +126,44 @@ pub async fn serve(listener: TcpListener, router: Router, config: &ServerConfig,
     connections.wait().await;
 }
 
+/// How long a connection is kept.
+#[derive(Clone, Copy, Debug)]
+struct Patience {
+    /// Without a request under way.
+    idle: Duration,
+    /// With the same request under way: longer than any can take whose client reads its answer.
+    answer: Duration,
+}
+
 /// Serves one connection to its end.
 async fn connection(
     stream: TcpStream,
     peer: SocketAddr,
     router: Router,
-    idle_timeout: Duration,
+    place: Place,
+    patience: Patience,
     lifecycle: Lifecycle,
 ) {
     // An answer is one write; nothing is gained by holding it back.
     let _best_effort = stream.set_nodelay(true);
-    let activity = Arc::new(Activity::default());
-    let service = {
-        let activity = Arc::clone(&activity);
-        service_fn(move |request: hyper::Request<Incoming>| {
-            let request_under_way = UnderWay::begin(&activity);
-            let mut request = request.map(Body::new);
-            request.extensions_mut().insert(ConnectInfo(peer));
-            let answer = router.clone().call(request);
-            async move {
-                let answer = answer.await?;
-                Ok::<_, Infallible>(answer.map(|body| Answer { body, _until_sent: request_under_way }))
+    let service = service_fn(|request: hyper::Request<Incoming>| {
+        let under_way = UnderWay::begin(&place);
+        let mut request = request.map(Body::new);
+        request.extensions_mut().insert(ConnectInfo(peer));
+        let answer = router.clone().call(request);
+        async move {
+            let answer = answer.await?;
+            if !answer.status().is_client_error() {
+                under_way.member.proven.store(true, Ordering::Relaxed);
             }
-        })
-    };
+            Ok::<_, Infallible>(answer.map(|body| Answer { body, _until_sent: under_way }))
+        }
+    });
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder.http1().max_buf_size(HEAD_BYTES as usize);
     builder.http2().max_concurrent_streams(STREAMS).max_header_list_size(HEAD_BYTES);
     let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
-    let mut idle = pin!(activity.until_idle_for(idle_timeout));
+    let mut lost = pin!(until_lost(&place.member, patience));
     let mut draining = false;
     loop {
         tokio::select! {
@@ -143,59 +177,61 @@ async fn connection(
                 draining = true;
                 connection.as_mut().graceful_shutdown();
             }
+            () = place.wanted(), if !draining => {
+                if place.member.is_idle() {
+                    return;
+                }
+                draining = true;
+                connection.as_mut().graceful_shutdown();
+            }
             () = lifecycle.aborting().cancelled() => return,
-            () = idle.as_mut() => return,
+            () = lost.as_mut() => return,
         }
     }
 }
 
-/// How many requests of a connection began and ended.
+/// Ends once nothing happened for too long, give or take a look.
 ///
 /// The HTTP library has a time-out of its own for headers, which does not begin before it knows the version of
-/// HTTP, nor exists for HTTP/2; counting requests covers a peer that says nothing, one that dribbles, and one
-/// that stays on, all alike.
-#[derive(Debug, Default)]
-struct Activity {
-    begun: AtomicU64,
-    ended: AtomicU64,
-}
-
-impl Activity {
-    /// Ends once no request was under way for `timeout`, give or take a look.
-    async fn until_idle_for(&self, timeout: Duration) {
-        let mut looks = interval(timeout / LOOKS);
-        // A machine that stood still has not been quiet.
-        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let (mut seen, mut quiet) = (0, 0);
-        while quiet <= LOOKS {
-            looks.tick().await;
-            let ended = self.ended.load(Ordering::Acquire);
-            let begun = self.begun.load(Ordering::Acquire);
-            quiet = if begun == ended && begun == seen { quiet + 1 } else { 0 };
-            seen = begun;
+/// HTTP, nor exists for HTTP/2; counting requests covers a peer that says nothing, one that dribbles, one
+/// that stays on, and one that does not take its answer, all alike.
+async fn until_lost(member: &Member, patience: Patience) {
+    let mut looks = interval(patience.idle / LOOKS);
+    // A machine that stood still has not been quiet.
+    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let look = looks.period();
+    let (mut seen, mut quiet) = ((0, 0), Duration::ZERO);
+    loop {
+        looks.tick().await;
+        let now = (member.ended.load(Ordering::Acquire), member.begun.load(Ordering::Acquire));
+        quiet = if now == seen { quiet + look } else { Duration::ZERO };
+        seen = now;
+        if quiet > if now.0 == now.1 { patience.idle } else { patience.answer } {
+            return;
         }
     }
 }
 
 /// Counts a request as under way, from its head on until its answer is sent or given up.
-#[derive(Debug)]
-struct UnderWay(Arc<Activity>);
+struct UnderWay {
+    member: Arc<Member>,
+    crowd: Crowd,
+}
 
 impl UnderWay {
-    fn begin(activity: &Arc<Activity>) -> Self {
-        activity.begun.fetch_add(1, Ordering::AcqRel);
-        Self(Arc::clone(activity))
+    fn begin(place: &Place) -> Self {
+        place.member.begun.fetch_add(1, Ordering::AcqRel);
+        Self { member: Arc::clone(&place.member), crowd: place.crowd().clone() }
     }
 }
 
 impl Drop for UnderWay {
     fn drop(&mut self) {
-        self.0.ended.fetch_add(1, Ordering::AcqRel);
+        Place::ended(&self.crowd, &self.member);
     }
 }
 
 /// The body of an answer, which keeps its request under way.
-#[derive(Debug)]
 struct Answer {
     body: Body,
     _until_sent: UnderWay,

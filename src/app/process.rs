@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use axum::Router;
 use chrono::TimeDelta;
+use metrics_exporter_prometheus::PrometheusHandle;
 use secrecy::ExposeSecret;
 use sha2::{Digest, Sha256};
 use sqlx::postgres::PgConnectOptions;
@@ -16,6 +17,7 @@ use tracing::warn;
 use super::engine::engine;
 use super::lifecycle::Lifecycle;
 use super::listen;
+use super::operator;
 use super::router::router;
 use super::state::AppState;
 use crate::config::Config;
@@ -23,8 +25,11 @@ use crate::domain::clock::Clock;
 use crate::domain::ids::IdSource;
 use crate::domain::page::CursorKey;
 use crate::engine::Engine;
+use crate::middleware::Teller;
+use crate::observe::Refusals;
 use crate::service::Serving;
 use crate::service::access::Access;
+use crate::service::watch::Waits;
 use crate::store::{Store, StoreError, Wakes};
 use crate::tools::ToolServer;
 
@@ -35,7 +40,18 @@ const STATEMENTS: Duration = Duration::from_millis(500);
 const FLUSH: Duration = Duration::from_secs(1);
 
 /// Between two looks at the database's clock.
-const CLOCK: Duration = Duration::from_secs(60);
+const CLOCK: Duration = Duration::from_secs(10);
+
+/// Between two times that measures are summed up.
+const UPKEEP: Duration = Duration::from_secs(5);
+
+/// Where the operator is answered, and with which measures.
+pub struct Operator {
+    /// The address.
+    pub listener: TcpListener,
+    /// What this process counts.
+    pub measures: PrometheusHandle,
+}
 
 /// Why a process does not start.
 #[derive(Debug, thiserror::Error)]
@@ -108,17 +124,24 @@ impl Process {
         }
         let memory = TimeDelta::seconds(config.auth.cache_s.into());
         let access = Access::new(store.clone(), memory, config.auth.failed_attempts_per_minute);
-        let serving = Serving { store, cursors, wakes: Wakes::default(), stopping };
+        let refusals = Refusals::new(store.clock().clone());
+        let (wakes, waits) = (Wakes::default(), Waits::default());
+        let serving = Serving { store, cursors, wakes, waits, refusals, stopping };
         Ok(Self { serving, access, config, options: options.clone(), time })
     }
 
     /// What it serves over HTTP.
     pub fn router(&self) -> Router {
-        let Serving { store, .. } = &self.serving;
-        let state = AppState { access: self.access.clone(), store: store.clone() };
+        let Serving { store, refusals, .. } = &self.serving;
+        let state = AppState { access: self.access.clone(), teller: Teller::new(refusals.clone()) };
         let calls = self.config.server.max_concurrent_calls.get();
         let server = ToolServer::new(self.serving.clone(), self.access.clone(), calls);
         router(state, Arc::new(server), &self.config.server, store.ids().clone())
+    }
+
+    /// What it tells its operator over HTTP; `measures` has what this process counts.
+    pub fn operator_router(&self, measures: PrometheusHandle) -> Router {
+        operator::router(self.serving.store.clone(), measures)
     }
 
     /// What works on runs, as the operator configured it.
@@ -129,9 +152,15 @@ impl Process {
         engine(&self.serving, &self.config).await
     }
 
-    /// Serves at `listener`, works with `engine`, each if given, until the lifecycle's end. What callers used is
-    /// written down last of all.
-    pub async fn run(self, listener: Option<TcpListener>, engine: Option<Engine>, lifecycle: &Lifecycle) {
+    /// Serves at `listener`, works with `engine`, and answers the operator, each if given, until the lifecycle's
+    /// end. What callers used is written down last of all.
+    pub async fn run(
+        self,
+        listener: Option<TcpListener>,
+        operator: Option<Operator>,
+        engine: Option<Engine>,
+        lifecycle: &Lifecycle,
+    ) {
         let Serving { store, wakes, .. } = &self.serving;
         let served_all = CancellationToken::new();
         let serve = async {
@@ -143,6 +172,14 @@ impl Process {
             }
             served_all.cancel();
         };
+        let tell = async {
+            let Some(Operator { listener, measures }) = operator else { return };
+            let router = self.operator_router(measures.clone());
+            tokio::select! {
+                () = listen::serve(listener, router, &self.config.server, lifecycle) => {}
+                () = keep_up(&measures) => {}
+            }
+        };
         let work = async {
             let Some(engine) = engine else { return };
             tokio::select! {
@@ -153,6 +190,7 @@ impl Process {
         let until_stopped = lifecycle.stopping().clone();
         tokio::join!(
             serve,
+            tell,
             work,
             wakes.relay(self.options.clone(), until_stopped.clone()),
             self.settle(&served_all),
@@ -175,6 +213,7 @@ impl Process {
             if let Err(error) = self.access.settle(end.is_cancelled()).await {
                 warn!("what callers used is not written down yet: {error}");
             }
+            self.serving.refusals.catch_up();
         }
     }
 
@@ -199,6 +238,15 @@ impl Process {
 impl std::fmt::Debug for Process {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Process")
+    }
+}
+
+/// Sums up, now and then, what nobody fetches.
+async fn keep_up(measures: &PrometheusHandle) {
+    let mut ticks = interval(UPKEEP);
+    loop {
+        ticks.tick().await;
+        measures.run_upkeep();
     }
 }
 

@@ -1,24 +1,22 @@
-//! What is served over HTTP: MCP, two questions after our health, and what all answers have in common.
+//! What is served over HTTP: MCP, the question whether we live, and what all answers have in common.
 
 use std::sync::Arc;
 
-use axum::extract::State;
 use axum::middleware::{from_fn, from_fn_with_state};
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use axum::routing::get;
-use axum::{Json, Router};
+use axum::Router;
 use http::StatusCode;
-use http::header::RETRY_AFTER;
-use serde_json::json;
 use tower::ServiceBuilder;
 
+use super::operator;
 use super::state::AppState;
 use crate::config::ServerConfig;
 use crate::domain::ids::IdSource;
 use crate::middleware::{
-    Headers, TrustedProxies, catch_panics, find_peer, name_request, refusal, security_headers,
+    Headers, TrustedProxies, catch_panics, find_peer, name_request, refusal, security_headers, tell,
 };
-use crate::protocol::http::HttpConfig;
+use crate::protocol::http::{HttpConfig, Refused};
 use crate::protocol::jsonrpc::RpcError;
 use crate::protocol::{self, Server};
 use crate::service::access::Principal;
@@ -32,36 +30,21 @@ where
     let layers = ServiceBuilder::new()
         .layer(from_fn_with_state(ids, name_request))
         .layer(from_fn_with_state(Headers { only_tls }, security_headers))
-        .layer(from_fn(catch_panics))
-        .layer(from_fn_with_state(TrustedProxies::new(&config.trusted_proxies), find_peer));
+        .layer(from_fn_with_state(TrustedProxies::new(&config.trusted_proxies), find_peer))
+        .layer(from_fn_with_state(state.teller.clone(), tell))
+        .layer(from_fn(catch_panics));
     protocol::http::router(server, http_config(config))
-        .route("/healthz", get(alive))
-        .route("/readyz", get(ready))
+        .route("/healthz", get(operator::alive))
         .fallback(not_found)
         .with_state(state)
         .layer(layers)
 }
 
-/// The process answers.
-async fn alive() -> Response {
-    Json(json!({ "status": "alive" })).into_response()
-}
-
-/// The database answers too.
-async fn ready(State(state): State<AppState>) -> Response {
-    match state.store.database_time().await {
-        Ok(_) => Json(json!({ "status": "ready" })).into_response(),
-        Err(error) => {
-            tracing::warn!("not ready: {error}");
-            let answer = Json(json!({ "status": "not ready" }));
-            (StatusCode::SERVICE_UNAVAILABLE, [(RETRY_AFTER, "1")], answer).into_response()
-        }
-    }
-}
-
 async fn not_found() -> Response {
     let error = RpcError::new(404, "Not found: MCP is served at /mcp.");
-    refusal(StatusCode::NOT_FOUND, &error)
+    let mut response = refusal(StatusCode::NOT_FOUND, &error);
+    response.extensions_mut().insert(Refused::because("path"));
+    response
 }
 
 /// The protocol's own settings.

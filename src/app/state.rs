@@ -2,16 +2,16 @@
 
 use axum::extract::FromRef;
 
+use crate::middleware::Teller;
 use crate::service::access::Access;
-use crate::store::Store;
 
 /// What the handlers of a serving process reach.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(super) struct AppState {
     /// Recognises callers.
     pub access: Access,
-    /// The database.
-    pub store: Store,
+    /// Tells the operator of answers.
+    pub teller: Teller,
 }
 
 impl FromRef<AppState> for Access {

@@ -16,7 +16,7 @@ use super::snippets::snippets;
 use crate::app::database::{Database, Sharing, bring_up};
 use crate::app::lifecycle::Lifecycle;
 use crate::app::listen;
-use crate::app::process::{Process, TimeOf};
+use crate::app::process::{Operator, Process, TimeOf};
 use crate::config::{Config, ServerConfig};
 use crate::demo::{DemoToken, lab, seed};
 use crate::domain::clock::Clock;
@@ -33,6 +33,7 @@ pub(super) async fn demo(config: Config, args: &super::Demo) -> anyhow::Result<(
     lifecycle.stop_on_signals()?;
     // An address that is taken is told before anything is started.
     let listener = listen::bind(config.server.listen).await?;
+    let operator = super::operator(&config.operator).await?;
     if config.database.url.is_some() {
         prepare(&config).await?;
     }
@@ -41,7 +42,7 @@ pub(super) async fn demo(config: Config, args: &super::Demo) -> anyhow::Result<(
         () = lifecycle.stopping().cancelled() => return Ok(()),
     };
     let end = config.server.end();
-    let ran = run(config, args, &database, listener, &lifecycle).await;
+    let ran = run(config, args, &database, Doors { listener, operator }, &lifecycle).await;
     database.close(lifecycle.left_of(end)).await;
     ran
 }
@@ -65,7 +66,7 @@ async fn run(
     mut config: Config,
     args: &super::Demo,
     database: &Database,
-    listener: TcpListener,
+    Doors { listener, operator }: Doors,
     lifecycle: &Lifecycle,
 ) -> anyhow::Result<()> {
     let places = Places::of(&config);
@@ -78,6 +79,7 @@ async fn run(
     };
     let shown = Shown {
         url: mcp_url(&config.server, listener.local_addr()?),
+        operator: operator.as_ref().map(|operator| operator.listener.local_addr()).transpose()?,
         database: database_url(&config, database),
         tokens: kept_tokens(&places.tokens(), &IdSource::random(clock.clone()))?,
     };
@@ -94,13 +96,20 @@ async fn run(
     let engine = process.engine().await?;
     let text = if args.json { format!("{}\n", shown.json()) } else { shown.text(&places) };
     super::print(&text);
-    process.run(Some(listener), Some(engine), lifecycle).await;
+    process.run(Some(listener), operator, Some(engine), lifecycle).await;
     Ok(())
+}
+
+/// Where is listened.
+struct Doors {
+    listener: TcpListener,
+    operator: Option<Operator>,
 }
 
 /// What is told when everything is ready.
 struct Shown {
     url: String,
+    operator: Option<SocketAddr>,
     database: String,
     tokens: Vec<DemoToken>,
 }
@@ -112,6 +121,7 @@ impl Shown {
             "ready": true,
             "mcp_url": self.url,
             "database_url": self.database,
+            "operator_url": self.operator.map(|address| format!("http://{address}")),
             "workspaces": self.tokens.iter().map(workspace).collect::<Vec<_>>(),
         })
     }
@@ -257,7 +267,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let tokens = kept_tokens(&dir.path().join("none"), &ids()).unwrap();
         let acme = tokens[0].token.reveal().to_owned();
-        let shown = Shown { url: "http://x/mcp".into(), database: "postgresql:///d".into(), tokens };
+        let shown = Shown { url: "http://x/mcp".into(), operator: None, database: "postgresql:///d".into(), tokens };
         let line = shown.json().to_string();
         assert!(line.starts_with(
             "{\"ready\":true,\"mcp_url\":\"http://x/mcp\",\"database_url\":\"postgresql:///d\","

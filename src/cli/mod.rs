@@ -27,8 +27,9 @@ use anyhow::Context;
 use chrono::{DateTime, Utc};
 use clap::{Args, Parser, Subcommand};
 
-use crate::app::database;
-use crate::config::{Config, Sources};
+use crate::app::process::Operator;
+use crate::app::{database, listen};
+use crate::config::{Config, OperatorConfig, Sources};
 use crate::observe;
 
 /// A multi-tenant MCP server for integration workspaces: flows, runs, errors, connectors.
@@ -220,6 +221,15 @@ async fn run(command: Command, config: Config) -> anyhow::Result<ExitCode> {
         }
         Command::Doctor => doctor::doctor(&config).await,
     }
+}
+
+/// Takes the operator's address, if there is one, and begins to measure.
+async fn operator(config: &OperatorConfig) -> anyhow::Result<Option<Operator>> {
+    let Some(address) = config.listen else { return Ok(None) };
+    let listener = listen::bind_operator(address).await?;
+    let measures = observe::metrics::init().context("cannot measure")?;
+    tracing::info!("health and measures at http://{}", listener.local_addr()?);
+    Ok(Some(Operator { listener, measures }))
 }
 
 /// Prints; that nobody reads it is no failure.

@@ -22,6 +22,7 @@ async fn until_told(mut config: Config, serves: bool, works: bool) -> anyhow::Re
     lifecycle.stop_on_signals()?;
     // An address that is taken is told before anything is started.
     let listener = if serves { Some(listen::bind(config.server.listen).await?) } else { None };
+    let operator = super::operator(&config.operator).await?;
     let database = tokio::select! {
         database = Database::open(&config.database, Sharing::Welcome) => database?,
         () = lifecycle.stopping().cancelled() => return Ok(()),
@@ -40,7 +41,7 @@ async fn until_told(mut config: Config, serves: bool, works: bool) -> anyhow::Re
         if works {
             tracing::info!("working");
         }
-        process.run(listener, engine, &lifecycle).await;
+        process.run(listener, operator, engine, &lifecycle).await;
         anyhow::Ok(())
     };
     let ran = ran.await;

@@ -214,8 +214,10 @@ fn set(values: &mut Table, defaults: &Table, key: &str, text: &str, origin: &str
             Value::Array(items.map(|item| Value::String(item.to_owned())).collect())
         }
         Some(Value::Integer(_)) => {
-            let number = text.parse().map_err(|_| wrong(format!("is wrong: `{text}` is no whole number")))?;
-            Value::Integer(number)
+            // Seconds need not be whole.
+            let part = if key.ends_with("_s") { text.parse().ok().map(Value::Float) } else { None };
+            let whole = text.parse().ok().map(Value::Integer);
+            whole.or(part).ok_or_else(|| wrong(format!("is wrong: `{text}` is no whole number")))?
         }
         Some(_) => return Err(wrong("is a section, not a setting".into())),
     };

@@ -10,7 +10,8 @@ use serde::{Deserialize, Serialize};
 
 pub use load::{ConfigError, Sources};
 pub use sections::{
-    AuthConfig, DatabaseConfig, DsnConfig, EngineConfig, LogConfig, LogFormat, RetentionConfig, ServerConfig,
+    AuthConfig, DatabaseConfig, DsnConfig, EngineConfig, LogConfig, LogFormat, OperatorConfig, RetentionConfig,
+    ServerConfig,
 };
 
 /// Every key there is, with its default, unit and reason.
@@ -30,6 +31,8 @@ pub struct Config {
     pub engine: EngineConfig,
     /// How long things are kept.
     pub retention: RetentionConfig,
+    /// Where the operator is answered.
+    pub operator: OperatorConfig,
     /// What is logged, and for whom.
     pub log: LogConfig,
 }

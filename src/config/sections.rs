@@ -166,6 +166,15 @@ pub struct RetentionConfig {
     pub rollups: TimeDelta,
 }
 
+/// Section `[operator]`: what is told to who operates this.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct OperatorConfig {
+    /// Address and port of health and measures; none without.
+    #[serde(with = "values::address")]
+    pub listen: Option<SocketAddr>,
+}
+
 /// Section `[log]`.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]

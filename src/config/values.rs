@@ -1,18 +1,25 @@
 //! How values are written in the configuration: units in the key, "" for "not set", secrets never shown.
 
-/// Seconds, at least one.
+/// Seconds, a tenth at least; whole ones or not.
 pub(super) mod seconds {
-    use std::num::NonZeroU32;
     use std::time::Duration;
 
+    use serde::de::Error;
     use serde::{Deserialize, Deserializer, Serializer};
 
     pub(crate) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
-        NonZeroU32::deserialize(from).map(|seconds| Duration::from_secs(seconds.get().into()))
+        let seconds = f64::deserialize(from)?;
+        let fits = (0.1..=f64::from(u32::MAX)).contains(&seconds);
+        let wrong = || D::Error::custom(format!("`{seconds}` is no time of 0.1 seconds or more"));
+        fits.then(|| Duration::from_secs_f64(seconds)).ok_or_else(wrong)
     }
 
     pub(crate) fn serialize<S: Serializer>(value: &Duration, to: S) -> Result<S::Ok, S::Error> {
-        to.serialize_u64(value.as_secs())
+        if value.subsec_nanos() == 0 {
+            to.serialize_u64(value.as_secs())
+        } else {
+            to.serialize_f64(value.as_secs_f64())
+        }
     }
 }
 
@@ -76,6 +83,24 @@ pub(super) mod secret {
 
     pub(crate) fn serialize<S: Serializer>(value: &Option<SecretString>, to: S) -> Result<S::Ok, S::Error> {
         to.serialize_str(if value.is_some() { "***" } else { "" })
+    }
+}
+
+/// An address and port, or "" for none.
+pub(super) mod address {
+    use std::net::SocketAddr;
+
+    use serde::de::Error;
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Option<SocketAddr>, D::Error> {
+        let text = String::deserialize(from)?;
+        let wrong = |_| D::Error::custom(format!("`{text}` is not of the form 127.0.0.1:9464"));
+        Some(&text).filter(|text| !text.is_empty()).map(|text| text.parse()).transpose().map_err(wrong)
+    }
+
+    pub(crate) fn serialize<S: Serializer>(value: &Option<SocketAddr>, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_str(&value.as_ref().map(SocketAddr::to_string).unwrap_or_default())
     }
 }
 

@@ -2,31 +2,34 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Instant;
 
 use chrono::{DateTime, TimeDelta, Utc};
 
 /// The time as everything here sees it. Cheap to clone; clones share their setting.
 ///
-/// A ticking clock is the system's clock plus an offset, so that a process can follow the database's
-/// clock (no statement calls `now()`), or a demonstration can start at a chosen moment.
-/// A fixed clock stands still until [`Clock::advance`], for tests.
+/// A ticking clock asks the system what time it is once and then counts what passes, so that a jump of the
+/// system's clock moves no lease and hides no run. A process sets it after the database's clock (no statement
+/// calls `now()`), a demonstration to a chosen moment. A fixed clock stands still until [`Clock::advance`], for
+/// tests.
 #[derive(Clone, Debug)]
 pub struct Clock {
     kind: Kind,
-    /// Microseconds: the offset of a ticking clock, or the moment of a fixed one.
+    /// In microseconds, when a ticking clock began to count, or where a fixed one stands.
     micros: Arc<AtomicI64>,
 }
 
 #[derive(Clone, Copy, Debug)]
 enum Kind {
-    Ticking,
+    Ticking { since: Instant },
     Fixed,
 }
 
 impl Clock {
     /// The system's clock.
     pub fn system() -> Self {
-        Self { kind: Kind::Ticking, micros: Arc::new(AtomicI64::new(0)) }
+        let kind = Kind::Ticking { since: Instant::now() };
+        Self { kind, micros: Arc::new(AtomicI64::new(system_micros())) }
     }
 
     /// A clock that reads `start` now and ticks on.
@@ -44,25 +47,26 @@ impl Clock {
     /// The time now, to the microsecond (which is what PostgreSQL keeps).
     pub fn now(&self) -> DateTime<Utc> {
         let micros = self.micros.load(Ordering::Relaxed);
-        let micros = match self.kind {
-            Kind::Ticking => system_micros() + micros,
-            Kind::Fixed => micros,
-        };
+        let micros = micros + self.passed();
         DateTime::from_timestamp_micros(micros).unwrap_or(DateTime::UNIX_EPOCH)
     }
 
     /// Makes the clock read `moment` now.
     pub fn set(&self, moment: DateTime<Utc>) {
-        let micros = match self.kind {
-            Kind::Ticking => moment.timestamp_micros() - system_micros(),
-            Kind::Fixed => moment.timestamp_micros(),
-        };
-        self.micros.store(micros, Ordering::Relaxed);
+        self.micros.store(moment.timestamp_micros() - self.passed(), Ordering::Relaxed);
     }
 
     /// Moves the clock forward by `by`.
     pub fn advance(&self, by: TimeDelta) {
         self.micros.fetch_add(by.num_microseconds().unwrap_or(0), Ordering::Relaxed);
+    }
+
+    /// Microseconds since it began to count.
+    fn passed(&self) -> i64 {
+        match self.kind {
+            Kind::Ticking { since } => i64::try_from(since.elapsed().as_micros()).unwrap_or(i64::MAX),
+            Kind::Fixed => 0,
+        }
     }
 }
 

@@ -20,6 +20,8 @@ pub struct Failure {
     pub field: Option<String>,
     /// One redacted sentence.
     pub message: String,
+    /// Whether the message is another system's.
+    pub foreign: bool,
 }
 
 impl Failure {
@@ -34,7 +36,7 @@ impl Failure {
             Cow::Owned(foreign) => Cow::Owned(redact::name(&foreign)),
             own => own,
         };
-        Self { class, code, stage, field: None, message }
+        Self { class, code, stage, field: None, message, foreign: false }
     }
 
     /// The same, about one field; a name that a source made up is cleaned and cut ([`redact::name`]).
@@ -44,17 +46,21 @@ impl Failure {
         self
     }
 
-    /// The same without what its message quotes, which may be a record's: the text from the first quotation
-    /// mark to the last one.
+    /// The same, whose message is another system's: it may repeat any part of a record, quoted or not.
     #[must_use]
-    pub fn without_quotes(mut self) -> Self {
-        let mark = |c: char| matches!(c, '\'' | '"');
-        let Some(first) = self.message.find(mark) else { return self };
-        // A message that was cut may have lost its last mark.
-        let last = self.message.rfind(mark).filter(|last| *last > first && !self.message.ends_with('…'));
-        let rest = last.map_or("", |last| &self.message[last + 1..]);
-        self.message = format!("{}{}{rest}", &self.message[..first], redact::HIDDEN);
-        self
+    pub fn in_foreign_words(self) -> Self {
+        Self { foreign: true, ..self }
+    }
+
+    /// The same in our words only, for a flow that has sensitive fields.
+    #[must_use]
+    pub fn in_our_words(self) -> Self {
+        if !self.foreign {
+            return self;
+        }
+        let message =
+            "the other system refused it; its words are not kept, because they may repeat a sensitive field";
+        Self { message: message.to_owned(), foreign: false, ..self }
     }
 
     /// A flow or connector that is configured wrongly.
@@ -112,14 +118,11 @@ mod tests {
     }
 
     #[test]
-    fn what_a_message_quotes_can_be_left_out() {
-        let without = |message: &str| {
-            Failure::new(ErrorClass::Type, "X", Stage::Load, message).without_quotes().message
-        };
-        assert_eq!(without("number: 'it's 7' is no number"), "number: [redacted] is no number");
-        assert_eq!(without("type integer: \"it's\""), "type integer: [redacted]");
-        assert_eq!(without(&format!("'{}' is no number", "x".repeat(900))), "[redacted]");
-        assert_eq!(without("it takes too long"), "it takes too long");
+    fn foreign_words_give_way_to_ours() {
+        let failure = |message| Failure::new(ErrorClass::Type, "22P02", Stage::Load, message);
+        let said = failure("bad ssn 123-45-6789").in_foreign_words().in_our_words();
+        assert!(!said.message.contains("123") && said.code == "22P02", "{said:?}");
+        assert_eq!(failure("it takes too long").in_our_words().message, "it takes too long");
     }
 
     #[test]

@@ -6,7 +6,7 @@ use super::connector::{AuthStatus, ConnectorStatus};
 use super::flow::{Health, StatusReason};
 use super::run::{ReasonCode, RunStatus};
 use super::schedule::Schedule;
-use super::untrusted::{fenced, line};
+use super::untrusted::{fenced, named};
 
 /// Record error rate from which a flow is degraded unless it says otherwise.
 pub const DEGRADED_ERROR_RATE: f64 = 0.01;
@@ -86,7 +86,6 @@ fn failing(facts: &FlowFacts, now: DateTime<Utc>) -> Vec<StatusReason> {
         let in_a_row = facts.decided.iter().take_while(|run| run.status == RunStatus::Failed).count();
         let since = facts.decided[in_a_row - 1].finished_at;
         let why = match (&last.reason, &last.message) {
-            (Some(code), Some(message)) if code.is_in_our_words() => format!("{code}: {}", line(message)),
             (Some(code), Some(message)) => format!("{code}: {}", fenced(message)),
             (Some(code), None) => code.to_string(),
             (None, Some(message)) => fenced(message),
@@ -101,7 +100,7 @@ fn failing(facts: &FlowFacts, now: DateTime<Utc>) -> Vec<StatusReason> {
     }
     for connector in facts.connectors.iter().filter(|c| c.status == ConnectorStatus::Down) {
         let why = connector.reason.as_deref().unwrap_or("it cannot be used");
-        let message = format!("{} is down: {why}", line(&connector.name));
+        let message = format!("{} is down: {why}", named(&connector.name));
         reasons.push(StatusReason::new("CONNECTOR_DOWN", message, Some(connector.since)));
     }
     if let Some((due, _)) = overdue(facts, now).filter(|(due, period)| now > *due + *period * 2) {
@@ -160,7 +159,7 @@ fn degraded(facts: &FlowFacts, now: DateTime<Utc>) -> Vec<StatusReason> {
     }
     for connector in facts.connectors.iter().filter(|c| c.status == ConnectorStatus::Degraded) {
         let why = connector.reason.as_deref().unwrap_or("it has trouble");
-        let message = format!("{} is degraded: {why}", line(&connector.name));
+        let message = format!("{} is degraded: {why}", named(&connector.name));
         reasons.push(StatusReason::new("CONNECTOR_DEGRADED", message, Some(connector.since)));
     }
     reasons
@@ -246,7 +245,7 @@ pub fn connector_status(check: &ConnectorCheck, now: DateTime<Utc>) -> (Connecto
     for (name, used, limit) in &check.quotas {
         let percent = *used as f64 * 100.0 / (*limit).max(1) as f64;
         if percent >= QUOTA_DEGRADED_PERCENT {
-            reasons.push(reason("QUOTA_HIGH", format!("{} at {percent:.1} %", line(name))));
+            reasons.push(reason("QUOTA_HIGH", format!("{} at {percent:.1} %", named(name))));
         }
     }
     if check.throttled_1h >= 5 {

@@ -88,7 +88,7 @@ fn parse_id(prefix: &str, text: &str) -> Option<Arc<str>> {
     if rest.len() < 3 || text.len() > MAX_ID_CHARS || !rest.chars().all(legal) {
         return None;
     }
-    Some(format!("{prefix}_{rest}").into())
+    if text.starts_with(prefix) { Some(text.into()) } else { Some(format!("{prefix}_{rest}").into()) }
 }
 
 /// Where new ids and other randomness come from. Cheap to clone; clones share their state.

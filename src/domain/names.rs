@@ -165,8 +165,14 @@ fn likeness(asked: &str, candidate: &str) -> f64 {
     words.iter().sum::<f64>() / words.len().max(1) as f64
 }
 
+/// Longest text that is compared with others letter by letter, in bytes: that costs time and memory by its length.
+const MAX_COMPARED: usize = 64;
+
 /// The suggestions nearest to `text` among plain words (argument names, window words).
 pub fn nearest_word<'a>(text: &str, words: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    if text.len() > MAX_COMPARED {
+        return None;
+    }
     words
         .into_iter()
         .map(|word| (strsim::normalized_damerau_levenshtein(text, word), word))

@@ -126,26 +126,6 @@ pub fn open_window() -> DateTime<Utc> {
     OPEN
 }
 
-impl ReasonCode {
-    /// Whether the sentence beside this code is wholly ours: the others repeat what another system said.
-    pub fn is_in_our_words(self) -> bool {
-        match self {
-            Self::ErrorThreshold
-            | Self::Timeout
-            | Self::HeartbeatLost
-            | Self::CancelledByUser
-            | Self::PreviousRunActive => true,
-            Self::AuthExpired
-            | Self::ConnectorDown
-            | Self::ConfigInvalid
-            | Self::SourceError
-            | Self::DestinationError
-            | Self::QuotaExhausted
-            | Self::Internal => false,
-        }
-    }
-}
-
 /// What happened to the records of a run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, schemars::JsonSchema)]
 pub struct Records {

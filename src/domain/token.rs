@@ -51,6 +51,11 @@ impl PlainToken {
         &self.0
     }
 
+    /// How it begins, by which an operator may recognise one that nobody made: 24 bits of 256.
+    pub fn beginning(&self) -> String {
+        self.0.chars().take(8).chain(['…']).collect()
+    }
+
     /// The last four characters, by which an owner recognises a token in a list.
     pub fn last_four(&self) -> &str {
         &self.0[self.0.len() - 4..]

@@ -42,6 +42,8 @@ async fn check(store: &Store, connectors: &Connectors, lease: CheckLease) -> Res
             Err(_) => (Some(format!("no answer within {} s", TIME_OUT.as_secs())), None, Vec::new()),
         },
     };
+    let result = if error.is_none() { "ok" } else { "failed" };
+    metrics::counter!("apixx_connector_checks_total", "result" => result).increment(1);
     let took_ms = i32::try_from((store.now() - begun).num_milliseconds()).unwrap_or(i32::MAX);
     let seen = CheckSeen { error, auth, quotas, took_ms };
     store.save_check(lease, &seen, store.ids().fraction()).await.map(|_| ())

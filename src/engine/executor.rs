@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::EngineSettings;
 use super::connectors::{Connector, Connectors, Fields, Item, Page, ReadRequest, WriteRequest};
+use super::insist::insist;
 use super::mapping::{self, Plan};
 use super::pages::{MappedPage, Repeats, map_page};
 use crate::domain::definition::{FieldType, Stream};
@@ -53,7 +54,7 @@ impl From<Failure> for Outcome {
 impl From<StoreError> for Outcome {
     fn from(error: StoreError) -> Self {
         match error {
-            StoreError::LeaseLost => tracing::warn!("another worker took the run over"),
+            StoreError::LeaseLost => tracing::warn!("the run is no longer this worker's"),
             error => tracing::error!(%error, "a run cannot be kept; it goes on once its lease ran out"),
         }
         Self::Leave
@@ -63,7 +64,7 @@ impl From<StoreError> for Outcome {
 impl Executor {
     /// Executes a run until it is done, fails, is cancelled, takes too long, or `stop`.
     pub(super) async fn execute(&self, lease: &Lease, stop: &CancellationToken) -> Outcome {
-        let run = match self.store.load_run(lease).await {
+        let run = match insist(&self.store, lease, || self.store.load_run(lease)).await {
             Ok(run) => run,
             Err(error) => return error.into(),
         };
@@ -87,7 +88,7 @@ impl Executor {
             tokio::select! {
                 biased;
                 () = stop.cancelled() => return Outcome::Release,
-                () = tokio::time::sleep(self.settings.heartbeat) => {}
+                () = tokio::time::sleep(self.settings.heartbeat.min(lease.left(self.store.now()))) => {}
             }
             let now = self.store.now();
             if let Some(late) = too_late(run, now) {
@@ -99,12 +100,12 @@ impl Executor {
                     format!("no record moved for {} minutes", self.settings.no_progress.num_minutes());
                 return Outcome::End(timed_out(&message));
             }
-            match self.store.heartbeat(lease, self.settings.lease).await {
+            let beat = insist(&self.store, lease, || self.store.heartbeat(lease, self.settings.lease));
+            match beat.await {
                 Ok(true) => return Outcome::End(Ending::Cancelled),
                 Ok(false) => {}
-                Err(StoreError::LeaseLost) => return StoreError::LeaseLost.into(),
-                // Until the lease runs out the database may come back.
-                Err(error) => tracing::warn!(%error, "a heartbeat failed"),
+                // Somebody else may have the run by now, and nothing more may be written in its name.
+                Err(error) => return error.into(),
             }
         }
     }
@@ -203,10 +204,11 @@ impl StreamWork<'_> {
             cursor: self.work.run.cursors.get(&self.name),
             page_records: self.work.executor.settings.page_records,
         };
-        let mut pages = source.read(request).await?;
+        let discreet = |failure| plan.discreet(failure);
+        let mut pages = source.read(request).await.map_err(discreet)?;
         let target = WriteRequest { run, attempt, stream: self.stream, fields: &fields, key: plan.key() };
-        let mut sink = destination.write(target).await?;
-        while let Some(page) = pages.next().await? {
+        let mut sink = destination.write(target).await.map_err(discreet)?;
+        while let Some(page) = pages.next().await.map_err(discreet)? {
             if page.items.is_empty() && page.cursor.is_none() {
                 continue;
             }
@@ -217,12 +219,11 @@ impl StreamWork<'_> {
             let batch: Vec<Fields> =
                 mapped.wanted.iter_mut().map(|(_, fields)| std::mem::take(fields)).collect();
             if !batch.is_empty() {
-                let report = sink.write(&batch).await?;
+                let report = sink.write(&batch).await.map_err(discreet)?;
                 (written, unchanged, bytes) = (report.written, report.unchanged, report.bytes);
                 let refused = report.rejected.into_iter();
                 mapped.rejected.extend(
-                    refused
-                        .filter_map(|(place, why)| Some((mapped.wanted.get(place)?.0, plan.discreet(why)))),
+                    refused.filter_map(|(place, why)| Some((mapped.wanted.get(place)?.0, discreet(why)))),
                 );
             }
             let failed = mapped.rejected.len() as i64;
@@ -234,6 +235,12 @@ impl StreamWork<'_> {
             let amounts =
                 Amounts { read: mapped.page.bytes, written: bytes, estimated, cursor: mapped.page.cursor };
             self.save(records, Some(amounts), errors, None).await?;
+            for (result, records) in
+                [("written", records.written), ("failed", records.failed), ("skipped", records.skipped)]
+            {
+                let records = u64::try_from(records).unwrap_or_default();
+                metrics::counter!("apixx_records_total", "result" => result).increment(records);
+            }
             self.judge()?;
         }
         Ok(())
@@ -243,8 +250,8 @@ impl StreamWork<'_> {
     async fn map(&mut self, page: Page) -> Result<MappedPage, Outcome> {
         let plan = Arc::clone(&self.plan);
         let mapped = tokio::task::spawn_blocking(move || map_page(&plan, page)).await;
-        let mut mapped = mapped.map_err(|error| {
-            tracing::error!(%error, "a mapping broke");
+        let mut mapped = mapped.map_err(|_| {
+            tracing::error!("a mapping broke");
             Failure::internal()
         })?;
         self.repeats.sort_out(&mut mapped, self.plan.key());
@@ -271,7 +278,8 @@ impl StreamWork<'_> {
             errors,
             event,
         };
-        self.standing = executor.store.save_batch(self.work.lease, &batch).await?;
+        let (store, lease) = (&executor.store, self.work.lease);
+        self.standing = insist(store, lease, || store.save_batch(lease, &batch)).await?;
         self.work.progress.store(executor.store.now().timestamp_micros(), Ordering::Relaxed);
         executor.wakes.run_changed();
         Ok(())
@@ -308,8 +316,8 @@ impl StreamWork<'_> {
             let errors = found_errors(&plan, &stream, &mapped);
             (mapped, errors)
         });
-        found.await.map_err(|error| {
-            tracing::error!(%error, "an excerpt broke");
+        found.await.map_err(|_| {
+            tracing::error!("an excerpt broke");
             Failure::internal().into()
         })
     }

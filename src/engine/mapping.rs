@@ -196,13 +196,14 @@ impl Plan {
         self.fields.iter().find(|known| known.to == field)?.source()
     }
 
-    /// A failure that the destination worded, without the values that it may quote of a sensitive field.
-    pub fn discreet(&self, failure: Failure) -> Failure {
-        let harmless = |name: &str| self.fields.iter().any(|field| field.to == name && !field.sensitive);
-        if !self.has_sensitive() || failure.field.as_deref().is_some_and(harmless) {
+    /// A failure that another system may have worded, in our words where it may repeat a sensitive field: whatever
+    /// it says, no part of it can be told from a value.
+    pub fn discreet(&self, mut failure: Failure) -> Failure {
+        if !self.has_sensitive() {
             return failure;
         }
-        failure.without_quotes()
+        failure.field = failure.field.filter(|name| self.fields.iter().any(|field| field.to == *name));
+        failure.in_our_words()
     }
 
     /// Whether there are values that are never kept.
@@ -322,7 +323,7 @@ fn transform_error(code: &'static str, message: &str) -> Failure {
 /// The failure of an expression that sees sensitive values, which its message may dump in any form.
 fn guarded(failure: Failure) -> Failure {
     let message = "the expression cannot be worked out for this record (it sees a sensitive field)";
-    Failure { message: message.to_owned(), ..failure }
+    Failure { message: message.to_owned(), foreign: false, ..failure }
 }
 
 /// Collects what is wrong instead of stopping at the first.
@@ -553,15 +554,17 @@ mod tests {
         let message = told(own, json!({"tax": 77, "day": "soon"}));
         assert!(message.contains("'soon'"), "{message}");
         let refused = |field: &str| {
-            let failure = Failure::new(ErrorClass::Type, "INVALID_VALUE", Stage::Load, "no integer: \"77\"");
+            let failure = Failure::new(ErrorClass::Type, "INVALID_VALUE", Stage::Load, "no integer: 77");
             let stream = stream(json!({"mappings": [
                 {"destination_field": "tax_id", "source_path": "$.tax", "sensitive": true},
                 {"destination_field": "n", "source_path": "$.n"}
             ]}));
-            Plan::compile(&stream).unwrap().discreet(failure.at_field(field)).message
+            Plan::compile(&stream).unwrap().discreet(failure.in_foreign_words().at_field(field))
         };
-        assert_eq!(refused("n"), "no integer: \"77\"");
-        assert_eq!([refused("tax_id"), refused("a_constraint")], ["no integer: [redacted]"; 2]);
+        for (named, field) in [("n", Some("n")), ("tax_id", Some("tax_id")), ("77", None)] {
+            let told = refused(named);
+            assert!(!told.message.contains("77") && told.field.as_deref() == field, "{told:?}");
+        }
     }
 
     #[test]

@@ -10,6 +10,7 @@ mod executor;
 pub mod expression;
 mod fence;
 mod functions;
+mod insist;
 pub mod mapping;
 mod pages;
 mod path;
@@ -22,6 +23,8 @@ use std::time::Duration;
 use chrono::TimeDelta;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
+use metrics::counter;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::store::retention::Retention;
@@ -31,8 +34,11 @@ use connectors::Connectors;
 use executor::Executor;
 use worker::Worker;
 
-/// Rows that one tick handles at most; the next one goes on.
-const AT_ONCE: i32 = 100;
+/// Rows that one tick handles at most; the next one goes on. Many, so that some that can never be handled, which
+/// come first every time, do not keep the rest waiting.
+const AT_ONCE: i32 = 10_000;
+/// A tick that takes longer is given up: its connection may lead nowhere.
+const PATIENCE: Duration = Duration::from_secs(300);
 /// How long a flow's health may go unlooked at.
 const WATCH_EVERY: TimeDelta = TimeDelta::seconds(60);
 /// Rows of a kind that retention deletes at once.
@@ -99,7 +105,8 @@ impl Engine {
         let schedule =
             self.every(self.settings.poll, &stop, "schedules", |engine| engine.schedule_tick().boxed());
         let check = self.every(self.settings.poll, &stop, "checks", |engine| engine.check_tick().boxed());
-        let reap = self.every(Duration::from_secs(5), &stop, "leases", |engine| engine.reap_tick().boxed());
+        let often = self.settings.heartbeat.min(Duration::from_secs(5));
+        let reap = self.every(often, &stop, "leases", |engine| engine.reap_tick().boxed());
         let watch =
             self.every(Duration::from_secs(10), &stop, "health", |engine| engine.watch_tick().boxed());
         let purge =
@@ -116,7 +123,10 @@ impl Engine {
         let due = self.store.due_flows(AT_ONCE).await?;
         for flow in &due {
             match self.store.fire(flow).await {
-                Ok(Fired::Queued(_)) => self.wakes.run_queued(),
+                Ok(Fired::Queued(_)) => {
+                    counter!("apixx_schedules_fired_total").increment(1);
+                    self.wakes.run_queued();
+                }
                 Ok(Fired::Skipped(_)) => self.wakes.run_changed(),
                 Ok(Fired::Elsewhere) => {}
                 Err(error) => tracing::error!(?flow, %error, "a schedule could not be followed"),
@@ -140,6 +150,7 @@ impl Engine {
     pub async fn reap_tick(&self) -> Result<usize, StoreError> {
         let reaped = self.store.reap_runs(AT_ONCE).await?;
         if reaped > 0 {
+            counter!("apixx_leases_reaped_total").increment(reaped as u64);
             self.wakes.run_queued();
         }
         Ok(reaped)
@@ -162,6 +173,7 @@ impl Engine {
         while self.store.purge(&self.settings.retention, PURGED_AT_ONCE).await? {
             batches += 1;
         }
+        counter!("apixx_retention_batches_total").increment(batches as u64);
         Ok(batches)
     }
 
@@ -169,11 +181,11 @@ impl Engine {
     async fn every(&self, pause: Duration, stop: &CancellationToken, what: &str, tick: Tick) {
         while !stop.is_cancelled() {
             tokio::select! {
-                done = tick(self) => {
-                    if let Err(error) = done {
-                        tracing::warn!(%error, "{what} could not be looked after");
-                    }
-                }
+                done = timeout(pause.max(PATIENCE), tick(self)) => match done {
+                    Ok(Ok(_)) => {}
+                    Ok(Err(error)) => tracing::warn!(%error, "{what} could not be looked after"),
+                    Err(_) => tracing::warn!("looking after {what} took too long and was given up"),
+                },
                 () = stop.cancelled() => return,
             }
             tokio::select! {

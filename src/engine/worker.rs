@@ -1,17 +1,24 @@
 //! Claims runs and executes them, several at once.
 
 use std::panic::AssertUnwindSafe;
+use std::time::Duration;
 
 use chrono::TimeDelta;
 use futures_util::FutureExt;
+use metrics::counter;
 use tokio::task::JoinSet;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::executor::{Executor, Outcome};
+use super::insist::insist;
 use crate::domain::failure::Failure;
+use crate::domain::run::RunStatus;
 use crate::store::leases::Lease;
 use crate::store::{Ending, StoreError};
 
+/// How long a claim may take; a connection that leads nowhere must not hold up the worker for ever.
+const PATIENCE: Duration = Duration::from_secs(30);
 /// Seconds before the second attempt; each one after waits twice as long.
 const BACK_OFF_S: i64 = 30;
 /// Longest wait between two attempts, in seconds.
@@ -57,20 +64,23 @@ impl Worker {
             if seen_at.is_none_or(|at| now - at >= settings.seen_every) {
                 seen_at = Some(now);
                 let runs = i32::try_from(running.len()).unwrap_or(i32::MAX);
-                if let Err(error) = store.worker_seen(&self.name, started_at, runs).await {
-                    tracing::warn!(%error, "the worker could not say that it lives");
+                match timeout(PATIENCE, store.worker_seen(&self.name, started_at, runs)).await {
+                    Ok(Ok(())) => {}
+                    Ok(Err(error)) => tracing::warn!(%error, "the worker could not say that it lives"),
+                    Err(_) => tracing::warn!("the worker could not say in time that it lives"),
                 }
             }
             let free = settings.workers.saturating_sub(running.len());
-            let claimed = if free == 0 { Ok(Vec::new()) } else { self.claim(free).await };
-            match claimed {
-                Ok(leases) => {
+            let claim = async { if free == 0 { Ok(Vec::new()) } else { self.claim(free).await } };
+            match timeout(PATIENCE, claim).await {
+                Ok(Ok(leases)) => {
                     for lease in leases {
                         let (worker, stop) = (self.clone(), stop.clone());
                         running.spawn(async move { worker.execute(lease, &stop).await });
                     }
                 }
-                Err(error) => tracing::warn!(%error, "no run could be claimed"),
+                Ok(Err(error)) => tracing::warn!(%error, "no run could be claimed"),
+                Err(_) => tracing::warn!("no run could be claimed in time"),
             }
             let full = running.len() >= settings.workers;
             tokio::select! {
@@ -90,12 +100,13 @@ impl Worker {
         let most = i32::try_from(most).unwrap_or(i32::MAX);
         let leases = self.executor.store.claim_runs(&self.name, most, self.executor.settings.lease).await?;
         if !leases.is_empty() {
+            counter!("apixx_runs_claimed_total").increment(leases.len() as u64);
             self.executor.wakes.run_changed();
         }
         Ok(leases)
     }
 
-    /// Executes a claimed run and gives it back.
+    /// Executes a claimed run and gives it back, however long the database takes to hear of it.
     async fn execute(&self, lease: Lease, stop: &CancellationToken) {
         let run = lease.run().clone();
         let outcome = AssertUnwindSafe(self.executor.execute(&lease, stop)).catch_unwind().await;
@@ -103,29 +114,43 @@ impl Worker {
             tracing::error!(%run, "the execution of a run panicked");
             Outcome::Fail(Failure::internal())
         });
-        let store = &self.executor.store;
+        let (store, lease) = (&self.executor.store, &lease);
         let done = match outcome {
-            Outcome::End(ending) => store.finish_run(lease, &ending).await.map(|_| ()),
+            Outcome::End(ending) => self.finish(lease, &ending).await,
             Outcome::Fail(failure) if failure.class.retryable() && lease.attempt() < lease.max_attempts() => {
                 let at = store.now() + back_off(lease.attempt(), store.ids().fraction());
-                store.retry_run(lease, at, &failure).await
+                counter!("apixx_runs_retried_total").increment(1);
+                insist(store, lease, || store.retry_run(lease, at, &failure)).await
             }
             Outcome::Fail(failure) => {
                 let reason = failure.reason();
-                store.finish_run(lease, &Ending::Failed { reason, failure }).await.map(|_| ())
+                self.finish(lease, &Ending::Failed { reason, failure }).await
             }
-            Outcome::Release => store.release_run(lease).await,
+            Outcome::Release => insist(store, lease, || store.release_run(lease)).await,
             Outcome::Leave => Ok(()),
         };
         match done {
             Ok(()) => {}
-            Err(StoreError::LeaseLost) => tracing::warn!(%run, "another worker took the run over"),
+            Err(StoreError::LeaseLost) => {
+                counter!("apixx_leases_lost_total").increment(1);
+                tracing::warn!(%run, "the run is no longer this worker's");
+            }
             Err(error) => {
                 tracing::error!(%run, %error, "a run could not be given back; it goes on once its lease ran out")
             }
         }
         self.executor.wakes.run_changed();
     }
+
+    async fn finish(&self, lease: &Lease, ending: &Ending) -> Result<(), StoreError> {
+        let store = &self.executor.store;
+        insist(store, lease, || store.finish_run(lease, ending)).await.map(ended)
+    }
+}
+
+/// Counts a run that ended.
+fn ended(status: RunStatus) {
+    counter!("apixx_runs_ended_total", "status" => status.as_str()).increment(1);
 }
 
 /// The time between attempt `attempt` and the next: 30 s, twice that, …, ± 20 %; `jitter` is 0 to 1.

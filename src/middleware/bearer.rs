@@ -12,12 +12,10 @@ use super::peer::Peer;
 use super::refusal::refusal;
 use crate::protocol::header::{self, Header};
 use crate::protocol::http::RequestId;
-use crate::protocol::jsonrpc::{RpcError, TOO_MANY_REQUESTS};
-use crate::service::access::{Access, Principal, Refused, Wants};
+use crate::protocol::jsonrpc::{COME_AGAIN_S, RpcError, TOO_MANY_REQUESTS};
+use crate::protocol::http as edge;
+use crate::service::access::{Access, Bad, Principal, Refused, Wants};
 use crate::service::rate_limit::{Drawn, seconds};
-
-/// Seconds after which a caller may come again when the database is away.
-const AWAY_S: u64 = 1;
 
 impl<S> FromRequestParts<S> for Principal
 where
@@ -51,24 +49,34 @@ fn wants(headers: &HeaderMap) -> Wants {
 }
 
 fn answer(refused: Refused, parts: &Parts) -> Response {
-    match refused {
-        Refused::NoToken => unauthorized("Bearer"),
-        Refused::BadToken => unauthorized("Bearer error=\"invalid_token\""),
+    let (mut response, because) = match refused {
+        Refused::NoToken => (unauthorized("Bearer"), edge::Refused::because("no_token")),
+        Refused::BadToken(bad) => (unauthorized("Bearer error=\"invalid_token\""), because(bad)),
         Refused::Limited(wait, drawn) => {
             let advice = "wait, then send it again. The limit is that of the workspace's plan";
-            limited(seconds(wait), advice, drawn)
+            (limited(seconds(wait), advice, drawn), edge::Refused::because("rate_limit"))
         }
-        Refused::TooManyFailures(wait) => {
+        Refused::TooManyAtOnce => {
+            let advice = "the workspace has as many requests under way as it may have; let some end first";
+            (limited(COME_AGAIN_S, advice, None), edge::Refused::because("too_many_at_once"))
+        }
+        Refused::TooManyFailures(wait, bad) => {
             let advice = "too many attempts with tokens that are not valid came from this address; \
                           send a valid token";
-            limited(seconds(wait), advice, None)
+            (limited(seconds(wait), advice, None), because(bad))
         }
-        Refused::Busy => unavailable(parts),
+        Refused::Busy => (unavailable(parts), edge::Refused::because("busy")),
         Refused::Failed(error) => {
-            tracing::error!("cannot recognise a caller: {error}");
-            unavailable(parts)
+            let refused = edge::Refused { cause: "database", detail: Some(error.to_string()) };
+            (unavailable(parts), refused)
         }
-    }
+    };
+    response.extensions_mut().insert(because);
+    response
+}
+
+fn because(bad: Bad) -> edge::Refused {
+    edge::Refused { cause: bad.cause, detail: bad.which }
 }
 
 /// The same words whatever is wrong with the token: nobody learns which tokens exist.
@@ -95,13 +103,9 @@ fn limited(seconds: u64, advice: &str, drawn: Option<Drawn>) -> Response {
 }
 
 fn unavailable(parts: &Parts) -> Response {
-    let status = StatusCode::SERVICE_UNAVAILABLE;
-    let id = parts.extensions.get::<RequestId>().map(|id| id.0.as_str());
-    let message = format!("The service cannot answer now: come again in {AWAY_S} s.");
-    let error = RpcError::new(status.as_u16().into(), message)
-        .with(json!({ "retry_after_seconds": AWAY_S, "request_id": id }));
-    let mut response = refusal(status, &error);
-    response.headers_mut().insert(RETRY_AFTER, AWAY_S.into());
+    let id = parts.extensions.get::<RequestId>().map(|id| id.0.as_str()).unwrap_or_default();
+    let mut response = refusal(StatusCode::SERVICE_UNAVAILABLE, &RpcError::unavailable("The service cannot answer now, and nothing was changed: come again in 1 s.", id));
+    response.headers_mut().insert(RETRY_AFTER, COME_AGAIN_S.into());
     response
 }
 

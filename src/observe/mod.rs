@@ -1,5 +1,9 @@
-//! What the operator sees: the log.
+//! What the operator sees: the log, and what is counted and measured.
 
+pub mod metrics;
+mod refusals;
+
+use std::any::Any;
 use std::io::{self, IsTerminal};
 
 use tracing::{Span, Subscriber};
@@ -7,6 +11,8 @@ use tracing_subscriber::filter::ParseError;
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, fmt};
+
+pub use refusals::Refusals;
 
 use crate::config::{LogConfig, LogFormat};
 
@@ -26,7 +32,18 @@ pub enum LogError {
 /// # Errors
 /// A filter that cannot be read, or a second call.
 pub fn init(config: &LogConfig) -> Result<(), LogError> {
-    subscriber(config, io::stderr)?.try_init().map_err(|_| LogError::Twice)
+    subscriber(config, io::stderr)?.try_init().map_err(|_| LogError::Twice)?;
+    // What a panic says may quote what was at hand: a record, a header, a secret.
+    std::panic::set_hook(Box::new(|panic| {
+        let place = panic.location().map(ToString::to_string).unwrap_or_default();
+        tracing::error!(place, "a fault of this program: {}", said(panic.payload()));
+    }));
+    Ok(())
+}
+
+/// What a panic says, where that was written down before the program ran.
+fn said(payload: &dyn Any) -> &'static str {
+    payload.downcast_ref::<&'static str>().copied().unwrap_or("(its words are not told: they may quote data)")
 }
 
 /// The span of one request: every line logged on its behalf carries its id, and nothing else of it, because
@@ -58,6 +75,14 @@ mod tests {
     use serde_json::Value;
 
     use super::*;
+
+    #[test]
+    fn a_panic_tells_no_more_than_the_program_holds() {
+        let payload =
+            |secret: &str| std::panic::catch_unwind(|| std::panic::panic_any(format!("with {secret}")));
+        assert!(!said(payload("hunter2").unwrap_err().as_ref()).contains("hunter2"));
+        assert_eq!(said(&"an invariant"), "an invariant");
+    }
 
     #[derive(Clone, Default)]
     struct Page(Arc<Mutex<Vec<u8>>>);

@@ -11,6 +11,7 @@ use super::model::ClientInfo;
 use super::revision::{Era, Revision};
 use super::server::{CallError, CallTool, Server};
 use super::tool::ToolList;
+use super::wire::asked;
 
 /// What a client asks, once its era has read it.
 #[derive(Clone, Debug, PartialEq)]
@@ -59,6 +60,7 @@ pub async fn dispatch<P: Server>(
     request: Request,
     exchange: &Exchange,
 ) -> Result<Answer, RpcError> {
+    count(&request);
     match request {
         Request::Initialize { revision, client } => {
             if let Some(client) = client {
@@ -79,10 +81,24 @@ pub async fn dispatch<P: Server>(
     }
 }
 
+/// Counts a request, by its method.
+fn count(request: &Request) {
+    match request {
+        Request::Initialize { .. } => metrics::counter!("mcp_requests_total", "method" => "initialize"),
+        Request::Discover => metrics::counter!("mcp_requests_total", "method" => "server/discover"),
+        Request::Ping => metrics::counter!("mcp_requests_total", "method" => "ping"),
+        Request::SetLogLevel => metrics::counter!("mcp_requests_total", "method" => "logging/setLevel"),
+        Request::ListTools => metrics::counter!("mcp_requests_total", "method" => "tools/list"),
+        Request::CallTool(_) => metrics::counter!("mcp_requests_total", "method" => "tools/call"),
+    }
+    .increment(1);
+}
+
 fn refused(error: CallError, name: &str, revision: Revision) -> Result<Answer, RpcError> {
     match error {
         CallError::UnknownTool => {
-            let message = format!("Unknown tool: {name}. `tools/list` names the tools there are.");
+            let asked = asked(name);
+            let message = format!("Unknown tool: {asked}. `tools/list` names the tools there are.");
             Err(RpcError::new(INVALID_PARAMS, message))
         }
         CallError::InvalidArguments { answer, .. } if revision >= Revision::V2025_11_25 => {
@@ -99,6 +115,7 @@ fn refused(error: CallError, name: &str, revision: Revision) -> Result<Answer, R
                 Era::Legacy => Ok(Answer::Tool(ToolAnswer::error(format!("{message} It needs: {required}")))),
             }
         }
+        CallError::Unavailable { message, request_id } => Err(RpcError::unavailable(message, &request_id)),
         CallError::Internal { request_id } => Err(RpcError::internal(&request_id)),
     }
 }

@@ -25,6 +25,10 @@ pub const MISSING_CAPABILITY: i64 = -32021;
 pub const UNSUPPORTED_VERSION: i64 = -32022;
 /// Too many requests. Outside the range JSON-RPC keeps for itself, as the specification asks of codes of our own.
 pub const TOO_MANY_REQUESTS: i64 = 429;
+/// Ours: not now. The HTTP status of the same number, outside the range JSON-RPC keeps for itself.
+pub const UNAVAILABLE: i64 = 503;
+/// Seconds after which a request that could not be answered may come again.
+pub const COME_AGAIN_S: u64 = 1;
 
 /// A request's id: a string or an integer, echoed in its own JSON type.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
@@ -82,6 +86,28 @@ impl RpcError {
     /// The same with `data`.
     pub fn with(self, data: Value) -> Self {
         Self { data: Some(Box::new(data)), ..self }
+    }
+
+    /// We cannot answer now; `message` says what became of the request. Answered with status 503.
+    pub fn unavailable(message: impl Into<String>, request_id: &str) -> Self {
+        let data = json!({"retry_after_seconds": COME_AGAIN_S, "request_id": request_id});
+        Self::new(UNAVAILABLE, message).with(data)
+    }
+
+    /// What is wrong, in a word for the operator.
+    pub fn cause(&self) -> &'static str {
+        match self.code {
+            PARSE_ERROR => "parse_error",
+            INVALID_REQUEST => "invalid_request",
+            METHOD_NOT_FOUND => "method_not_found",
+            INVALID_PARAMS => "invalid_params",
+            HEADER_MISMATCH => "header_mismatch",
+            MISSING_CAPABILITY => "missing_capability",
+            UNSUPPORTED_VERSION => "unsupported_version",
+            TOO_MANY_REQUESTS => "rate_limit",
+            UNAVAILABLE => "unavailable",
+            _ => "internal",
+        }
     }
 
     /// Our fault; the cause is in the log under `request_id`.
@@ -289,24 +315,27 @@ struct Notification<'a, P> {
     params: P,
 }
 
-/// A response with a result.
-pub fn success(id: &Id, result: impl Serialize) -> Bytes {
-    written(&Success { jsonrpc: "2.0", id, result })
+/// A response with a result that takes about so many bytes.
+pub fn success(id: &Id, result: impl Serialize, about: usize) -> Bytes {
+    written(&Success { jsonrpc: "2.0", id, result }, about)
 }
 
 /// A response with an error. Without an id the member is left out: strict clients refuse `null`.
 pub fn failure(id: Option<&Id>, error: &RpcError) -> Bytes {
-    written(&Failure { jsonrpc: "2.0", id, error })
+    written(&Failure { jsonrpc: "2.0", id, error }, SHORT)
 }
 
 /// A notification.
 pub fn notification(method: &str, params: impl Serialize) -> Bytes {
-    written(&Notification { jsonrpc: "2.0", method, params })
+    written(&Notification { jsonrpc: "2.0", method, params }, SHORT)
 }
 
+/// Bytes that any message may take.
+const SHORT: usize = 512;
+
 #[expect(clippy::expect_used, reason = "our own types serialise: string keys, no failing implementation")]
-fn written(message: &impl Serialize) -> Bytes {
-    let mut buffer = Vec::with_capacity(4096);
+fn written(message: &impl Serialize, about: usize) -> Bytes {
+    let mut buffer = Vec::with_capacity(SHORT + about);
     serde_json::to_writer(&mut buffer, message).expect("a message serialises into memory");
     Bytes::from(buffer)
 }

@@ -83,6 +83,13 @@ pub enum CallError {
     },
     /// The client lacks these capabilities, written as a `ClientCapabilities` object, such as `{"sampling":{}}`.
     MissingCapability(Value),
+    /// Not now, for a reason that passes: 503 with `Retry-After`, or an error where the status is out already.
+    Unavailable {
+        /// What became of the request and what to do next, for people.
+        message: String,
+        /// The id the caller can give to whoever reads the log.
+        request_id: String,
+    },
     /// Our fault. The cause is in the log under this id, and nowhere else.
     Internal {
         /// The id the caller can give to whoever reads the log.

@@ -10,11 +10,11 @@ use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
 use moka::sync::Cache;
 use tokio::sync::Semaphore;
 
-use super::rate_limit::{Drawn, Limiter};
+use super::rate_limit::{Drawn, Limiter, UnderWay};
 use super::usage::Usage;
 use crate::domain::scope::Scope;
 use crate::domain::token::{PlainToken, TokenDigest};
-use crate::store::tokens::{Plan, TokenOwner, Workspace};
+use crate::store::tokens::{Plan, Presented, TokenOwner, Workspace};
 use crate::store::{Store, StoreError, Tenancy};
 
 /// Tokens remembered at most.
@@ -22,6 +22,20 @@ const MAX_REMEMBERED: u64 = 20_000;
 
 /// Addresses whose failures are counted before the old ones are swept out.
 const MAX_ADDRESSES: usize = 10_000;
+
+/// Tokens that nobody made, remembered at most. One that is not valid does not become so by being sent again.
+const MAX_UNKNOWN: u64 = 10_000;
+
+/// Look-ups of tokens not seen before at the same time: a flood of made-up ones must not take the database from those
+/// who are known.
+const STRANGERS: usize = 2;
+
+/// How long a token not seen before may wait for its look-up.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// Requests of one customer that one process has at the same time, waiting ones included: a quarter of the
+/// connections that it takes by default.
+const AT_ONCE: usize = 256;
 
 /// What counts as one address: an IPv6 caller has a whole /64 (RFC 4291, section 2.5.4).
 fn network(address: IpAddr) -> IpAddr {
@@ -40,6 +54,8 @@ pub struct Principal {
     owner: Arc<TokenOwner>,
     address: Option<IpAddr>,
     drawn: Option<Drawn>,
+    /// Counts this request as under way for as long as anybody answers it.
+    _under_way: Option<Arc<UnderWay>>,
 }
 
 impl Principal {
@@ -84,16 +100,27 @@ impl Principal {
 pub enum Refused {
     /// No token came.
     NoToken,
-    /// The token is malformed, unknown, expired or revoked; nobody is told which.
-    BadToken,
+    /// The token is malformed, unknown, expired or revoked; only the operator is told which.
+    BadToken(Bad),
     /// Too many requests; the wait until the next.
     Limited(Duration, Option<Drawn>),
     /// Too many failed attempts from this address; the wait until the next. Never said to a live token.
-    TooManyFailures(Duration),
+    TooManyFailures(Duration, Bad),
+    /// The customer has as many requests under way as one may have.
+    TooManyAtOnce,
     /// There is more to do than can be done now.
     Busy,
     /// The database failed.
     Failed(StoreError),
+}
+
+/// What is wrong with a token, for the log.
+#[derive(Clone, Debug)]
+pub struct Bad {
+    /// `malformed_token`, `unknown_token`, `expired_token`, `revoked_token` or `suspended_customer`.
+    pub cause: &'static str,
+    /// Which token: its id if it was one, how it begins if it looks like one.
+    pub which: Option<String>,
 }
 
 /// What the request wants, for the bucket it draws from.
@@ -113,6 +140,9 @@ pub struct Access {
     usage: Usage,
     remembered: Cache<TokenDigest, (Arc<TokenOwner>, DateTime<Utc>)>,
     memory: TimeDelta,
+    /// Tokens that were not valid, and since when that is known.
+    unknown: Cache<TokenDigest, (Bad, DateTime<Utc>)>,
+    strangers: Arc<Semaphore>,
     failures: Arc<DefaultKeyedRateLimiter<IpAddr>>,
     /// Addresses that failed too often: their look-ups pass one at a time, but they pass.
     slowed: Cache<IpAddr, ()>,
@@ -130,6 +160,8 @@ impl Access {
             store,
             remembered: Cache::new(MAX_REMEMBERED),
             memory,
+            unknown: Cache::new(MAX_UNKNOWN),
+            strangers: Arc::new(Semaphore::new(STRANGERS)),
             failures: Arc::new(RateLimiter::keyed(Quota::per_minute(failures_per_minute))),
             slowed: Cache::builder()
                 .max_capacity(MAX_REMEMBERED)
@@ -165,19 +197,26 @@ impl Access {
         wants: Wants,
     ) -> Result<Principal, Refused> {
         let Some(bearer) = bearer else { return Err(Refused::NoToken) };
-        let Some(token) = PlainToken::parse(bearer) else { return Err(self.failed(address)) };
-        let Some(owner) = self.owner(token.digest(), address).await? else {
-            return Err(self.failed(address));
+        let Some(token) = PlainToken::parse(bearer) else {
+            return Err(self.failed(address, Bad { cause: "malformed_token", which: None }));
         };
-        let drawn = match wants {
+        let owner = match self.owner(&token, address).await? {
+            Ok(owner) => owner,
+            Err(bad) => return Err(self.failed(address, bad)),
+        };
+        let (drawn, under_way) = match wants {
             Wants::Discovery => {
                 self.limiter.draw_discovery(&owner.tenancy).map_err(|wait| Refused::Limited(wait, None))?;
-                None
+                (None, None)
             }
-            Wants::Service => Some(self.limiter.draw(&owner.tenancy, &owner.plan).await?),
+            Wants::Service => {
+                let under_way = self.limiter.begin(&owner.tenancy, AT_ONCE).ok_or(Refused::TooManyAtOnce)?;
+                let drawn = self.limiter.draw(&owner.tenancy, &owner.plan).await?;
+                (Some(drawn), Some(Arc::new(under_way)))
+            }
         };
         self.usage.heard(&owner.tenancy, &owner.token, address, self.store.now());
-        Ok(Principal { owner, address, drawn })
+        Ok(Principal { owner, address, drawn, _under_way: under_way })
     }
 
     /// Draws one more request for a caller recognised already (the further messages of a batch).
@@ -194,33 +233,53 @@ impl Access {
 
     async fn owner(
         &self,
-        digest: TokenDigest,
+        token: &PlainToken,
         address: Option<IpAddr>,
-    ) -> Result<Option<Arc<TokenOwner>>, Refused> {
-        let now = self.store.now();
-        if let Some((owner, since)) = self.remembered.get(&digest) {
-            let live = owner.expires_at.is_none_or(|end| end > now);
-            if live && now - since < self.memory {
-                return Ok(Some(owner));
-            }
+    ) -> Result<Result<Arc<TokenOwner>, Bad>, Refused> {
+        let (digest, now) = (token.digest(), self.store.now());
+        let fresh = |since: DateTime<Utc>| (TimeDelta::zero()..self.memory).contains(&(now - since));
+        let known = self.remembered.get(&digest);
+        if let Some((owner, since)) = &known
+            && owner.expires_at.is_none_or(|end| end > now)
+            && fresh(*since)
+        {
+            return Ok(Ok(Arc::clone(owner)));
         }
+        if let Some((bad, since)) = self.unknown.get(&digest)
+            && fresh(since)
+        {
+            return Ok(Err(bad));
+        }
+        // Who was known a moment ago comes first; all others share a narrow way, and those that failed too often
+        // a narrower one.
         let slowed = address.map(network).is_some_and(|address| self.slowed.contains_key(&address));
-        let _turn = if slowed { self.slow_lane.acquire().await.ok() } else { None };
-        match self.store.token_owner(digest).await {
-            Ok(Some(owner)) => {
-                let owner = Arc::new(owner);
-                self.remembered.insert(digest, (owner.clone(), now));
-                Ok(Some(owner))
+        let way = match (&known, slowed) {
+            (Some(_), _) => None,
+            (None, false) => Some(&self.strangers),
+            (None, true) => Some(&self.slow_lane),
+        };
+        let _turn = match way {
+            Some(way) => {
+                let turn = tokio::time::timeout(PATIENCE, way.acquire()).await;
+                Some(turn.map_err(|_| Refused::Busy)?)
             }
-            Ok(None) => {
-                self.remembered.invalidate(&digest);
-                Ok(None)
+            None => None,
+        };
+        let bad = match self.store.token_owner(digest).await.map_err(Refused::Failed)? {
+            Presented::Live(owner) => {
+                let owner = Arc::from(owner);
+                self.remembered.insert(digest, (Arc::clone(&owner), now));
+                return Ok(Ok(owner));
             }
-            Err(error) => Err(Refused::Failed(error)),
-        }
+            Presented::Dead { cause, token } => Bad { cause, which: Some(token) },
+            Presented::Unknown => Bad { cause: "unknown_token", which: Some(token.beginning()) },
+        };
+        self.remembered.invalidate(&digest);
+        self.unknown.insert(digest, (bad.clone(), now));
+        Ok(Err(bad))
     }
 
-    fn failed(&self, address: Option<IpAddr>) -> Refused {
+    fn failed(&self, address: Option<IpAddr>, bad: Bad) -> Refused {
         let wait = address.map(network).and_then(|address| {
             let not_until = self.failures.check_key(&address).err()?;
             self.slowed.insert(address, ());
@@ -229,7 +288,10 @@ impl Access {
         if self.failures.len() > MAX_ADDRESSES {
             self.failures.retain_recent();
         }
-        wait.map_or(Refused::BadToken, Refused::TooManyFailures)
+        match wait {
+            Some(wait) => Refused::TooManyFailures(wait, bad),
+            None => Refused::BadToken(bad),
+        }
     }
 }
 

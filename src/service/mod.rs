@@ -4,12 +4,14 @@ pub mod access;
 pub mod apply;
 pub mod rate_limit;
 pub mod trigger;
+pub mod turns;
 pub mod usage;
 pub mod watch;
 
 use tokio_util::sync::CancellationToken;
 
 use crate::domain::page::CursorKey;
+use crate::observe::Refusals;
 use crate::store::{Store, Wakes};
 
 /// What all calls of a process share.
@@ -21,6 +23,10 @@ pub struct Serving {
     pub cursors: CursorKey,
     /// Hears of runs that change.
     pub wakes: Wakes,
+    /// Who waits for them.
+    pub waits: watch::Waits,
+    /// Tells the operator of what is refused.
+    pub refusals: Refusals,
     /// Fires when the server stops: waits are answered at once.
     pub stopping: CancellationToken,
 }

@@ -62,6 +62,10 @@ impl Drawn {
     }
 }
 
+/// A request under way, counted until it is dropped.
+#[derive(Debug)]
+pub(super) struct UnderWay(#[expect(dead_code, reason = "its being there is what counts")] Arc<()>);
+
 /// Draws requests from the buckets of customers. Cheap to clone; clones share their leases.
 #[derive(Clone)]
 pub(super) struct Limiter {
@@ -89,6 +93,8 @@ struct Lease {
     empty_until: Option<(DateTime<Utc>, DateTime<Utc>)>,
     /// Held by who asks the bucket: one asks for all.
     asking: Arc<tokio::sync::Mutex<()>>,
+    /// As many more of these as the customer has requests under way.
+    under_way: Arc<()>,
 }
 
 /// What a look at the lease in hand gives.
@@ -138,6 +144,17 @@ impl Limiter {
         }
     }
 
+    /// Counts one more request of the customer as under way, of which one may have `most`.
+    pub(super) fn begin(&self, tenancy: &Tenancy, most: usize) -> Option<UnderWay> {
+        let mut leases = self.leases();
+        let customer = tenancy.customer();
+        if !leases.contains_key(customer.as_str()) {
+            leases.insert(customer.to_string(), Lease::none(tenancy, self.store.now()));
+        }
+        let under_way = &leases.get(customer.as_str())?.under_way;
+        (Arc::strong_count(under_way) <= most).then(|| UnderWay(Arc::clone(under_way)))
+    }
+
     /// One permit of the lease in hand, if there is one.
     fn look(&self, tenancy: &Tenancy) -> Look {
         let now = self.store.now();
@@ -155,7 +172,7 @@ impl Limiter {
         }
         match lease.empty_until {
             Some((ask_at, full_at)) if now < ask_at => {
-                Look::Empty((full_at - now).to_std().unwrap_or_default())
+                Look::Empty((full_at.max(ask_at) - now).to_std().unwrap_or_default())
             }
             _ => Look::Ask(Arc::clone(&lease.asking)),
         }
@@ -219,7 +236,10 @@ impl Limiter {
         let mut turns = Vec::new();
         let unused: Vec<(Tenancy, u32)> = {
             let mut leases = self.leases();
-            leases.retain(|_, lease| lease.held || lease.unused > 0 || now - lease.since < LEASE);
+            leases.retain(|_, lease| {
+                let busy = Arc::strong_count(&lease.under_way) + Arc::strong_count(&lease.asking) > 2;
+                busy || lease.held || lease.unused > 0 || now - lease.since < LEASE
+            });
             let mut idle = |lease: &mut Lease| {
                 lease.lapse(now);
                 if !(lease.held || lease.unused > 0) || !(all || now - lease.since >= IDLE) {
@@ -273,6 +293,7 @@ impl Lease {
             since,
             empty_until: None,
             asking: Arc::default(),
+            under_way: Arc::default(),
         }
     }
 

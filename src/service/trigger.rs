@@ -13,7 +13,7 @@ use crate::domain::connector::ConnectorStatus;
 use crate::domain::flow::FlowState;
 use crate::domain::ids::{FlowId, RunId};
 use crate::domain::run::{RunStatus, Trigger};
-use crate::domain::untrusted::line;
+use crate::domain::untrusted::named;
 use crate::domain::words;
 use crate::store::customers::{Actor, Target};
 use crate::store::queue::NewRun;
@@ -26,6 +26,9 @@ const KEY_HOURS: i64 = 24;
 
 /// How long a connector that looks broken is given to prove otherwise.
 const CHECK_PATIENCE: Duration = Duration::from_secs(3);
+
+/// How long a run whose commit broke off is looked for.
+const RESOLVE: Duration = Duration::from_secs(3);
 
 /// The priority of runs that somebody waits for; schedules have 100.
 const PRIORITY: i32 = 50;
@@ -142,26 +145,58 @@ pub async fn trigger(
     principal: &Principal,
     request: &Request,
 ) -> Result<Triggered, Refusal> {
-    let broken = match look(serving, principal, request, true).await? {
+    let broken = match resolved(serving, principal, request, true).await? {
         Look::Done(triggered) => return Ok(triggered),
         Look::Checking(broken) => broken,
     };
     wait_for_check(serving, principal, &broken).await?;
-    match look(serving, principal, request, false).await? {
+    match resolved(serving, principal, request, false).await? {
         Look::Done(triggered) => Ok(triggered),
         Look::Checking(broken) => Err(Refusal::Unavailable(broken)),
     }
 }
 
-async fn look(
+/// A look whose commit broke off is followed by another, which tells whether it took place: a transaction that
+/// still ends somewhere keeps its turn until it has.
+async fn resolved(
     serving: &Serving,
     principal: &Principal,
     request: &Request,
     may_check: bool,
 ) -> Result<Look, Refusal> {
+    let mut made = None;
+    let deadline = Instant::now() + RESOLVE;
+    loop {
+        match look(serving, principal, request, may_check, &mut made).await {
+            Err(Refusal::Failed(error)) if error.is_transient() && made.is_some() => {
+                if Instant::now() >= deadline {
+                    return Err(Refusal::Failed(error.unknown()));
+                }
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+            done => return done,
+        }
+    }
+}
+
+/// Looks once. `made` is a run that may have been made before, and afterwards one that may have been made now.
+async fn look(
+    serving: &Serving,
+    principal: &Principal,
+    request: &Request,
+    may_check: bool,
+    made: &mut Option<Triggered>,
+) -> Result<Look, Refusal> {
     let mut tx = serving.store.begin(principal.tenancy()).await?;
     // Requests of one customer take turns, so that limits and keys hold; the flow's row is locked against others.
     tx.take_turn().await?;
+    if let Some(before) = made.clone()
+        && tx.flow_of_run(&before.run).await?.is_some()
+    {
+        serving.wakes.run_queued();
+        return Ok(Look::Done(before));
+    }
+    *made = None;
     let flow = tx.wanted_flow(&request.flow).await?.ok_or(Refusal::NoFlow)?;
     if let Some(key) = &request.key
         && let Some((hash, run)) = tx.remembered_request(key).await?
@@ -215,9 +250,11 @@ async fn look(
     let outcome = if going.is_some() { Outcome::Queued } else { Outcome::Started };
     let run = make(&mut tx, principal, request, &flow, retry_of).await?;
     remember(&mut tx, request, &run).await?;
+    let triggered = Triggered { run, outcome };
+    *made = Some(triggered.clone());
     tx.commit().await?;
     serving.wakes.run_queued();
-    Ok(Look::Done(Triggered { run, outcome }))
+    Ok(Look::Done(triggered))
 }
 
 async fn make(
@@ -292,7 +329,7 @@ async fn wait_for_check(serving: &Serving, principal: &Principal, broken: &Readi
 impl Readiness {
     /// Why a run through the connector cannot succeed, and what to do about it.
     pub fn in_words(&self, now: DateTime<Utc>) -> String {
-        let name = line(&self.name);
+        let name = named(&self.name);
         let checked = self
             .last_check_at
             .map(|at| format!(", checked {} s ago", (now - at).num_seconds().max(0)))

@@ -70,7 +70,8 @@ impl Usage {
     /// Writes what was counted since the last flush; nothing is sent when nothing was.
     ///
     /// # Errors
-    /// When the database fails; what was counted is kept for the next flush.
+    /// When the database fails; what was counted is kept for the next flush, unless it may have been written:
+    /// nobody is charged twice.
     pub async fn flush(&self, store: &Store) -> Result<(), StoreError> {
         let taken = std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner));
         if taken.is_empty() {
@@ -78,7 +79,7 @@ impl Usage {
         }
         let used: Vec<Used> = taken.into_values().collect();
         let done = store.flush_usage(&used).await;
-        if done.is_err() {
+        if done.as_ref().is_err_and(|error| !matches!(error, StoreError::Unknown(_))) {
             let mut counted = self.0.lock().unwrap_or_else(PoisonError::into_inner);
             for lost in used {
                 let key = (lost.token.clone(), lost.tool.clone());

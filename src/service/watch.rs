@@ -1,5 +1,7 @@
 //! Waiting for a run to end, on behalf of a caller who asked for it.
 
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::watch::Receiver;
@@ -8,7 +10,7 @@ use tokio::time::{Instant, timeout_at};
 use super::Serving;
 use super::access::Principal;
 use crate::domain::ids::RunId;
-use crate::store::StoreError;
+use crate::store::{StoreError, Tenancy};
 use crate::store::runs::RunProgress;
 
 /// The net under the notifications: a run is looked at this often at least.
@@ -16,6 +18,48 @@ const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 /// Between two looks of one wait at least, however many runs change.
 const BREATHE: Duration = Duration::from_millis(300);
+
+/// Waits of one customer that one process has at the same time: a quarter of its requests.
+const PER_CUSTOMER: usize = 64;
+
+/// Who waits. Cheap to clone; clones count together.
+#[derive(Clone, Debug, Default)]
+pub struct Waits(Arc<Mutex<HashMap<String, usize>>>);
+
+/// A wait, counted until it is dropped.
+#[derive(Debug)]
+pub struct Waiting {
+    waits: Waits,
+    customer: String,
+}
+
+impl Waits {
+    /// Counts one more wait of the customer; `None` when there are enough.
+    pub fn begin(&self, tenancy: &Tenancy) -> Option<Waiting> {
+        let customer = tenancy.customer().to_string();
+        let mut waits = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = waits.entry(customer.clone()).or_default();
+        if *count >= PER_CUSTOMER {
+            return None;
+        }
+        *count += 1;
+        metrics::gauge!("apixx_waits").increment(1.0);
+        Some(Waiting { waits: self.clone(), customer })
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        metrics::gauge!("apixx_waits").decrement(1.0);
+        let mut waits = self.waits.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = waits.get_mut(&self.customer) {
+            *count -= 1;
+            if *count == 0 {
+                waits.remove(&self.customer);
+            }
+        }
+    }
+}
 
 /// A wait for a run to end. Holds no connection between two looks.
 pub struct Watch<'a> {

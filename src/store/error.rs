@@ -1,11 +1,16 @@
 //! What can go wrong with the database.
 
+use sqlx::postgres::{PgDatabaseError, PgSeverity};
+
 /// What can go wrong with the database. Its text is for the log, never for a caller.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// PostgreSQL, or the way to it, failed.
     #[error("database: {0}")]
     Database(#[from] sqlx::Error),
+    /// The connection broke while a change was being committed: whether it was is not known.
+    #[error("database, while committing: {0}")]
+    Unknown(sqlx::Error),
     /// A row holds something this build does not know.
     #[error("column `{column}` of `{table}` holds a value this build does not know")]
     Inconsistent {
@@ -39,8 +44,63 @@ impl StoreError {
         }
     }
 
-    /// Whether no connection came free in time: the process has more to do than it can.
-    pub fn is_overload(&self) -> bool {
-        matches!(self, Self::Database(sqlx::Error::PoolTimedOut))
+    /// A commit failed: with an answer nothing happened, without one nobody knows.
+    pub(super) fn of_commit(error: sqlx::Error) -> Self {
+        let refused = error.as_database_error().and_then(|error| error.try_downcast_ref::<PgDatabaseError>());
+        match refused {
+            Some(refused) if matches!(refused.severity(), PgSeverity::Error) => Self::Database(error),
+            _ => Self::Unknown(error),
+        }
+    }
+
+    /// The same failure, met while finding out whether an earlier commit took place.
+    pub fn unknown(self) -> Self {
+        match self {
+            Self::Database(error) => Self::Unknown(error),
+            other => other,
+        }
+    }
+
+    /// Whether the same may succeed a moment later: the database is away, starts, restarts or has no room, or no
+    /// connection came free in time.
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Self::Unknown(_) => true,
+            Self::Database(sqlx::Error::Database(error)) => error.code().is_some_and(|code| passes(&code)),
+            Self::Database(error) => matches!(
+                error,
+                sqlx::Error::Io(_)
+                    | sqlx::Error::Tls(_)
+                    | sqlx::Error::PoolTimedOut
+                    | sqlx::Error::PoolClosed
+                    | sqlx::Error::WorkerCrashed
+            ),
+            Self::Inconsistent { .. } | Self::LeaseLost | Self::NotLive | Self::Conflict(_) => false,
+        }
+    }
+}
+
+/// Whether what this SQLSTATE says passes (PostgreSQL manual, appendix A): connections, conflicts of transactions,
+/// resources (a full disk), interventions (restarts), the system's own errors, a standby that is not promoted yet,
+/// a lock that was not had in time.
+fn passes(state: &str) -> bool {
+    matches!(state.get(..2), Some("08" | "40" | "53" | "57" | "58")) || matches!(state, "25006" | "55P03")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_may_pass_is_told_from_what_stays() {
+        for state in ["08006", "40001", "53100", "53300", "57P01", "57P03", "58030", "25006", "55P03"] {
+            assert!(passes(state), "{state}");
+        }
+        for state in ["23505", "42601", "42501", "22P02", "XX000", ""] {
+            assert!(!passes(state), "{state}");
+        }
+        assert!(StoreError::from(sqlx::Error::PoolTimedOut).is_transient());
+        assert!(!StoreError::from(sqlx::Error::RowNotFound).is_transient());
+        assert!(!StoreError::LeaseLost.is_transient());
     }
 }

@@ -1,5 +1,8 @@
 //! Leases: what a worker may do with the run that it claimed, until another one may.
 
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
+
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -67,7 +70,8 @@ statements! {
            for update";
 }
 
-/// The right to work on one run until its lease runs out. Spent by the call that gives the run back.
+/// The right to work on one run until its lease runs out. Every write made with it asks the database whether it
+/// still holds.
 #[derive(Debug)]
 #[must_use = "a dropped lease keeps its run from other workers until it expires"]
 pub struct Lease {
@@ -78,6 +82,8 @@ pub struct Lease {
     attempt: i32,
     max_attempts: i32,
     claimed_at: DateTime<Utc>,
+    /// When it runs out, in microseconds.
+    until: AtomicI64,
 }
 
 impl Lease {
@@ -104,6 +110,12 @@ impl Lease {
     /// Which attempt this is, from 1. It fences every write.
     pub fn attempt(&self) -> i32 {
         self.attempt
+    }
+
+    /// How much time it has left at `now`.
+    pub fn left(&self, now: DateTime<Utc>) -> Duration {
+        let micros = self.until.load(Ordering::Relaxed) - now.timestamp_micros();
+        Duration::from_micros(micros.try_into().unwrap_or(0))
     }
 
     /// When this attempt began.
@@ -280,6 +292,7 @@ impl Store {
                     attempt: row.attempt,
                     max_attempts: row.max_attempts,
                     claimed_at: now,
+                    until: (now + lease).timestamp_micros().into(),
                 })
             })
             .collect()
@@ -334,6 +347,7 @@ impl Store {
             .await?;
         let (cancel_requested,) = found.ok_or(StoreError::LeaseLost)?;
         tx.commit().await?;
+        lease.until.store((now + length).timestamp_micros(), Ordering::Relaxed);
         Ok(cancel_requested)
     }
 
@@ -399,8 +413,8 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError::LeaseLost`] when another worker has the run, or the lease ran out: nothing was changed.
-    pub async fn finish_run(&self, lease: Lease, ending: &Ending) -> Result<RunStatus, StoreError> {
-        let (mut tx, _) = self.hold(&lease).await?;
+    pub async fn finish_run(&self, lease: &Lease, ending: &Ending) -> Result<RunStatus, StoreError> {
+        let (mut tx, _) = self.hold(lease).await?;
         if let Ending::Failed { failure, .. } = ending {
             tx.add_run_failure(&lease.run, &lease.flow, lease.attempt, failure).await?;
         }
@@ -416,11 +430,11 @@ impl Store {
     /// [`StoreError::LeaseLost`] when another worker has the run, or the lease ran out: nothing was changed.
     pub async fn retry_run(
         &self,
-        lease: Lease,
+        lease: &Lease,
         at: DateTime<Utc>,
         failure: &Failure,
     ) -> Result<(), StoreError> {
-        let (mut tx, cancel_requested) = self.hold(&lease).await?;
+        let (mut tx, cancel_requested) = self.hold(lease).await?;
         tx.end_attempt(&lease.run, "failed", Some(failure)).await?;
         if cancel_requested {
             tx.close_run(&lease.run, &Ending::Cancelled).await?;
@@ -441,8 +455,8 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError::LeaseLost`] when another worker has the run, or the lease ran out: nothing was changed.
-    pub async fn release_run(&self, lease: Lease) -> Result<(), StoreError> {
-        let (mut tx, cancel_requested) = self.hold(&lease).await?;
+    pub async fn release_run(&self, lease: &Lease) -> Result<(), StoreError> {
+        let (mut tx, cancel_requested) = self.hold(lease).await?;
         let now = tx.now();
         tx.end_attempt(&lease.run, "released", None).await?;
         if cancel_requested {

@@ -9,6 +9,7 @@ mod statements;
 
 pub mod checks;
 pub mod cluster;
+mod columns;
 pub mod connectors;
 pub mod customers;
 pub mod definitions;
@@ -22,6 +23,7 @@ pub mod leases;
 mod migrate;
 pub mod operator;
 pub mod past;
+pub mod platform;
 pub mod queue;
 pub mod queue_view;
 pub mod retention;

@@ -1,5 +1,5 @@
-//! Lists of runs: one page, the totals and groups of the whole window, and the connectors that all
-//! matching runs share, in one round trip.
+//! Lists of runs: the first page with the totals and groups of the whole window and the connectors that all
+//! matching runs share, in one round trip; further pages without them.
 //!
 //! Totals and groups come from the roll-ups by day and hour, plus the two hours at most that the window cuts, which
 //! are read from the runs themselves, together with the runs that are still open. What does not ask for a flow or
@@ -10,11 +10,12 @@ use std::sync::{LazyLock, Mutex};
 
 use chrono::{DateTime, DurationRound, TimeDelta, Utc};
 use serde::Deserialize;
-use sqlx::postgres::PgRow;
+use sqlx::postgres::{PgArguments, PgRow};
+use sqlx::query::QueryAs;
 use sqlx::types::Json;
-use sqlx::{FromRow, Row};
+use sqlx::{FromRow, Postgres, Row, ValueRef};
 
-use super::runs::{Run, RunRow, run_columns, run_joins};
+use super::runs::{Run, run_columns, run_joins};
 use super::{Reader, StoreError};
 use crate::domain::ids::{ConnectorId, FlowId, RunId};
 use crate::domain::run::{Records, RunGrouping, RunStatus, Trigger, open_window};
@@ -136,7 +137,7 @@ pub struct After {
     pub run: RunId,
 }
 
-/// A page of runs with what is known of all that match.
+/// The first page of runs with what is known of all that match.
 #[derive(Clone, Debug)]
 pub struct RunList {
     /// The page, newest first; open runs come first of all.
@@ -152,7 +153,12 @@ pub struct RunList {
 /// Groups shown at most; the rest is one group `other`.
 const MAX_GROUPS: usize = 50;
 
-/// The shape of a statement: which filters it has and what it groups by.
+/// Gives types to the parameters that a shape leaves out.
+const UNUSED: &str = "parameters as (
+    select $6::timestamptz, $7::timestamptz, $9::text, $10::text, $11::text[], $12::text[], $13::text[],
+           $14::timestamptz, $15::text, $16::timestamptz, $17::timestamptz)";
+
+/// The shape of a statement: which filters it has and what it groups by, or that it goes on after a run.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Shape {
     flow: bool,
@@ -174,14 +180,15 @@ impl Shape {
 
     /// Every shape there is.
     fn all() -> impl Iterator<Item = Self> {
-        RunGrouping::ALL.iter().flat_map(|grouping| {
-            (0..32_u8).map(move |bits| Self {
+        let first = RunGrouping::ALL.iter().map(|grouping| (*grouping, false));
+        first.chain([(RunGrouping::None, true)]).flat_map(|(grouping, after)| {
+            (0..16_u8).map(move |bits| Self {
                 flow: bits & 1 != 0,
                 connector: bits & 2 != 0,
                 status: bits & 4 != 0,
                 trigger: bits & 8 != 0,
-                after: bits & 16 != 0,
-                grouping: *grouping,
+                after,
+                grouping,
             })
         })
     }
@@ -263,7 +270,10 @@ impl Shape {
             )
         };
         // No index has all filters: what nothing matches is known from the totals and not looked for.
-        let any = filter(self.connector || self.trigger, " and (select t.runs from totals t) > 0");
+        let any = filter(
+            !self.after && (self.connector || self.trigger),
+            " and (select t.runs from totals t) > 0",
+        );
         let page = match (self.status, self.flow, self.connector || self.trigger) {
             (true, ..) => format!(
                 "select r.* from (select distinct unnest($12::text[])) as wanted (status)
@@ -291,8 +301,21 @@ impl Shape {
                   order by x.window_at desc, x.run_id desc limit $8"
             ),
         };
-        let (cells, cut_before, cut_after) = (self.cells(), cut("$4", "$6"), cut("$7", "$5"));
         let (columns, joins) = (run_columns!(), run_joins!());
+        if self.after {
+            return format!(
+                "with caller as materialized (
+                    select set_config('app.customer_id', live_caller($1, $2, $3), true) as id),
+                 {UNUSED}
+                 select p.*
+                   from caller
+                   left join lateral (
+                        select {columns} from ({page}) r {joins} offset 0) p on true
+                  where caller.id = $1
+                  order by p.window_at desc, p.run_id desc"
+            );
+        }
+        let (cells, cut_before, cut_after) = (self.cells(), cut("$4", "$6"), cut("$7", "$5"));
         let sums = "sum(c.runs)::bigint as runs,
             coalesce(sum(c.runs) filter (where c.status = 'succeeded'), 0)::bigint as succeeded,
             coalesce(sum(c.runs) filter (where c.status = 'partial'), 0)::bigint as partial,
@@ -317,9 +340,7 @@ impl Shape {
         format!(
             "with caller as materialized (
                 select set_config('app.customer_id', live_caller($1, $2, $3), true) as id),
-             parameters as (
-                select $9::text, $10::text, $11::text[], $12::text[], $13::text[], $14::timestamptz, $15::text,
-                       $16::timestamptz, $17::timestamptz),
+             {UNUSED},
              cells (hour, flow_id, source_connector_id, destination_connector_id, trigger, status, runs,
                     records_read, records_written, records_failed, records_skipped, bytes_written) as materialized (
                 {cells}
@@ -415,7 +436,7 @@ pub(super) fn all() -> Vec<&'static str> {
 }
 
 impl Reader<'_> {
-    /// A page of at most `limit` runs after `after`, with what is known of all that match.
+    /// The first page, of at most `limit` runs, with what is known of all that match.
     ///
     /// # Errors
     /// [`StoreError::NotLive`] when the token was revoked meanwhile; when the database fails, or a row holds
@@ -424,9 +445,49 @@ impl Reader<'_> {
         &self,
         filter: &RunFilter,
         grouping: RunGrouping,
-        after: Option<&After>,
         limit: i64,
     ) -> Result<RunList, StoreError> {
+        let rows: Vec<ListRow> =
+            self.list(filter, grouping, None, limit).fetch_all(self.store().pool()).await?;
+        let mut figures = None;
+        let mut runs = Vec::with_capacity(rows.len());
+        for row in rows {
+            runs.extend(row.run);
+            figures = figures.or(row.figures);
+        }
+        let Figures { totals, mut groups, shared } = figures.ok_or(StoreError::NotLive)?;
+        add_other(&mut groups, &totals, grouping);
+        Ok(RunList { runs, totals, groups, shared })
+    }
+
+    /// A further page, of at most `limit` runs after `after`.
+    ///
+    /// # Errors
+    /// As for [`Reader::runs`].
+    pub async fn runs_after(
+        &self,
+        filter: &RunFilter,
+        after: &After,
+        limit: i64,
+    ) -> Result<Vec<Run>, StoreError> {
+        let query = self.list(filter, RunGrouping::None, Some(after), limit);
+        let rows: Vec<PageRow> = query.fetch_all(self.store().pool()).await?;
+        if rows.is_empty() {
+            return Err(StoreError::NotLive);
+        }
+        Ok(rows.into_iter().filter_map(|row| row.0).collect())
+    }
+
+    fn list<T>(
+        &self,
+        filter: &RunFilter,
+        grouping: RunGrouping,
+        after: Option<&After>,
+        limit: i64,
+    ) -> QueryAs<'_, Postgres, T, PgArguments>
+    where
+        T: for<'r> FromRow<'r, PgRow>,
+    {
         let shape = Shape {
             flow: filter.flow.is_some(),
             connector: filter.connectors.is_some(),
@@ -437,8 +498,7 @@ impl Reader<'_> {
         };
         let hours = Hours::of(&filter.window);
         let words = |words: Vec<&'static str>| (!words.is_empty()).then_some(words);
-        let rows: Vec<ListRow> = self
-            .query_as(shape.text())
+        self.query_as(shape.text())
             .bind(filter.window.since)
             .bind(hours.end)
             .bind(hours.whole_from)
@@ -458,15 +518,6 @@ impl Reader<'_> {
             .bind(after.map(|after| after.run.as_str().to_owned()))
             .bind(hours.days_from)
             .bind(hours.days_to)
-            .fetch_all(self.store().pool())
-            .await?;
-        let first = rows.iter().find(|row| row.first).ok_or(StoreError::NotLive)?;
-        let totals = first.totals.clone();
-        let mut groups = first.groups.clone();
-        add_other(&mut groups, &totals, grouping);
-        let shared = first.shared.clone();
-        let runs = rows.into_iter().filter_map(|row| row.run).map(Run::try_from).collect::<Result<_, _>>()?;
-        Ok(RunList { runs, totals, groups, shared })
     }
 }
 
@@ -524,26 +575,44 @@ impl Hours {
     }
 }
 
+/// A row of a first page; one of them carries the figures.
 struct ListRow {
-    first: bool,
+    figures: Option<Figures>,
+    run: Option<Run>,
+}
+
+struct Figures {
     totals: RunTotals,
     groups: Vec<RunGroup>,
     shared: Vec<SharedConnector>,
-    run: Option<RunRow>,
 }
 
 impl FromRow<'_, PgRow> for ListRow {
     fn from_row(row: &PgRow) -> Result<Self, sqlx::Error> {
+        let figures = if row.try_get("first_row")? { Some(Figures::from_row(row)?) } else { None };
+        Ok(Self { figures, run: PageRow::from_row(row)?.0 })
+    }
+}
+
+impl FromRow<'_, PgRow> for Figures {
+    fn from_row(row: &PgRow) -> Result<Self, sqlx::Error> {
         let groups: Option<Json<Vec<RunGroup>>> = row.try_get("groups")?;
         let shared: Option<Json<Vec<SharedConnector>>> = row.try_get("shared")?;
-        let run = row.try_get::<Option<String>, _>("run_id")?;
         Ok(Self {
-            first: row.try_get("first_row")?,
             totals: RunTotals::from_row(row)?,
             groups: groups.map(|json| json.0).unwrap_or_default(),
             shared: shared.map(|json| json.0).unwrap_or_default(),
-            run: run.map(|_| RunRow::from_row(row)).transpose()?,
         })
+    }
+}
+
+/// A row that may stand for no run.
+struct PageRow(Option<Run>);
+
+impl FromRow<'_, PgRow> for PageRow {
+    fn from_row(row: &PgRow) -> Result<Self, sqlx::Error> {
+        let none = row.try_get_raw("run_id")?.is_null();
+        Ok(Self(if none { None } else { Some(Run::from_row(row)?) }))
     }
 }
 

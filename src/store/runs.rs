@@ -3,8 +3,10 @@
 use chrono::{DateTime, Utc};
 use serde::Deserialize;
 use sqlx::FromRow;
+use sqlx::postgres::PgRow;
 use sqlx::types::Json;
 
+use super::columns::Columns;
 use super::{Reader, StoreError};
 use crate::domain::connector::ConnectorStatus;
 use crate::domain::error_class::ErrorClass;
@@ -197,106 +199,67 @@ impl Run {
     }
 }
 
-#[derive(FromRow)]
-pub(super) struct RunRow {
-    run_id: String,
-    flow_id: String,
-    flow_name: String,
-    flow_state: String,
-    status: String,
-    reason_code: Option<String>,
-    reason_message: Option<String>,
-    trigger: String,
-    triggered_by: Option<String>,
-    trigger_note: Option<String>,
-    retry_of: Option<String>,
-    flow_version: i32,
-    source_connector_id: String,
-    source_name: String,
-    source_service: String,
-    source_status: String,
-    destination_connector_id: String,
-    destination_name: String,
-    destination_service: String,
-    destination_status: String,
-    source_objects: Vec<String>,
-    destination_objects: Vec<String>,
-    scheduled_for: Option<DateTime<Utc>>,
-    queued_at: DateTime<Utc>,
-    started_at: Option<DateTime<Utc>>,
-    finished_at: Option<DateTime<Utc>>,
-    window_at: DateTime<Utc>,
-    phase: Option<String>,
-    attempt: i32,
-    max_attempts: i32,
-    records_read: i64,
-    records_written: i64,
-    records_failed: i64,
-    records_skipped: i64,
-    records_estimated: Option<i64>,
-    bytes_read: i64,
-    bytes_written: i64,
-    error_groups: i32,
-    top_error_class: Option<String>,
+impl FromRow<'_, PgRow> for Run {
+    /// In the order of [`run_columns`].
+    fn from_row(row: &PgRow) -> Result<Self, sqlx::Error> {
+        let mut columns = Columns::from(row, "run_id")?;
+        let id = columns.word(|text| RunId::parse(text).ok())?;
+        let flow = columns.word(|text| FlowId::parse(text).ok())?;
+        let flow_name = columns.next()?;
+        let flow_state = columns.word(FlowState::parse)?;
+        let status = columns.word(RunStatus::parse)?;
+        let reason_code = columns.word_if_any(ReasonCode::parse)?;
+        let reason = columns.next()?;
+        let trigger = columns.word(Trigger::parse)?;
+        let triggered_by = columns.next()?;
+        let note = columns.next()?;
+        let retry_of = columns.next()?;
+        let version = columns.next()?;
+        let mut source = Side::without_objects(&mut columns)?;
+        let mut destination = Side::without_objects(&mut columns)?;
+        source.objects = columns.next()?;
+        destination.objects = columns.next()?;
+        Ok(Self {
+            id,
+            flow,
+            flow_name,
+            flow_state,
+            status,
+            reason_code,
+            reason,
+            trigger,
+            triggered_by,
+            note,
+            retry_of,
+            version,
+            source,
+            destination,
+            scheduled_for: columns.next()?,
+            queued_at: columns.next()?,
+            started_at: columns.next()?,
+            finished_at: columns.next()?,
+            window_at: columns.next()?,
+            phase: columns.next()?,
+            attempt: columns.next()?,
+            max_attempts: columns.next()?,
+            records: Records::new(columns.next()?, columns.next()?, columns.next()?, columns.next()?),
+            estimated: columns.next()?,
+            bytes_read: columns.next()?,
+            bytes_written: columns.next()?,
+            error_groups: columns.next()?,
+            top_error_class: columns.word_if_any(ErrorClass::parse)?,
+        })
+    }
 }
 
-impl TryFrom<RunRow> for Run {
-    type Error = StoreError;
-
-    fn try_from(row: RunRow) -> Result<Self, StoreError> {
-        let wrong = |column| move || StoreError::inconsistent("runs", column);
+impl Side {
+    fn without_objects(columns: &mut Columns<'_>) -> Result<Self, sqlx::Error> {
         Ok(Self {
-            id: RunId::parse(&row.run_id).map_err(|_| StoreError::inconsistent("runs", "run_id"))?,
-            flow: FlowId::parse(&row.flow_id).map_err(|_| StoreError::inconsistent("runs", "flow_id"))?,
-            flow_name: row.flow_name,
-            flow_state: FlowState::parse(&row.flow_state).ok_or_else(wrong("flow_state"))?,
-            status: RunStatus::parse(&row.status).ok_or_else(wrong("status"))?,
-            reason_code: row
-                .reason_code
-                .map(|code| ReasonCode::parse(&code).ok_or_else(wrong("reason_code")))
-                .transpose()?,
-            reason: row.reason_message,
-            trigger: Trigger::parse(&row.trigger).ok_or_else(wrong("trigger"))?,
-            triggered_by: row.triggered_by,
-            note: row.trigger_note,
-            retry_of: row.retry_of,
-            version: row.flow_version,
-            source: side(
-                &row.source_connector_id,
-                row.source_name,
-                row.source_service,
-                &row.source_status,
-                row.source_objects,
-            )?,
-            destination: side(
-                &row.destination_connector_id,
-                row.destination_name,
-                row.destination_service,
-                &row.destination_status,
-                row.destination_objects,
-            )?,
-            scheduled_for: row.scheduled_for,
-            queued_at: row.queued_at,
-            started_at: row.started_at,
-            finished_at: row.finished_at,
-            window_at: row.window_at,
-            phase: row.phase,
-            attempt: row.attempt,
-            max_attempts: row.max_attempts,
-            records: Records::new(
-                row.records_read,
-                row.records_written,
-                row.records_failed,
-                row.records_skipped,
-            ),
-            estimated: row.records_estimated,
-            bytes_read: row.bytes_read,
-            bytes_written: row.bytes_written,
-            error_groups: row.error_groups,
-            top_error_class: row
-                .top_error_class
-                .map(|class| ErrorClass::parse(&class).ok_or_else(wrong("top_error_class")))
-                .transpose()?,
+            connector: columns.word(|text| ConnectorId::parse(text).ok())?,
+            name: columns.next()?,
+            service: columns.next()?,
+            status: columns.word(ConnectorStatus::parse)?,
+            objects: Vec::new(),
         })
     }
 }
@@ -439,7 +402,7 @@ pub struct Change {
 #[derive(FromRow)]
 struct DetailRow {
     #[sqlx(flatten)]
-    run: RunRow,
+    run: Run,
     attempts: Json<Vec<Attempt>>,
     events: Json<Vec<Event>>,
     errors: Json<Vec<ClassCount>>,
@@ -486,7 +449,7 @@ impl Reader<'_> {
             self.query_as(RUN).bind(id.as_str().to_owned()).fetch_optional(self.store().pool()).await?;
         let Some(row) = row else { return Ok(None) };
         Ok(Some(RunDetail {
-            run: row.run.try_into()?,
+            run: row.run,
             attempts: row.attempts.0,
             events: row.events.0,
             errors: row.errors.0,

@@ -42,19 +42,19 @@ pub enum Fired {
 }
 
 impl Store {
-    /// Up to `most` flows whose schedule has fallen due.
+    /// Up to `most` flows whose schedule has fallen due. One that cannot be read is logged and left out.
     ///
     /// # Errors
     /// When the database fails.
     pub async fn due_flows(&self, most: i32) -> Result<Vec<DueFlow>, StoreError> {
         let rows: Vec<(String, String, DateTime<Utc>)> =
             sqlx::query_as(DUE).bind(self.now()).bind(most).fetch_all(self.pool()).await?;
-        rows.into_iter()
-            .map(|(customer, flow, due)| {
-                let flow = FlowId::parse(&flow).map_err(|_| StoreError::inconsistent("flows", "flow_id"))?;
-                Ok(DueFlow { tenancy: Tenancy::of_row(&customer)?, flow, due })
-            })
-            .collect()
+        let read = |(customer, flow, due): (String, String, DateTime<Utc>)| {
+            let flow = FlowId::parse(&flow).map_err(|_| StoreError::inconsistent("flows", "flow_id"))?;
+            Ok(DueFlow { tenancy: Tenancy::of_row(&customer)?, flow, due })
+        };
+        let logged = |error: &StoreError| tracing::error!(%error, "a schedule cannot be followed");
+        Ok(rows.into_iter().filter_map(|row| read(row).inspect_err(logged).ok()).collect())
     }
 
     /// Queues the run of a due schedule, or records that it was skipped, and moves the schedule on past now:

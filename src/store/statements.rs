@@ -42,6 +42,7 @@ pub fn all_statements() -> Vec<&'static str> {
         super::flows::ALL,
         super::history::ALL,
         super::operator::ALL,
+        super::platform::ALL,
         super::leases::ALL,
         super::queue::ALL,
         super::queue_view::ALL,

@@ -163,8 +163,8 @@ impl TenantTx {
     /// Makes it so.
     ///
     /// # Errors
-    /// When the database fails; nothing happened then.
+    /// When the database fails; nothing happened then, unless it is [`StoreError::Unknown`].
     pub async fn commit(self) -> Result<(), StoreError> {
-        Ok(self.tx.commit().await?)
+        self.tx.commit().await.map_err(StoreError::of_commit)
     }
 }

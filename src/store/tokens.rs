@@ -81,8 +81,25 @@ pub struct Plan {
     pub run_retention_days: i32,
 }
 
+/// What is known of a token that somebody presents.
+#[derive(Clone, Debug)]
+pub enum Presented {
+    /// It opens its owner's workspace.
+    Live(Box<TokenOwner>),
+    /// It was one: `revoked_token`, `expired_token` or `suspended_customer`.
+    Dead {
+        /// Why it opens nothing.
+        cause: &'static str,
+        /// Its id.
+        token: String,
+    },
+    /// Nobody made it.
+    Unknown,
+}
+
 #[derive(FromRow)]
 struct OwnerRow {
+    standing: String,
     customer_id: String,
     token_id: String,
     user_id: String,
@@ -97,20 +114,26 @@ struct OwnerRow {
 }
 
 impl Store {
-    /// Whose the token with this digest is; `None` when there is none, or it is revoked or expired, or its
-    /// customer is suspended.
+    /// Whose the token with this digest is, if it is live.
     ///
     /// # Errors
     /// When the database fails.
-    pub async fn token_owner(&self, digest: TokenDigest) -> Result<Option<TokenOwner>, StoreError> {
+    pub async fn token_owner(&self, digest: TokenDigest) -> Result<Presented, StoreError> {
         let row: Option<OwnerRow> = sqlx::query_as(OWNER)
             .bind(digest.as_bytes())
             .bind(self.now())
             .fetch_optional(self.pool())
             .await?;
-        let Some(row) = row else { return Ok(None) };
+        let Some(row) = row else { return Ok(Presented::Unknown) };
+        if row.standing != "live" {
+            let cause = ["revoked_token", "expired_token", "suspended_customer"]
+                .into_iter()
+                .find(|cause| *cause == row.standing)
+                .ok_or(StoreError::inconsistent("tokens", "standing"))?;
+            return Ok(Presented::Dead { cause, token: row.token_id });
+        }
         let customer = Tenancy::of_row(&row.customer_id)?.customer().clone();
-        Ok(Some(TokenOwner {
+        Ok(Presented::Live(Box::new(TokenOwner {
             tenancy: Tenancy::of_token(customer, digest),
             token: TokenId::parse(&row.token_id)
                 .map_err(|_| StoreError::inconsistent("tokens", "token_id"))?,
@@ -124,7 +147,7 @@ impl Store {
                 zone: row.timezone.parse().map_err(|_| StoreError::inconsistent("customers", "timezone"))?,
             },
             plan: row.plan,
-        }))
+        })))
     }
 }
 

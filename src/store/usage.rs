@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
 
+use sqlx::Connection;
+
 use super::{Store, StoreError, Tenancy};
 use crate::domain::ids::TokenId;
 
@@ -102,10 +104,13 @@ impl Store {
     /// Adds what this process counted since its last flush, in one statement for all customers.
     ///
     /// # Errors
-    /// When the database fails; nothing was added then.
+    /// When the database fails; nothing was added then, unless it is [`StoreError::Unknown`].
     pub async fn flush_usage(&self, used: &[Used]) -> Result<(), StoreError> {
         let texts = |of: fn(&Used) -> String| used.iter().map(of).collect::<Vec<_>>();
         let numbers = |of: fn(&Used) -> i64| used.iter().map(of).collect::<Vec<_>>();
+        let mut conn = self.pool().acquire().await?;
+        // What fails before the statement is sent has changed nothing.
+        conn.ping().await?;
         sqlx::query(FLUSH)
             .bind(texts(|u| u.tenancy.customer().to_string()))
             .bind(texts(|u| u.token.to_string()))
@@ -116,8 +121,9 @@ impl Store {
             .bind(used.iter().map(|u| u.last_used_at).collect::<Vec<_>>())
             .bind(used.iter().map(|u| u.client.clone()).collect::<Vec<_>>())
             .bind(used.iter().map(|u| u.ip.clone()).collect::<Vec<_>>())
-            .execute(self.pool())
-            .await?;
-        Ok(())
+            .execute(&mut *conn)
+            .await
+            .map(drop)
+            .map_err(StoreError::of_commit)
     }
 }

@@ -1,12 +1,15 @@
 //! Reading arguments: leniently first (models write `"5"`, `"FAILED"`, `name` for `flow`), then strictly by
 //! the published schema.
 
+use std::collections::HashSet;
+
 use jsonschema::Validator;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 
 use super::error::{ArgumentError, ToolError};
 use crate::domain::names::nearest_word;
+use crate::domain::untrusted::word;
 
 /// Other names that models use for an argument, where the tool has it and was not given it.
 const ALIASES: &[(&str, &str)] = &[
@@ -23,6 +26,8 @@ const ALIASES: &[(&str, &str)] = &[
 
 /// Longest argument text, in characters; schemas say less where less is meant.
 const MAX_CHARS: usize = 2_000;
+/// Mistakes that are told at once.
+const MAX_ERRORS: usize = 5;
 
 /// Reads the arguments of one tool.
 pub(super) struct Reader {
@@ -52,12 +57,15 @@ impl Reader {
             let (name, value) = self.renamed(name, value, &arguments);
             match self.properties.get(&name) {
                 Some(property) => drop(arguments.insert(name, loosened(value, property))),
-                None => errors.push(self.unknown(&name)),
+                None if errors.len() < MAX_ERRORS => errors.push(self.unknown(&name)),
+                None => {}
             }
         }
         let arguments = Value::Object(arguments);
         if errors.is_empty() {
-            errors.extend(self.validator.iter_errors(&arguments).take(5).map(|error| self.wrong(&error)));
+            errors.extend(
+                self.validator.iter_errors(&arguments).take(MAX_ERRORS).map(|error| self.wrong(&error)),
+            );
         }
         if errors.is_empty() { Ok(arguments) } else { Err(ToolError::Arguments(errors)) }
     }
@@ -83,7 +91,7 @@ impl Reader {
     }
 
     fn unknown(&self, name: &str) -> ArgumentError {
-        let shown: String = name.chars().take(60).collect();
+        let shown = word(name);
         let known: Vec<&str> = self.properties.keys().map(String::as_str).collect();
         ArgumentError {
             path: format!("/{shown}"),
@@ -184,19 +192,21 @@ fn loosened(value: Value, schema: &Value) -> Value {
             let text = text.trim().trim_start_matches('[').trim_end_matches(']');
             let items = text.split(',').map(|item| item.trim().trim_matches(['"', '\'']));
             let items = items.filter(|item| !item.is_empty());
-            Value::Array(items.map(|item| respelt(json!(item), &schema["items"])).collect())
+            distinct(items.map(|item| respelt(json!(item), &schema["items"])))
         }
-        (Some("array"), Value::Array(items)) => Value::Array(
-            items
-                .into_iter()
-                .filter(|item| !is_absent(item))
-                .map(|item| respelt(item, &schema["items"]))
-                .collect(),
+        (Some("array"), Value::Array(items)) => distinct(
+            items.into_iter().filter(|item| !is_absent(item)).map(|item| respelt(item, &schema["items"])),
         ),
         (Some("string"), Value::String(text)) => respelt(Value::String(text), schema),
         (Some("string"), Value::Number(number)) => Value::String(number.to_string()),
         (_, value) => value,
     }
+}
+
+/// A list without repetitions, which mean nothing where these tools take lists but would make answers long.
+fn distinct(items: impl Iterator<Item = Value>) -> Value {
+    let mut seen = HashSet::new();
+    Value::Array(items.filter(|item| seen.insert(item.to_string())).collect())
 }
 
 /// A word of a closed list in the list's own spelling.

@@ -5,13 +5,13 @@ use std::sync::Mutex;
 use chrono::{DateTime, Utc};
 use chrono_tz::Tz;
 use serde::Serialize;
-use tokio::sync::OwnedSemaphorePermit;
 
 use super::error::ToolError;
 use crate::domain::ids::RunId;
 use crate::protocol::Exchange;
 use crate::service::Serving;
 use crate::service::access::Principal;
+use crate::service::turns::Turn;
 use crate::service::watch::Watch;
 use crate::store::Reader;
 
@@ -20,8 +20,8 @@ pub(super) struct ToolCx<'a> {
     pub(super) serving: &'a Serving,
     pub(super) principal: &'a Principal,
     pub(super) exchange: &'a Exchange,
-    /// The place of this call among those that run at once; given back by a call that waits.
-    pub(super) place: Mutex<Option<OwnedSemaphorePermit>>,
+    /// The turn of this call among those that run at once; given back by a call that waits.
+    pub(super) turn: Mutex<Option<Turn>>,
 }
 
 impl ToolCx<'_> {
@@ -39,14 +39,16 @@ impl ToolCx<'_> {
         self.principal.workspace().zone
     }
 
-    /// Gives this call's place to others, before a wait.
-    fn leave_place(&self) {
-        self.place.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
+    /// Gives this call's turn to others, before a wait.
+    fn end_turn(&self) {
+        self.turn.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
     }
 
-    /// Waits for a run to end, at most `seconds`, telling the client how far it is where it asked to be told.
+    /// Waits for a run to end, at most `seconds`, telling the client how far it is where it asked to be told. Not at
+    /// all when the customer has too many waits: then the answer is what is known now, as when the time is up.
     pub(super) async fn watch(&self, run: &RunId, seconds: u8) -> Result<(), ToolError> {
-        self.leave_place();
+        let Some(_waiting) = self.serving.waits.begin(self.principal.tenancy()) else { return Ok(()) };
+        self.end_turn();
         let mut watch = Watch::new(self.serving, self.principal, run, seconds);
         while let Some(state) = watch.look().await? {
             if self.exchange.wants_progress() {

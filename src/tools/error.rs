@@ -9,6 +9,9 @@ use crate::store::StoreError;
 /// Where the code of a failed call stands in the answer's `_meta`.
 const META_KEY: &str = "io.apixx/error";
 
+/// What is said when nothing was done.
+const NOTHING_CHANGED: &str = "The service cannot answer now, and nothing was changed: come again in 1 s.";
+
 /// How a call fails.
 #[derive(Debug)]
 pub(super) enum ToolError {
@@ -21,8 +24,12 @@ pub(super) enum ToolError {
         /// What is wrong and what to do.
         message: String,
     },
-    /// Our database failed.
+    /// No place came free in time.
+    Busy,
+    /// Our database failed, and nothing was changed.
     Store(StoreError),
+    /// Our database failed after this was done: a whole clause, such as `run_… was started`.
+    After(String, StoreError),
     /// Our answer has no JSON form.
     Unserialisable(serde_json::Error),
 }
@@ -48,6 +55,14 @@ impl From<StoreError> for ToolError {
 }
 
 impl ToolError {
+    /// The same failure, after something was done: a whole clause, such as `run_… was started`.
+    pub(super) fn after(self, done: impl FnOnce() -> String) -> Self {
+        match self {
+            Self::Store(error) => Self::After(done(), error),
+            other => other,
+        }
+    }
+
     /// A well-formed call that cannot be answered.
     pub(super) fn refused(code: &'static str, message: impl Into<String>) -> Self {
         Self::Refused { code, message: message.into() }
@@ -63,6 +78,18 @@ impl ToolError {
         }])
     }
 
+    /// Why the caller gets no answer, in a word for the operator; `None` for a fault of ours, which has a line of
+    /// its own.
+    pub(super) fn cause(&self) -> Option<&'static str> {
+        match self {
+            Self::Arguments(_) => Some("INVALID_ARGUMENTS"),
+            Self::Refused { code, .. } => Some(code),
+            Self::Busy => Some("busy"),
+            Self::Store(StoreError::NotLive) => Some("TOKEN_REVOKED"),
+            Self::Store(_) | Self::After(..) | Self::Unserialisable(_) => None,
+        }
+    }
+
     /// The failure as the protocol layer tells it. The cause of a fault of ours goes to the log, here and only
     /// here, under `request_id`.
     #[expect(clippy::result_large_err, reason = "what the protocol layer asks for")]
@@ -75,22 +102,37 @@ impl ToolError {
                 let answer = answer("INVALID_ARGUMENTS", &message);
                 Err(CallError::InvalidArguments { message, data, answer })
             }
+            Self::Busy => Err(CallError::Unavailable {
+                message: NOTHING_CHANGED.to_owned(),
+                request_id: request_id.to_owned(),
+            }),
             Self::Store(StoreError::NotLive) => Ok(answer(
                 "TOKEN_REVOKED",
                 "this token was revoked or has expired. Ask the workspace's owner for a new one.",
             )),
-            Self::Store(error) if error.is_overload() => {
-                tracing::warn!(
-                    request.id = request_id,
-                    tool.name = tool,
-                    "no database connection came free in time"
-                );
-                Ok(answer("BUSY", "the server has more to do than it can. Try again in a few seconds."))
+            Self::Store(error) if error.is_transient() => {
+                let message = match &error {
+                    StoreError::Unknown(_) => {
+                        "The connection to the database broke while a run was being started: whether it was is not \
+                         known. Look at list_flow_runs, or repeat the call with the same idempotency_key."
+                    }
+                    _ => NOTHING_CHANGED,
+                };
+                Err(unavailable(message.to_owned(), tool, request_id, &error))
             }
-            Self::Store(error) => Err(internal(tool, request_id, &error)),
+            Self::After(done, error) if error.is_transient() => {
+                let message = format!("{done}, but the service can tell no more now: come again in 1 s.");
+                Err(unavailable(message, tool, request_id, &error))
+            }
+            Self::Store(error) | Self::After(_, error) => Err(internal(tool, request_id, &error)),
             Self::Unserialisable(error) => Err(internal(tool, request_id, &error)),
         }
     }
+}
+
+fn unavailable(message: String, tool: &str, request_id: &str, cause: &StoreError) -> CallError {
+    tracing::warn!(request.id = request_id, tool.name = tool, error = %cause, "a call must come again");
+    CallError::Unavailable { message, request_id: request_id.to_owned() }
 }
 
 fn internal(tool: &str, request_id: &str, cause: &(dyn std::error::Error + 'static)) -> CallError {
@@ -105,7 +147,7 @@ fn answer(code: &'static str, message: &str) -> ToolAnswer {
 }
 
 /// All that is wrong, in one plain sentence.
-fn sentence(errors: &[ArgumentError]) -> String {
+pub(super) fn sentence(errors: &[ArgumentError]) -> String {
     let said: Vec<String> = errors
         .iter()
         .map(|error| {
@@ -131,7 +173,7 @@ pub(super) fn run_not_found(id: &str, retention_days: i32) -> ToolError {
         "RUN_NOT_FOUND",
         format!(
             "there is no run \"{}\" in this workspace (runs are kept {retention_days} days). list_runs shows recent ids.",
-            crate::domain::untrusted::line(id)
+            crate::domain::untrusted::named(id)
         ),
     )
 }

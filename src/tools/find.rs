@@ -4,7 +4,7 @@ use super::cx::ToolCx;
 use super::error::ToolError;
 use crate::domain::ids::{ConnectorId, FlowId};
 use crate::domain::names::{self, Match, MatchedBy, Named};
-use crate::domain::untrusted::line;
+use crate::domain::untrusted;
 use crate::store::connectors::Connector;
 
 /// A flow that was found.
@@ -39,17 +39,17 @@ async fn find_flow(cx: &ToolCx<'_>, text: &str, guess: bool) -> Result<Found, To
         return Ok(Found { id: named.id, name: named.name, matched_by: by, notice: None });
     }
     let all = cx.read().flow_names().await?;
-    let asked = line(text);
+    let asked = untrusted::named(text);
     match names::resolve(text, &all, true) {
         Match::One(named, MatchedBy::Words) if !guess => Err(ToolError::refused(
             "FLOW_NAME_NOT_EXACT",
             format!(
                 "trigger_sync needs the exact name. \"{asked}\" probably means \"{}\"; call again with flow set to that.",
-                line(&named.name)
+                untrusted::named(&named.name)
             ),
         )),
         Match::One(named, matched_by) => Ok(Found {
-            notice: Some(format!("Matched \"{asked}\" to \"{}\".", line(&named.name))),
+            notice: Some(format!("Matched \"{asked}\" to \"{}\".", untrusted::named(&named.name))),
             id: named.id,
             name: named.name,
             matched_by,
@@ -69,15 +69,18 @@ fn not_found(asked: &str, near: &[Named<FlowId>], all: &[Named<FlowId>]) -> Stri
     let meant = if near.is_empty() {
         String::new()
     } else {
-        let near: Vec<String> =
-            near.iter().map(|named| format!("\"{}\" ({})", line(&named.name), named.id)).collect();
+        let near: Vec<String> = near
+            .iter()
+            .map(|named| format!("\"{}\" ({})", untrusted::named(&named.name), named.id))
+            .collect();
         format!(" Did you mean: {}?", near.join(", "))
     };
     format!("no flow is called \"{asked}\".{meant} list_flows shows all {}.", ids.len())
 }
 
 fn list<I>(named: &[Named<I>]) -> String {
-    let names: Vec<String> = named.iter().map(|named| format!("\"{}\"", line(&named.name))).collect();
+    let names: Vec<String> =
+        named.iter().map(|named| format!("\"{}\"", untrusted::named(&named.name))).collect();
     names.join(", ")
 }
 
@@ -104,7 +107,7 @@ pub(super) async fn connectors(cx: &ToolCx<'_>, text: &str) -> Result<Vec<Connec
             "CONNECTOR_NOT_FOUND",
             format!(
                 "no connector is called \"{}\".{near} list_connectors shows all {}.",
-                line(text),
+                untrusted::named(text),
                 all.len()
             ),
         ));

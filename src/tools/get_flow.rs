@@ -64,13 +64,13 @@ struct StreamView {
 impl From<&Stream> for StreamView {
     fn from(stream: &Stream) -> Self {
         Self {
-            source_object: text::line(&stream.source_object),
-            destination_object: text::line(&stream.destination_object),
+            source_object: text::named(&stream.source_object),
+            destination_object: text::named(&stream.destination_object),
             sync_mode: stream.sync_mode.to_string(),
             write_mode: stream.write_mode.to_string(),
-            cursor_field: stream.cursor_field.as_deref().map(text::line),
-            primary_key: stream.key_fields().into_iter().map(text::line).collect(),
-            record_filter: stream.record_filter.as_deref().map(text::line),
+            cursor_field: stream.cursor_field.as_deref().map(text::named),
+            primary_key: stream.key_fields().into_iter().map(text::named).collect(),
+            record_filter: stream.record_filter.as_deref().map(text::named),
             mapping_count: stream.mappings.len(),
         }
     }
@@ -196,8 +196,8 @@ impl Tool for GetFlow {
 fn view(cx: &ToolCx<'_>, detail: &FlowDetail) -> DetailView {
     DetailView {
         flow: FlowView::new(&detail.flow, cx.now(), cx.zone()),
-        description: detail.flow.description.as_deref().map(text::line),
-        aliases: detail.aliases.iter().map(|alias| text::line(alias)).collect(),
+        description: detail.flow.description.as_deref().map(text::fenced),
+        aliases: detail.aliases.iter().map(|alias| text::named(alias)).collect(),
         streams: detail.definition.streams.iter().map(Into::into).collect(),
         policy: PolicyView {
             max_attempts: detail.max_attempts,
@@ -208,8 +208,8 @@ fn view(cx: &ToolCx<'_>, detail: &FlowDetail) -> DetailView {
         version: VersionView {
             number: detail.version.version,
             changed_at: detail.version.at,
-            changed_by: detail.version.by.as_deref().map(text::line),
-            summary: detail.version.summary.as_deref().map(text::line),
+            changed_by: detail.version.by.as_deref().map(text::named),
+            summary: detail.version.summary.as_deref().map(text::fenced),
         },
         active_run: detail.open_run.as_ref().map(Into::into),
         stats: StatsView {

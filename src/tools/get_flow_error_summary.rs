@@ -99,7 +99,7 @@ impl Tool for GetFlowErrorSummary {
             .collect();
         let totals = TotalsView::from(&totals);
         let (rate, previous_rate) = (totals.record_error_rate, earlier.records().error_rate());
-        let name = text::line(&found.name);
+        let name = text::named(&found.name);
         let span = in_words(&asked.window, asked.zone);
         let runs = totals.runs - totals.active;
         let summary = if errors.total == 0 {
@@ -188,7 +188,7 @@ async fn totals(
         trigger: Vec::new(),
         zone,
     };
-    Ok(cx.read().runs(&filter, RunGrouping::None, None, 0).await?.totals)
+    Ok(cx.read().runs(&filter, RunGrouping::None, 0).await?.totals)
 }
 
 /// The span of the same length right before a window.

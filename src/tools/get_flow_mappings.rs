@@ -160,7 +160,7 @@ impl Tool for GetFlowMappings {
         };
         let wanted = wanted(&definition, filters);
         let counts = counts(&definition);
-        let name = text::line(&found.name);
+        let name = text::named(&found.name);
         let summary = format!(
             "{name} v{version}: {} ({} transformed, {} filtered, {} validated, {} required){}.",
             text::counted(counts.total as i64, "mapping", "mappings"),
@@ -188,9 +188,9 @@ impl Tool for GetFlowMappings {
                 break;
             }
             streams.push(StreamView {
-                source: text::line(&stream.source_object),
-                destination: text::line(&stream.destination_object),
-                record_filter: stream.record_filter.as_deref().map(text::line),
+                source: text::named(&stream.source_object),
+                destination: text::named(&stream.destination_object),
+                record_filter: stream.record_filter.as_deref().map(text::named),
                 mappings: Vec::new(),
             });
             for (_, (_, mapping)) in rows {
@@ -273,41 +273,59 @@ fn counts(definition: &FlowDefinition) -> CountsView {
 
 fn header(stream: &Stream) -> String {
     let key = stream.key_fields();
-    let key = if key.is_empty() { String::new() } else { format!(" on {}", text::line(&key.join(", "))) };
+    let key = if key.is_empty() {
+        String::new()
+    } else {
+        format!(" on {}", key.into_iter().map(text::named).collect::<Vec<_>>().join(", "))
+    };
     let filter = match &stream.record_filter {
-        Some(filter) => format!(" Record filter: {}", text::line(filter)),
+        Some(filter) => format!(" Record filter: {}", text::named(filter)),
         None => String::new(),
     };
     let copied = if stream.mappings.is_empty() { " Every field is copied under its own name." } else { "" };
     format!(
         "Stream {} → {}, {}{key}.{filter}{copied}",
-        text::line(&stream.source_object),
-        text::line(&stream.destination_object),
+        text::named(&stream.source_object),
+        text::named(&stream.destination_object),
         stream.write_mode
     )
+}
+
+/// A value that the flow's author wrote: texts as names are told, lists and maps as fenced JSON.
+fn shown(value: &Value) -> Value {
+    match value {
+        Value::String(text) => text::named(text).into(),
+        Value::Array(_) | Value::Object(_) => text::fenced(&value.to_string()).into(),
+        Value::Null | Value::Bool(_) | Value::Number(_) => value.clone(),
+    }
+}
+
+/// A value without the quotation marks of JSON.
+fn spelt(value: &Value) -> String {
+    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
 }
 
 impl From<&FieldMapping> for MappingView {
     fn from(mapping: &FieldMapping) -> Self {
         Self {
-            destination_field: text::line(&mapping.destination_field),
-            source_path: mapping.source_path.as_deref().map(text::line),
-            constant: mapping.constant.clone(),
+            destination_field: text::named(&mapping.destination_field),
+            source_path: mapping.source_path.as_deref().map(text::named),
+            constant: mapping.constant.as_ref().map(shown),
             destination_type: mapping.destination_type.map(|kind| kind.to_string()),
-            transform: mapping.transform.as_deref().map(text::line),
-            filter: mapping.filter.as_deref().map(text::line),
+            transform: mapping.transform.as_deref().map(text::named),
+            filter: mapping.filter.as_deref().map(text::named),
             validations: mapping
                 .validate
                 .iter()
-                .map(|(word, value)| text::line(&format!("{word} {value}")))
+                .map(|(word, value)| text::named(&format!("{word} {}", spelt(value))))
                 .collect(),
             on_fail: (!mapping.validate.is_empty() || mapping.on_fail != OnFail::Reject)
                 .then(|| mapping.on_fail.to_string()),
             required: mapping.required,
-            default: mapping.default.clone(),
+            default: mapping.default.as_ref().map(shown),
             is_key: mapping.is_key,
             sensitive: mapping.sensitive,
-            notes: mapping.notes.as_deref().map(text::line),
+            notes: mapping.notes.as_deref().map(text::fenced),
         }
     }
 }
@@ -316,7 +334,7 @@ impl MappingView {
     /// `$.properties.email → Email (string, key, required) | transform … | validate … → reject`.
     fn line(&self) -> String {
         let from = match (&self.source_path, &self.constant) {
-            (_, Some(constant)) => format!("constant {}", text::line(&constant.to_string())),
+            (_, Some(constant)) => format!("constant {}", spelt(constant)),
             (Some(path), None) => path.clone(),
             (None, None) => "(record)".to_owned(),
         };
@@ -340,7 +358,7 @@ impl MappingView {
             line.push_str(&format!(" | validate {} → {on_fail}", self.validations.join(", ")));
         }
         if let Some(default) = &self.default {
-            line.push_str(&format!(" | default {}", text::line(&default.to_string())));
+            line.push_str(&format!(" | default {}", spelt(default)));
         }
         if let Some(notes) = &self.notes {
             line.push_str(&format!(" | {notes}"));

@@ -9,9 +9,9 @@ use super::cx::ToolCx;
 use super::error::{ToolError, run_not_found};
 use super::tool::{Access, Answer, Tool};
 use crate::domain::ids::RunId;
-use crate::domain::run::{ReasonCode, Records, RunStatus};
+use crate::domain::run::{Records, RunStatus};
 use crate::domain::scope::Scope;
-use crate::store::runs::{Change, Event, RunDetail, VersionChange};
+use crate::store::runs::{Change, RunDetail, VersionChange};
 use crate::view::run::{RunBriefView, RunView};
 use crate::view::text::{self, Page};
 
@@ -281,8 +281,8 @@ fn view(detail: &RunDetail, now: DateTime<Utc>) -> DetailView {
         queue_wait_ms: run.started_at.map(|started| (started - run.queued_at).num_milliseconds().max(0)),
         bytes_read: run.bytes_read,
         error_rate: run.records.error_rate(),
-        triggered_by: run.triggered_by.as_deref().map(text::line),
-        note: run.note.as_deref().map(text::line),
+        triggered_by: run.triggered_by.as_deref().map(text::named),
+        note: run.note.as_deref().map(text::fenced),
         flow_version: run.version,
         changes_since_last_success: changes(&detail.versions, &detail.changes),
         attempts: detail
@@ -304,7 +304,7 @@ fn view(detail: &RunDetail, now: DateTime<Utc>) -> DetailView {
             .map(|event| EventView {
                 at: event.at,
                 kind: event.kind.clone(),
-                message: told_event(event, run.reason_code),
+                message: text::named(&event.message),
             })
             .collect(),
         errors: detail
@@ -322,29 +322,19 @@ fn view(detail: &RunDetail, now: DateTime<Utc>) -> DetailView {
     }
 }
 
-/// A line of the timeline, fenced where it repeats what another system or a record said.
-fn told_event(event: &Event, reason: Option<ReasonCode>) -> String {
-    let repeats = match event.kind.as_str() {
-        "first_error" | "retry" => true,
-        "finished" => reason.is_some_and(|code| !code.is_in_our_words()),
-        _ => false,
-    };
-    if repeats { text::fenced(&event.message) } else { text::line(&event.message) }
-}
-
 /// New versions and what people did, in the order in which it happened.
 fn changes(versions: &[VersionChange], changes: &[Change]) -> Vec<ChangeView> {
     let versions = versions.iter().map(|version| ChangeView {
         at: version.at,
         what: format!("flow version {} → {}", version.version - 1, version.version),
-        by: version.by.as_deref().map(text::line),
-        message: version.summary.as_deref().map(text::line),
+        by: version.by.as_deref().map(text::named),
+        message: version.summary.as_deref().map(text::fenced),
     });
     let others = changes.iter().map(|change| ChangeView {
         at: change.at,
         what: change.action.replace('.', " "),
-        by: change.by.as_deref().map(text::line),
-        message: change.message.as_deref().map(text::line),
+        by: change.by.as_deref().map(text::named),
+        message: change.message.as_deref().map(text::fenced),
     });
     let mut all: Vec<ChangeView> = versions.chain(others).collect();
     all.sort_by_key(|change| change.at);
@@ -354,7 +344,7 @@ fn changes(versions: &[VersionChange], changes: &[Change]) -> Vec<ChangeView> {
 impl ChangeView {
     fn in_words(&self, now: DateTime<Utc>, zone: Tz) -> String {
         let by = self.by.as_deref().map(|by| format!(" by {by}")).unwrap_or_default();
-        let message = self.message.as_deref().map(|message| format!(": \"{message}\"")).unwrap_or_default();
+        let message = self.message.as_deref().map(|message| format!(": {message}")).unwrap_or_default();
         format!("Change: {} at {}{by}{message}", self.what, text::moment_and_age(self.at, now, zone))
     }
 }

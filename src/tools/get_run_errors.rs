@@ -15,7 +15,6 @@ use crate::domain::scope::Scope;
 use crate::domain::words;
 use crate::store::error_lists::ErrorFilter;
 use crate::view::error::{ErrorGroupView, ErrorRowView, Seen};
-use crate::view::run::said_reason;
 use crate::view::text::{self, Page};
 
 pub(super) struct GetRunErrors;
@@ -148,7 +147,7 @@ impl Tool for GetRunErrors {
         let mut more = rows.len() as i64 > limit;
         rows.truncate(limit as usize);
 
-        let name = text::line(&run.flow_name);
+        let name = text::named(&run.flow_name);
         let why = run.reason_code.map(|code| format!(" ({code})")).unwrap_or_default();
         let summary = if errors.total == 0 {
             let matching = if filter.kind.is_some() || filter.field.is_some() { " that match" } else { "" };
@@ -163,7 +162,7 @@ impl Tool for GetRunErrors {
         };
         let mut page = Page::new(&summary);
         if let Some(reason) = run.reason.as_deref().filter(|_| run.status == RunStatus::Failed) {
-            page.line(format!("The run failed: {}", said_reason(run.reason_code, reason)));
+            page.line(format!("The run failed: {}", text::fenced(reason)));
         }
         let mut groups = Vec::new();
         // A further page of records does not tell the groups again.
@@ -217,7 +216,7 @@ impl Tool for GetRunErrors {
             flow: name,
             status: run.status.to_string(),
             reason_code: run.reason_code.map(|code| code.to_string()),
-            reason: run.reason.as_deref().map(|reason| said_reason(run.reason_code, reason)),
+            reason: run.reason.as_deref().map(|reason| text::fenced(reason)),
             records: run.records,
             total_errors: errors.total,
             group_by: input.group_by.to_string(),

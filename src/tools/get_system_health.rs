@@ -207,7 +207,7 @@ impl Tool for GetSystemHealth {
         let attention = facts.attention(now, zone);
         let verdict = facts.verdict();
         let headline = headline(verdict, &attention);
-        let place = text::line(&cx.principal.workspace().name);
+        let place = text::named(&cx.principal.workspace().name);
         let summary = format!("{place} is {verdict}. {headline}");
         let output = Output {
             summary,
@@ -280,7 +280,7 @@ async fn totals(cx: &ToolCx<'_>, window: &Window, zone: Tz) -> Result<RunTotals,
         trigger: vec![],
         zone,
     };
-    Ok(cx.read().runs(&filter, RunGrouping::None, None, 0).await?.totals)
+    Ok(cx.read().runs(&filter, RunGrouping::None, 0).await?.totals)
 }
 
 fn views(flows: &[Flow], status: FlowStatus, now: DateTime<Utc>, zone: Tz) -> Vec<FlowView> {
@@ -294,7 +294,7 @@ fn near_quota(connectors: &[Connector]) -> Vec<NearQuotaView> {
         .filter(|(_, quota)| quota.percent() >= NEAR_QUOTA_PERCENT)
         .map(|(connector, quota)| NearQuotaView {
             connector_id: connector.id.to_string(),
-            connector: text::line(&connector.name),
+            connector: text::named(&connector.name),
             quota: quota.into(),
         })
         .collect();
@@ -357,10 +357,10 @@ impl Facts<'_> {
                 severity: "warning".to_owned(),
                 kind: "connector".to_owned(),
                 id: connector.id.to_string(),
-                name: text::line(&connector.name),
+                name: text::named(&connector.name),
                 message: format!(
                     "{} is degraded: {}",
-                    text::line(&connector.name),
+                    text::named(&connector.name),
                     reasons_in_words(&connector.reasons, now, zone)
                 ),
                 since: Some(connector.since),
@@ -379,7 +379,7 @@ impl Facts<'_> {
     }
 
     fn connector_down(&self, connector: &Connector, now: DateTime<Utc>, zone: Tz) -> AttentionView {
-        let name = text::line(&connector.name);
+        let name = text::named(&connector.name);
         let hit = connector.flows.iter().filter(|flow| flow.failing).count() as i64;
         let flows = if hit > 0 {
             format!("; {} failing", text::counted(hit, "flow", "flows"))
@@ -403,7 +403,7 @@ impl Facts<'_> {
 }
 
 fn flow_cause(flow: &Flow, severity: &str, now: DateTime<Utc>, zone: Tz) -> AttentionView {
-    let name = text::line(&flow.name);
+    let name = text::named(&flow.name);
     let failed = flow.last_run.as_ref().filter(|run| run.records().failed > 0 || run.reason_code.is_some());
     AttentionView {
         severity: severity.to_owned(),
@@ -421,7 +421,7 @@ fn flow_cause(flow: &Flow, severity: &str, now: DateTime<Utc>, zone: Tz) -> Atte
 
 /// What is worth a word of a healthy connector: a quota nearly used up, an authorization about to end.
 fn quiet_cause(connector: &Connector, now: DateTime<Utc>, zone: Tz) -> Option<AttentionView> {
-    let name = text::line(&connector.name);
+    let name = text::named(&connector.name);
     let near = connector.quotas.iter().filter(|quota| quota.percent() >= NEAR_QUOTA_PERCENT);
     let near: Vec<String> = near.map(|quota| QuotaView::from(quota).in_words(now, zone)).collect();
     let soon = chrono::TimeDelta::days(7);

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use super::cx::ToolCx;
 use super::error::ToolError;
 use super::find;
-use super::list_runs::{PageOfRuns, newest_failed};
+use super::list_runs::{FURTHER, PageOfRuns, newest_failed};
 use super::tool::{Access, Answer, Tool};
 use super::window::{self, WindowArgs};
 use crate::domain::run::{RunGrouping, RunStatus, Trigger};
@@ -58,8 +58,10 @@ pub(super) struct Output {
     #[serde(skip_serializing_if = "Option::is_none")]
     window: Option<WindowView>,
     runs: Vec<RunView>,
-    totals: TotalsView,
-    total: i64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    totals: Option<TotalsView>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    total: Option<i64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     next_cursor: Option<String>,
 }
@@ -90,23 +92,29 @@ impl Tool for ListFlowRuns {
             trigger: filters.trigger.clone().unwrap_or_default(),
             zone: asked.zone,
         };
-        let limit = i64::from(input.limit);
-        let list = cx.read().runs(&filter, RunGrouping::None, after.as_ref(), limit + 1).await?;
-        let totals = TotalsView::from(&list.totals);
-        let name = text::line(&found.name);
+        let limit = i64::from(input.limit) + 1;
+        let (runs, totals) = match &after {
+            None => {
+                let list = cx.read().runs(&filter, RunGrouping::None, limit).await?;
+                (list.runs, Some(TotalsView::from(&list.totals)))
+            }
+            Some(after) => (cx.read().runs_after(&filter, after, limit).await?, None),
+        };
+        let name = text::named(&found.name);
         let span =
             if windowed { format!(", {}", in_words(&asked.window, asked.zone)) } else { String::new() };
-        let summary = match totals.runs {
-            0 => format!("No matching runs of {name}{span}."),
-            n => format!(
+        let summary = match &totals {
+            None => format!("{FURTHER}, {name}{span}."),
+            Some(totals) if totals.runs == 0 => format!("No matching runs of {name}{span}."),
+            Some(totals) => format!(
                 "{} of {name}{span}: {}; {}.",
-                text::counted(n, "run", "runs"),
+                text::counted(totals.runs, "run", "runs"),
                 totals.states_in_words(),
                 records(&totals.records)
             ),
         };
         let mut page = Page::new(&summary);
-        let shown = PageOfRuns::write(cx, &mut page, &list.runs, input.limit.into(), asked.zone, false);
+        let shown = PageOfRuns::write(cx, &mut page, &runs, input.limit.into(), asked.zone, false);
         let next_cursor = shown.cursor(cx, Self::NAME, filters)?;
         let mut notices = found.notices();
         notices.extend(asked.notices);
@@ -120,7 +128,7 @@ impl Tool for ListFlowRuns {
             flow: name,
             window: windowed.then(|| WindowView::new(&asked.window, asked.zone)),
             runs: shown.runs,
-            total: totals.runs,
+            total: totals.as_ref().map(|totals| totals.runs),
             totals,
             next_cursor,
         };

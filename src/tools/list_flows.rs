@@ -204,7 +204,7 @@ impl Tool for ListFlows {
             summary,
             workspace: WorkspaceView {
                 id: cx.principal.tenancy().customer().to_string(),
-                name: text::line(&workspace.name),
+                name: text::named(&workspace.name),
                 timezone: zone.name().to_owned(),
             },
             as_of: now,
@@ -252,19 +252,19 @@ async fn filter(cx: &ToolCx<'_>, filters: &Filters) -> Result<FlowFilter, ToolEr
 fn summary(cx: &ToolCx<'_>, filters: &Filters, counts: &CountsView, total: i64) -> String {
     let workspace = cx.principal.workspace();
     let all = counts.in_use();
-    let place = format!("{} ({})", text::line(&workspace.name), workspace.zone);
+    let place = format!("{} ({})", text::named(&workspace.name), workspace.zone);
     let mut conditions = Vec::new();
     if let Some(connector) = &filters.connector {
-        conditions.push(format!("use {}", text::line(connector)));
+        conditions.push(format!("use {}", text::named(connector)));
     }
     if let Some(object) = &filters.source_object {
-        conditions.push(format!("read {}", text::line(object)));
+        conditions.push(format!("read {}", text::named(object)));
     }
     if let Some(object) = &filters.destination_object {
-        conditions.push(format!("write to {}", text::line(object)));
+        conditions.push(format!("write to {}", text::named(object)));
     }
     if let Some(words) = &filters.query {
-        conditions.push(format!("match \"{}\"", text::line(words)));
+        conditions.push(format!("match \"{}\"", text::named(words)));
     }
     if let Some(status) = &filters.status {
         let words: Vec<&str> = status.iter().map(|wanted| wanted.as_str()).collect();

@@ -12,7 +12,7 @@ use super::window::{self, WindowArgs};
 use crate::domain::ids::RunId;
 use crate::domain::run::{RunGrouping, RunStatus, Trigger};
 use crate::domain::scope::Scope;
-use crate::store::run_lists::{After, RunFilter};
+use crate::store::run_lists::{After, RunFilter, RunList};
 use crate::store::runs::Run;
 use crate::view::run::{self, GroupView, RunView, SharedView, TotalsView, records};
 use crate::view::text::{self, Page};
@@ -71,13 +71,15 @@ fn none() -> RunGrouping {
 pub(super) struct Output {
     summary: String,
     window: WindowView,
-    totals: TotalsView,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    totals: Option<TotalsView>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     groups: Vec<GroupView>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     shared_connectors: Vec<SharedView>,
     runs: Vec<RunView>,
-    total: i64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    total: Option<i64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     next_cursor: Option<String>,
 }
@@ -86,7 +88,7 @@ impl Tool for ListRuns {
     const NAME: &'static str = "list_runs";
     const TITLE: &'static str = "List runs across flows";
     const DESCRIPTION: &'static str = "Run history across ALL flows for a window (default 24h), newest first, with totals over \
-        the whole window (not just the page). Use group_by=flow for \"what ran and how much\", group_by=destination for volume by \
+        the whole window on its first page. Use group_by=flow for \"what ran and how much\", group_by=destination for volume by \
         destination, group_by=connector to find the connector that failed runs share.";
     const ACCESS: Access = Access::Read;
     const SCOPE: Scope = Scope::RunsRead;
@@ -118,54 +120,95 @@ impl Tool for ListRuns {
             trigger: filters.trigger.clone().unwrap_or_default(),
             zone: asked.zone,
         };
-        let limit = i64::from(input.limit);
-        let list = cx.read().runs(&filter, filters.group_by, after.as_ref(), limit + 1).await?;
+        let limit = i64::from(input.limit) + 1;
+        let (runs, figures) = match &after {
+            None => {
+                let list = cx.read().runs(&filter, filters.group_by, limit).await?;
+                let figures = Figures::from(&list);
+                (list.runs, Some(figures))
+            }
+            Some(after) => (cx.read().runs_after(&filter, after, limit).await?, None),
+        };
 
-        let totals = TotalsView::from(&list.totals);
-        let groups: Vec<GroupView> =
-            list.groups.iter().map(|group| GroupView::new(group, totals.runs)).collect();
-        let shared: Vec<SharedView> = list.shared.iter().map(Into::into).collect();
-        let summary = summary(filters, &totals, &shared, &in_words(&asked.window, asked.zone));
+        let window = in_words(&asked.window, asked.zone);
+        let summary = match &figures {
+            Some(figures) => summary(filters, &figures.totals, &figures.shared, &window),
+            None => format!("{FURTHER}, {window}."),
+        };
         let mut page = Page::new(&summary);
-        page.line(figures(&totals));
-        for connector in &shared {
+        if let Some(figures) = &figures {
+            figures.write(&mut page, filters, &mut notices);
+        }
+        let shown = PageOfRuns::write(cx, &mut page, &runs, input.limit.into(), asked.zone, true);
+        let next_cursor = if input.limit == 0 { None } else { shown.cursor(cx, Self::NAME, filters)? };
+        if let Some(cursor) = &next_cursor {
+            notices.push(format!("more runs match; pass cursor={cursor}"));
+        }
+        let text = page.end(&notices, &newest_failed(&shown.runs));
+        let (totals, groups, shared_connectors) = match figures {
+            Some(Figures { totals, groups, shared }) => (Some(totals), groups, shared),
+            None => (None, vec![], vec![]),
+        };
+        let output = Output {
+            summary,
+            window: WindowView::new(&asked.window, asked.zone),
+            total: totals.as_ref().map(|totals| totals.runs),
+            totals,
+            groups,
+            shared_connectors,
+            runs: shown.runs,
+            next_cursor,
+        };
+        Ok(Answer { text, output })
+    }
+}
+
+/// How a page that follows another one begins.
+pub(super) const FURTHER: &str = "More runs (totals are on the first page)";
+
+/// What the first page tells of all runs that match.
+struct Figures {
+    totals: TotalsView,
+    groups: Vec<GroupView>,
+    shared: Vec<SharedView>,
+}
+
+impl From<&RunList> for Figures {
+    fn from(list: &RunList) -> Self {
+        Self {
+            totals: TotalsView::from(&list.totals),
+            groups: list.groups.iter().map(|group| GroupView::new(group, list.totals.runs)).collect(),
+            shared: list.shared.iter().map(Into::into).collect(),
+        }
+    }
+}
+
+impl Figures {
+    fn write(&self, page: &mut Page, filters: &Filters, notices: &mut Vec<String>) {
+        page.line(figures(&self.totals));
+        for connector in &self.shared {
             let why = connector.reason.as_deref().map(|why| format!(" | {why}")).unwrap_or_default();
             page.line(format!(
                 "Shared by every matching run: {} [{}] | status {} | auth {}{why}",
                 connector.connector, connector.connector_id, connector.status, connector.auth_status
             ));
         }
-        if !groups.is_empty() {
-            page.line(format!("By {}:", filters.group_by));
-            let told = groups
-                .iter()
-                .enumerate()
-                .take_while(|(place, group)| page.row(&group.line(), *place))
-                .count();
-            if told < groups.len() {
-                notices.push(format!(
-                    "{} smaller groups are left out here; narrow the window or filter.",
-                    groups.len() - told
-                ));
-            }
+        if self.groups.is_empty() {
+            return;
         }
-        let shown = PageOfRuns::write(cx, &mut page, &list.runs, input.limit.into(), asked.zone, true);
-        let next_cursor = if input.limit == 0 { None } else { shown.cursor(cx, Self::NAME, filters)? };
-        if let Some(cursor) = &next_cursor {
-            notices.push(format!("more runs match; pass cursor={cursor}"));
+        page.line(format!("By {}:", filters.group_by));
+        let told = self
+            .groups
+            .iter()
+            .enumerate()
+            .take_while(|(place, group)| page.row(&group.line(), *place))
+            .count();
+        if told < self.groups.len() {
+            notices.push(format!(
+                "{} smaller groups are left out here; narrow the window or filter.",
+                self.groups.len() - told
+            ));
         }
-        let text = page.end(&notices, &newest_failed(&shown.runs));
-        let output = Output {
-            summary,
-            window: WindowView::new(&asked.window, asked.zone),
-            total: totals.runs,
-            totals,
-            groups,
-            shared_connectors: shared,
-            runs: shown.runs,
-            next_cursor,
-        };
-        Ok(Answer { text, output })
     }
 }
 
@@ -254,11 +297,12 @@ impl PageOfRuns {
         let now = cx.now();
         let mut shown = Self { runs: Vec::new(), last: None, more: runs.len() > limit };
         for run in runs.iter().take(limit) {
-            if !page.row(&run::line(run, now, zone, across), shown.runs.len()) {
+            let view = RunView::new(run, now);
+            if !page.row(&run::line(&view, now, zone, across), shown.runs.len()) {
                 shown.more = true;
                 break;
             }
-            shown.runs.push(RunView::new(run, now));
+            shown.runs.push(view);
             shown.last = Some(After { window_at: run.window_at, run: run.id.clone() });
         }
         shown

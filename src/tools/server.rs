@@ -5,11 +5,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use http::{HeaderMap, HeaderName, HeaderValue};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
 use tokio::time::Instant;
 use tracing::Instrument;
 
 use super::cx::ToolCx;
+use super::error::ToolError;
 use super::tool::{Catalog, Entry};
 use crate::domain::scope::Scopes;
 use crate::protocol::{
@@ -17,6 +18,7 @@ use crate::protocol::{
 };
 use crate::service::Serving;
 use crate::service::access::{Access, Principal};
+use crate::service::turns::Turns;
 use crate::service::usage::Call;
 
 /// What a model is told before it calls anything. The first 512 characters stand alone: some clients read no
@@ -43,28 +45,66 @@ pub struct ToolServer {
     implementation: Implementation,
     /// What callers see depends on their scopes alone; each combination is made once.
     lists: Mutex<HashMap<Scopes, Arc<ToolList>>>,
-    places: Arc<Semaphore>,
+    turns: Turns,
+    meters: HashMap<&'static str, Meter>,
+    under_way: Gauge,
+}
+
+/// What is measured of a tool.
+struct Meter {
+    ok: Counter,
+    refused: Counter,
+    failed: Counter,
+    seconds: Histogram,
+}
+
+impl Meter {
+    fn of(tool: &'static str) -> Self {
+        let calls = |outcome| counter!("apixx_tool_calls_total", "tool" => tool, "outcome" => outcome);
+        Self {
+            ok: calls("ok"),
+            refused: calls("refused"),
+            failed: calls("failed"),
+            seconds: histogram!("apixx_tool_call_seconds", "tool" => tool),
+        }
+    }
+}
+
+/// Counts a call as under way until it is dropped.
+struct Counted<'g>(&'g Gauge);
+
+impl<'g> Counted<'g> {
+    fn begin(gauge: &'g Gauge) -> Self {
+        gauge.increment(1.0);
+        Self(gauge)
+    }
+}
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        self.0.decrement(1.0);
+    }
 }
 
 impl ToolServer {
-    /// The tools over `serving`; at most `calls_at_once` run at the same time (waits do not count).
+    /// The tools over `serving`; at most `calls_at_once` run at the same time (waits do not count), and customers
+    /// take turns.
     pub fn new(serving: Serving, access: Access, calls_at_once: usize) -> Self {
+        let catalog = super::catalog();
         Self {
             serving,
             access,
-            catalog: super::catalog(),
+            meters: catalog.entries().map(|entry| (entry.name, Meter::of(entry.name))).collect(),
+            catalog,
             implementation: Implementation {
                 name: env!("CARGO_PKG_NAME").to_owned(),
                 title: "APIXX workspace".to_owned(),
                 version: env!("CARGO_PKG_VERSION").to_owned(),
             },
             lists: Mutex::default(),
-            places: Arc::new(Semaphore::new(calls_at_once)),
+            turns: Turns::new(calls_at_once),
+            under_way: gauge!("apixx_calls_under_way"),
         }
-    }
-
-    async fn place(&self) -> Option<OwnedSemaphorePermit> {
-        tokio::time::timeout(PATIENCE, self.places.clone().acquire_owned()).await.ok()?.ok()
     }
 
     async fn answer(
@@ -73,29 +113,28 @@ impl ToolServer {
         entry: &Entry,
         call: CallTool,
         exchange: &Exchange,
-    ) -> Result<ToolAnswer, CallError> {
+    ) -> Result<ToolAnswer, ToolError> {
         if !caller.may(entry.scope) {
             let message = format!(
                 "this token may not use {} (needs scope {}). Ask the workspace's owner for a token that carries it.",
                 entry.name, entry.scope
             );
-            return super::error::ToolError::refused("INSUFFICIENT_SCOPE", message)
-                .told(entry.name, &exchange.request_id);
+            return Err(ToolError::refused("INSUFFICIENT_SCOPE", message));
         }
-        let Some(place) = self.place().await else {
-            let message = "the server has more to do than it can. Try again in a few seconds.";
-            return super::error::ToolError::refused("BUSY", message).told(entry.name, &exchange.request_id);
-        };
-        let cx =
-            ToolCx { serving: &self.serving, principal: caller, exchange, place: Mutex::new(Some(place)) };
-        match entry.call(&cx, call.arguments).await {
-            Ok(told) => Ok(ToolAnswer {
-                content: vec![Content::Text(told.text)],
-                structured: Some(told.structured),
-                ..ToolAnswer::default()
-            }),
-            Err(error) => error.told(entry.name, &exchange.request_id),
-        }
+        let turn = self.turns.take(caller.tenancy().customer().as_str());
+        let turn = tokio::time::timeout(PATIENCE, turn).await.map_err(|_| ToolError::Busy)?;
+        let cx = ToolCx { serving: &self.serving, principal: caller, exchange, turn: Mutex::new(Some(turn)) };
+        let told = entry.call(&cx, call.arguments).await?;
+        Ok(ToolAnswer {
+            content: vec![Content::Text(told.text)],
+            structured: Some(told.structured),
+            ..ToolAnswer::default()
+        })
+    }
+
+    /// Tells the operator that a call of `tool` was refused.
+    fn refused(&self, cause: &'static str, tool: &str) {
+        self.serving.refusals.refused(cause, || tracing::info!(cause, tool.name = tool, "refused"));
     }
 }
 
@@ -126,7 +165,13 @@ impl Server for ToolServer {
     }
 
     async fn admit(&self, caller: &Principal) -> Result<(), Duration> {
-        self.access.draw_again(caller).await
+        let drawn = self.access.draw_again(caller).await;
+        if drawn.is_err() {
+            self.serving.refusals.refused("rate_limit", || {
+                tracing::info!(cause = "rate_limit", "refused a message of a batch");
+            });
+        }
+        drawn
     }
 
     fn headers(&self, caller: &Principal, headers: &mut HeaderMap) {
@@ -149,7 +194,11 @@ impl Server for ToolServer {
         call: CallTool,
         exchange: &Exchange,
     ) -> Result<ToolAnswer, CallError> {
-        let Some(entry) = self.catalog.find(&call.name) else { return Err(CallError::UnknownTool) };
+        let Some(entry) = self.catalog.find(&call.name) else {
+            self.refused("unknown_tool", "-");
+            return Err(CallError::UnknownTool);
+        };
+        let _under_way = Counted::begin(&self.under_way);
         let owner = caller.owner();
         let span = tracing::info_span!(
             "tool.call",
@@ -158,8 +207,23 @@ impl Server for ToolServer {
             token.id = owner.token.as_str()
         );
         let started = Instant::now();
-        let answer = self.answer(caller, entry, call, exchange).instrument(span).await;
-        let failed = answer.as_ref().map_or(true, |answer| answer.is_error);
+        let answer = self.answer(caller, entry, call, exchange).instrument(span.clone()).await;
+        let failed = answer.is_err();
+        if let Some(meter) = self.meters.get(entry.name) {
+            meter.seconds.record(started.elapsed());
+            match &answer {
+                Ok(_) => &meter.ok,
+                Err(error) if error.cause().is_some() => &meter.refused,
+                Err(_) => &meter.failed,
+            }
+            .increment(1);
+        }
+        let answer = answer.or_else(|error| {
+            if let Some(cause) = error.cause() {
+                span.in_scope(|| self.refused(cause, entry.name));
+            }
+            error.told(entry.name, &exchange.request_id)
+        });
         let duration_ms = i64::try_from(started.elapsed().as_millis()).unwrap_or(i64::MAX);
         let call = Call { tool: entry.name, failed, duration_ms };
         self.access.usage().called(&owner.tenancy, &owner.token, call, self.serving.store.now());

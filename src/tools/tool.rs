@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 
 use super::arguments::{self, Reader};
 use super::cx::ToolCx;
-use super::error::ToolError;
+use super::error::{ToolError, sentence};
 use super::schema;
 use crate::domain::scope::{Scope, Scopes};
 use crate::protocol::{Annotations, ToolDefinition};
@@ -84,6 +84,17 @@ pub struct Entry {
 impl Entry {
     pub(super) fn call<'a>(&'a self, cx: &'a ToolCx<'a>, arguments: Map<String, Value>) -> Called<'a> {
         (self.call)(cx, &self.reader, arguments)
+    }
+
+    /// The arguments as the tool takes them: spelt as its schema says, and admitted by it.
+    ///
+    /// # Errors
+    /// What a caller is told of the mistakes, in one sentence.
+    pub fn read(&self, given: Map<String, Value>) -> Result<Value, String> {
+        self.reader.read(given).map_err(|error| match error {
+            ToolError::Arguments(errors) => sentence(&errors),
+            other => format!("{other:?}"),
+        })
     }
 
     /// The tool as it is listed.

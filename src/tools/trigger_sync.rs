@@ -14,7 +14,7 @@ use crate::domain::run::Records;
 use crate::domain::scope::Scope;
 use crate::service::trigger::{self, IfRunning, Outcome, Refusal, Request};
 use crate::store::runs::RunDetail;
-use crate::view::run::{records, said_reason};
+use crate::view::run::records;
 use crate::view::text::{self, Page};
 
 pub(super) struct TriggerSync;
@@ -98,18 +98,24 @@ impl Tool for TriggerSync {
             Ok(triggered) => triggered,
             Err(refusal) => return Err(refused(cx, &found, &request, refusal)),
         };
+        let run = &triggered.run;
+        let done = || match triggered.outcome.made_a_run() {
+            true => format!("{run} was {}", triggered.outcome),
+            false => format!("{run} is the answer, and no new run was started"),
+        };
         if input.wait_seconds > 0 {
-            cx.watch(&triggered.run, input.wait_seconds).await?;
+            cx.watch(run, input.wait_seconds).await.map_err(|error| error.after(done))?;
         }
-        let gone = || run_not_found(triggered.run.as_str(), cx.principal.plan().run_retention_days);
-        let detail = cx.read().run(&triggered.run).await?.ok_or_else(gone)?;
+        let gone = || run_not_found(run.as_str(), cx.principal.plan().run_retention_days);
+        let detail = cx.read().run(run).await.map_err(|error| ToolError::from(error).after(done))?;
+        let detail = detail.ok_or_else(gone)?;
         Ok(told(cx, &found, &detail, triggered.outcome))
     }
 }
 
 fn told(cx: &ToolCx<'_>, found: &Found, detail: &RunDetail, outcome: Outcome) -> Answer<Output> {
     let (run, now) = (&detail.run, cx.now());
-    let name = text::line(&found.name);
+    let name = text::named(&found.name);
     let done = run.status.is_final();
     let position = (detail.queue_position > 0).then_some(detail.queue_position);
     let usual = detail
@@ -143,11 +149,8 @@ fn told(cx: &ToolCx<'_>, found: &Found, detail: &RunDetail, outcome: Outcome) ->
     let next_poll_seconds = (!done).then(|| next_poll(run.duration_ms(now)));
     let mut page = Page::new(&summary);
     if done {
-        let why = run
-            .reason
-            .as_deref()
-            .map(|reason| format!(" ({})", said_reason(run.reason_code, reason)))
-            .unwrap_or_default();
+        let why =
+            run.reason.as_deref().map(|reason| format!(" ({})", text::fenced(reason))).unwrap_or_default();
         let took =
             run.duration_ms(now).map(|ms| format!(" after {}", text::duration(ms))).unwrap_or_default();
         page.line(format!("Finished: {}{why}{took} | {}", run.status, records(&run.records)));
@@ -177,7 +180,7 @@ fn told(cx: &ToolCx<'_>, found: &Found, detail: &RunDetail, outcome: Outcome) ->
         done,
         records: run.records,
         reason_code: run.reason_code.map(|code| code.to_string()),
-        reason: run.reason.as_deref().map(|reason| said_reason(run.reason_code, reason)),
+        reason: run.reason.as_deref().map(|reason| text::fenced(reason)),
         position_in_queue: position,
         estimated_duration_ms: detail.median_ms,
         next_poll_seconds,
@@ -186,7 +189,7 @@ fn told(cx: &ToolCx<'_>, found: &Found, detail: &RunDetail, outcome: Outcome) ->
 }
 
 fn refused(cx: &ToolCx<'_>, found: &Found, request: &Request, refusal: Refusal) -> ToolError {
-    let name = text::line(&found.name);
+    let name = text::named(&found.name);
     let (code, message) = match refusal {
         Refusal::Failed(error) => return ToolError::Store(error),
         Refusal::NoFlow => ("FLOW_NOT_FOUND", "the flow was just removed. list_flows shows all.".to_owned()),
@@ -196,13 +199,13 @@ fn refused(cx: &ToolCx<'_>, found: &Found, request: &Request, refusal: Refusal) 
                 "RUN_NOT_FOUND",
                 format!(
                     "\"{}\" is no run of \"{name}\" (retry_of must name a run of the same flow). list_flow_runs shows its runs.",
-                    text::line(asked)
+                    text::named(asked)
                 ),
             );
         }
         Refusal::Paused(flow) => {
-            let by = flow.state_by.as_deref().map(|by| format!(" by {}", text::line(by))).unwrap_or_default();
-            let why = flow.state_reason.as_deref().map(|why| format!(" (\"{}\")", text::line(why))).unwrap_or_default();
+            let by = flow.state_by.as_deref().map(|by| format!(" by {}", text::named(by))).unwrap_or_default();
+            let why = flow.state_reason.as_deref().map(|why| format!(" ({})", text::fenced(why))).unwrap_or_default();
             let day = flow.state_changed_at.with_timezone(&cx.zone()).format("%Y-%m-%d");
             ("FLOW_PAUSED", format!("\"{name}\" was paused{by} on {day}{why}. Resume it first; no run was started."))
         }

@@ -89,8 +89,8 @@ pub struct QuotaView {
 impl From<&Quota> for QuotaView {
     fn from(quota: &Quota) -> Self {
         Self {
-            name: text::line(&quota.name),
-            unit: text::line(&quota.unit),
+            name: text::named(&quota.name),
+            unit: text::named(&quota.unit),
             used: quota.used,
             limit: quota.limit,
             percent: (quota.percent() * 10.0).round() / 10.0,
@@ -142,9 +142,9 @@ impl From<&Connector> for ConnectorView {
         let tools = &connector.tools;
         Self {
             id: connector.id.to_string(),
-            name: text::line(&connector.name),
+            name: text::named(&connector.name),
             r#type: connector.r#type.to_string(),
-            service: text::line(&connector.service),
+            service: text::named(&connector.service),
             status: connector.status.to_string(),
             status_reasons: connector.reasons.clone(),
             auth: AuthView {
@@ -165,7 +165,7 @@ impl From<&Connector> for ConnectorView {
             flows: DependentsView {
                 total: flows.len(),
                 failing: flows.iter().filter(|flow| flow.failing).count(),
-                names: flows.iter().map(|flow| text::line(&flow.name)).collect(),
+                names: flows.iter().map(|flow| text::named(&flow.name)).collect(),
             },
             tools: (!tools.is_empty()).then(|| ToolsView {
                 total: tools.len(),

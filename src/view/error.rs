@@ -64,10 +64,10 @@ impl ErrorGroupView {
     /// A group of `all` errors; new when first seen at or after `new_since`; of its samples what is `seen`.
     pub fn new(group: &ErrorGroup, all: i64, new_since: Option<DateTime<Utc>>, seen: Seen) -> Self {
         Self {
-            key: named(&group.key),
+            key: text::word(&group.key),
             error_class: group.error_class.to_string(),
-            code: text::line(&group.code),
-            field: group.field.as_deref().map(named),
+            code: text::word(&group.code),
+            field: group.field.as_deref().map(text::word),
             stage: group.stage.to_string(),
             origin: group.origin.to_string(),
             message: text::fenced(&group.message),
@@ -193,9 +193,9 @@ impl ErrorRowView {
         };
         Self {
             error_class: row.error_class.clone(),
-            code: text::line(&row.code),
+            code: text::word(&row.code),
             stage: row.stage.clone(),
-            field: row.field.as_deref().map(named),
+            field: row.field.as_deref().map(text::word),
             sample: SampleView::new(&sample, seen),
         }
     }
@@ -211,18 +211,5 @@ impl ErrorRowView {
             self.stage,
             self.sample.line()
         )
-    }
-}
-
-/// Longest name of a field that is told as it is, in characters.
-const MAX_NAME_CHARS: usize = 64;
-
-/// The name of a field or group: as it is where it looks like a name, fenced where a record may have chosen it.
-fn named(name: &str) -> String {
-    let plain = |c: char| c.is_alphanumeric() || matches!(c, '_' | '-' | '.' | '$' | '[' | ']' | '(' | ')');
-    if name.chars().count() <= MAX_NAME_CHARS && name.chars().all(plain) {
-        name.to_owned()
-    } else {
-        text::fenced(&name.chars().take(MAX_NAME_CHARS).collect::<String>())
     }
 }

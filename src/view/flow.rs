@@ -79,7 +79,7 @@ impl FlowView {
     pub fn new(flow: &Flow, now: DateTime<Utc>, zone: Tz) -> Self {
         let mut view = Self {
             id: flow.id.to_string(),
-            name: text::line(&flow.name),
+            name: text::named(&flow.name),
             status: flow.status.to_string(),
             state: flow.state.to_string(),
             status_reasons: reasons(flow, zone),
@@ -89,8 +89,8 @@ impl FlowView {
             next_run_at: flow.next_run_at,
             last_run: flow.last_run.as_ref().map(Into::into),
             last_success: flow.last_success.as_ref().map(Into::into),
-            owner: flow.owner.as_deref().map(text::line),
-            tags: flow.tags.iter().map(|tag| text::line(tag)).collect(),
+            owner: flow.owner.as_deref().map(text::named),
+            tags: flow.tags.iter().map(|tag| text::named(tag)).collect(),
             summary: String::new(),
         };
         view.summary = view.line(now, zone);
@@ -123,10 +123,10 @@ impl FlowView {
 /// Why a flow is not healthy, and why a paused one is paused.
 fn reasons(flow: &Flow, zone: Tz) -> Vec<StatusReason> {
     if flow.status == FlowStatus::Paused {
-        let by = flow.state_by.as_deref().map(|by| format!(" by {}", text::line(by))).unwrap_or_default();
+        let by = flow.state_by.as_deref().map(|by| format!(" by {}", text::named(by))).unwrap_or_default();
         let day = flow.state_changed_at.with_timezone(&zone).format("%Y-%m-%d");
         let why =
-            flow.state_reason.as_deref().map(|why| format!(" (\"{}\")", text::line(why))).unwrap_or_default();
+            flow.state_reason.as_deref().map(|why| format!(" ({})", text::fenced(why))).unwrap_or_default();
         return vec![StatusReason::new(
             "PAUSED",
             format!("paused{by} on {day}{why}"),

@@ -6,7 +6,8 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::text;
-use crate::domain::run::{ReasonCode, Records, RunStatus};
+use crate::domain::ids::{ConnectorId, FlowId, RunId};
+use crate::domain::run::{Records, RunStatus};
 use crate::store::flows::RunBrief;
 use crate::store::run_lists::{RunGroup, RunTotals, SharedConnector};
 use crate::store::runs::{Neighbour, Run, Side};
@@ -18,7 +19,8 @@ const MAX_OBJECTS: usize = 10;
 #[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct SideView {
     /// Connector id.
-    pub connector_id: String,
+    #[schemars(with = "String")]
+    pub connector_id: ConnectorId,
     /// Connector name.
     pub connector: String,
     /// Service behind it.
@@ -29,22 +31,22 @@ pub struct SideView {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub objects: Vec<String>,
     /// Connector status now.
-    pub status: String,
+    pub status: &'static str,
 }
 
 impl From<&Side> for SideView {
     fn from(side: &Side) -> Self {
         Self {
-            connector_id: side.connector.to_string(),
-            connector: text::line(&side.name),
-            service: text::line(&side.service),
-            object: side.objects.first().map(|object| text::line(object)).unwrap_or_default(),
+            connector_id: side.connector.clone(),
+            connector: text::named(&side.name),
+            service: text::named(&side.service),
+            object: side.objects.first().map(|object| text::named(object)).unwrap_or_default(),
             objects: if side.objects.len() > 1 {
-                side.objects.iter().take(MAX_OBJECTS).map(|o| text::line(o)).collect()
+                side.objects.iter().take(MAX_OBJECTS).map(|o| text::named(o)).collect()
             } else {
                 vec![]
             },
-            status: side.status.to_string(),
+            status: side.status.as_str(),
         }
     }
 }
@@ -64,21 +66,23 @@ impl SideView {
 #[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct RunView {
     /// Run id.
-    pub run_id: String,
+    #[schemars(with = "String")]
+    pub run_id: RunId,
     /// Flow id.
-    pub flow_id: String,
+    #[schemars(with = "String")]
+    pub flow_id: FlowId,
     /// Flow name.
     pub flow: String,
     /// Where the run is.
-    pub status: String,
+    pub status: &'static str,
     /// Why it ended so.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub reason_code: Option<String>,
+    pub reason_code: Option<&'static str>,
     /// The same in words.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
     /// What caused it.
-    pub trigger: String,
+    pub trigger: &'static str,
     /// Where records came from.
     pub source: SideView,
     /// Where they went.
@@ -102,7 +106,7 @@ pub struct RunView {
     pub error_groups: i32,
     /// Class of most errors.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub top_error_class: Option<String>,
+    pub top_error_class: Option<&'static str>,
     /// Attempt, from 1.
     pub attempt: i32,
     /// The run it repeats.
@@ -114,13 +118,13 @@ impl RunView {
     /// `run` as seen at `now`.
     pub fn new(run: &Run, now: DateTime<Utc>) -> Self {
         Self {
-            run_id: run.id.to_string(),
-            flow_id: run.flow.to_string(),
-            flow: text::line(&run.flow_name),
-            status: run.status.to_string(),
-            reason_code: run.reason_code.map(|code| code.to_string()),
-            reason: run.reason.as_deref().map(|reason| said_reason(run.reason_code, reason)),
-            trigger: run.trigger.to_string(),
+            run_id: run.id.clone(),
+            flow_id: run.flow.clone(),
+            flow: text::named(&run.flow_name),
+            status: run.status.as_str(),
+            reason_code: run.reason_code.map(|code| code.as_str()),
+            reason: run.reason.as_deref().map(text::fenced),
+            trigger: run.trigger.as_str(),
             source: (&run.source).into(),
             destination: (&run.destination).into(),
             queued_at: run.queued_at,
@@ -130,54 +134,51 @@ impl RunView {
             records: run.records,
             bytes_written: run.bytes_written,
             error_groups: run.error_groups,
-            top_error_class: run.top_error_class.map(|class| class.to_string()),
+            top_error_class: run.top_error_class.map(|class| class.as_str()),
             attempt: run.attempt,
             retry_of: run.retry_of.clone(),
         }
     }
 }
 
-/// Why a run ended, fenced where the sentence repeats what another system said.
-pub fn said_reason(code: Option<ReasonCode>, reason: &str) -> String {
-    match code {
-        Some(code) if code.is_in_our_words() => text::line(reason),
-        _ => text::fenced(reason),
-    }
-}
-
 /// A run as one line; with the flow and connectors when the list is of several flows.
-pub fn line(run: &Run, now: DateTime<Utc>, zone: Tz, across_flows: bool) -> String {
-    let mut parts = vec![run.id.to_string()];
+pub fn line(run: &RunView, now: DateTime<Utc>, zone: Tz, across_flows: bool) -> String {
+    let mut line = String::with_capacity(320);
+    line.push_str(run.run_id.as_str());
+    let mut part = |text: &str| {
+        line.push_str(" | ");
+        line.push_str(text);
+    };
     if across_flows {
-        parts.push(text::line(&run.flow_name));
+        part(&run.flow);
     }
-    parts.push(match run.reason_code {
-        Some(code) => format!("{} ({code})", run.status),
-        None => run.status.to_string(),
-    });
-    parts.push(run.trigger.to_string());
-    parts.push(when(run, now, zone));
-    if let Some(duration) = run.duration_ms(now) {
-        parts.push(text::duration(duration));
+    match run.reason_code {
+        Some(code) => part(&format!("{} ({code})", run.status)),
+        None => part(run.status),
     }
-    parts.push(records(&run.records));
+    part(run.trigger);
+    part(&when(run, now, zone));
+    if let Some(duration) = run.duration_ms {
+        part(&text::duration(duration));
+    }
+    part(&records(&run.records));
     if across_flows {
-        parts.push(format!("{} → {}", text::line(&run.source.name), text::line(&run.destination.name)));
+        part(&format!("{} → {}", run.source.connector, run.destination.connector));
     }
     if let Some(class) = run.top_error_class {
-        parts.push(format!("top error {class}"));
+        part("top error ");
+        line.push_str(class);
     }
-    parts.join(" | ")
+    line
 }
 
-fn when(run: &Run, now: DateTime<Utc>, zone: Tz) -> String {
-    match (run.started_at, run.finished_at) {
-        (_, Some(finished)) if run.status == RunStatus::Skipped => {
-            format!("skipped {}", text::moment_and_age(finished, now, zone))
-        }
-        (Some(started), _) => format!("started {}", text::moment_and_age(started, now, zone)),
-        (None, _) => format!("queued {}", text::moment_and_age(run.queued_at, now, zone)),
-    }
+fn when(run: &RunView, now: DateTime<Utc>, zone: Tz) -> String {
+    let (word, at) = match (run.started_at, run.finished_at) {
+        (_, Some(finished)) if run.status == RunStatus::Skipped.as_str() => ("skipped", finished),
+        (Some(started), _) => ("started", started),
+        (None, _) => ("queued", run.queued_at),
+    };
+    format!("{word} {}", text::moment_and_age(at, now, zone))
 }
 
 /// `4,812 processed (3,561 written, 1,203 failed, 48 skipped)`.
@@ -373,7 +374,7 @@ impl GroupView {
     pub fn new(group: &RunGroup, all: i64) -> Self {
         Self {
             key: group.key.clone(),
-            label: text::line(&group.label),
+            label: text::named(&group.label),
             runs: group.runs,
             succeeded: group.succeeded,
             partial: group.partial,
@@ -427,7 +428,7 @@ pub struct SharedView {
     pub status: String,
     /// Its authorization now.
     pub auth_status: String,
-    /// Why it is not healthy.
+    /// Why it is not healthy: a sentence of ours, in which what others said is fenced.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
 }
@@ -436,10 +437,10 @@ impl From<&SharedConnector> for SharedView {
     fn from(shared: &SharedConnector) -> Self {
         Self {
             connector_id: shared.connector_id.clone(),
-            connector: text::line(&shared.name),
+            connector: text::named(&shared.name),
             status: shared.status.clone(),
             auth_status: shared.auth_status.clone(),
-            reason: shared.reason.as_deref().map(text::line),
+            reason: shared.reason.clone(),
         }
     }
 }

@@ -2,14 +2,27 @@
 
 use std::fmt::Write;
 
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, Datelike, Offset, TimeDelta, Timelike, Utc};
 use chrono_tz::Tz;
 
-pub use crate::domain::untrusted::{fenced, line};
+pub use crate::domain::untrusted::{fenced, named, word};
 
 /// A moment in a zone, to the minute, with its offset: `2026-11-21 08:05 +01:00`.
 pub fn moment(moment: DateTime<Utc>, zone: Tz) -> String {
-    moment.with_timezone(&zone).format("%Y-%m-%d %H:%M %:z").to_string()
+    let local = moment.with_timezone(&zone);
+    let offset = local.offset().fix().local_minus_utc() / 60;
+    // A format that is read anew each time would cost several times as much; a page of runs has dozens of moments.
+    format!(
+        "{:04}-{:02}-{:02} {:02}:{:02} {}{:02}:{:02}",
+        local.year(),
+        local.month(),
+        local.day(),
+        local.hour(),
+        local.minute(),
+        if offset < 0 { '-' } else { '+' },
+        offset.abs() / 60,
+        offset.abs() % 60
+    )
 }
 
 /// A moment with how long ago it was (or is to come): `2026-11-21 08:05 +01:00, 52 min ago`.
@@ -54,17 +67,20 @@ pub fn duration(millis: i64) -> String {
 
 /// A count with separators: `1,203`.
 pub fn count(number: i64) -> String {
-    let digits = number.unsigned_abs().to_string();
-    let mut text = String::with_capacity(digits.len() + digits.len() / 3 + 1);
+    fn put(text: &mut String, number: u64) {
+        let _ = match number {
+            0..1_000 => write!(text, "{number}"),
+            _ => {
+                put(text, number / 1_000);
+                write!(text, ",{:03}", number % 1_000)
+            }
+        };
+    }
+    let mut text = String::with_capacity(27);
     if number < 0 {
         text.push('-');
     }
-    for (place, digit) in digits.chars().enumerate() {
-        if place > 0 && (digits.len() - place).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
+    put(&mut text, number.unsigned_abs());
     text
 }
 
@@ -116,7 +132,7 @@ impl Page {
     pub fn row(&mut self, row: &str, rows_before: usize) -> bool {
         let cut: String;
         let row = if row.len() > MAX_CHARS / 2 {
-            cut = row.chars().take(MAX_CHARS / 4).chain(['…']).collect();
+            cut = cut_short(row);
             &cut
         } else {
             row
@@ -139,6 +155,16 @@ impl Page {
         }
         self.text
     }
+}
+
+/// A row's beginning; a fence that was cut is closed.
+fn cut_short(row: &str) -> String {
+    let mut cut: String = row.chars().take(MAX_CHARS / 4).chain(['…']).collect();
+    let opened = cut.rfind("<<data ");
+    if opened.is_some_and(|opened| !cut[opened..].contains(" data>>")) {
+        cut.push_str(" data>>");
+    }
+    cut
 }
 
 #[cfg(test)]
@@ -178,5 +204,8 @@ mod tests {
         let mut page = Page::new("");
         assert!(page.row(&"é".repeat(20_000), 0));
         assert!(page.end(&[], &[]).len() < MAX_CHARS);
+        let mut page = Page::new("");
+        assert!(page.row(&format!("{} | hint", fenced(&"x".repeat(20_000))), 0));
+        assert!(page.end(&[], &["get_run".to_owned()]).ends_with("x… data>>\nNext: get_run"));
     }
 }

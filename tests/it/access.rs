@@ -73,8 +73,8 @@ async fn what_a_token_was_used_for_is_kept() {
         let call = Call { tool: "list_runs", failed, duration_ms: 5 };
         access.usage().called(&owner.tenancy, &owner.token, call, now);
     }
-    access.usage().flush(&app.store).await.unwrap();
-    access.usage().flush(&app.store).await.unwrap();
+    access.settle(false).await.unwrap();
+    access.settle(false).await.unwrap();
     let (used, client, ip, count): (DateTime<Utc>, String, String, i64) = app
         .row("select last_used_at, last_used_client, last_used_ip, use_count from tokens where customer_id = 'cus_globex' and $1::timestamptz is not null")
         .await;

@@ -440,17 +440,30 @@ fn what_cannot_be_is_told_in_one_line() {
 #[test]
 fn secrets_are_neither_told_nor_helped_with() {
     let place = Place::new();
-    let mut program = place.program();
-    program.env("APIXX_DATABASE__URL", "postgres://u:hunter2@127.0.0.1:1/d").args(["customer", "list", "-v"]);
-    let output = program.output().unwrap();
-    assert_eq!(output.status.code(), Some(1));
-    let mut told = output;
-    told.stdout.append(&mut told.stderr);
-    let mut help = place.program();
-    help.env("APIXX_DATABASE__URL", "postgres://u:hunter2@127.0.0.1:1/d");
-    let help = help.args(["demo", "--help"]).output().unwrap();
-    for text in [told.stdout, help.stdout] {
-        let text = String::from_utf8(text).unwrap();
-        assert!(!text.is_empty() && !text.contains("hunter2"), "{text}");
+    place.file(
+        "broken.toml",
+        "[engine.postgres_dsns]\nlab = { url = \"postgres://u:hunter2@127.0.0.1:1/d\", other = 1 }\n",
+    );
+    let commands: [&[&str]; 7] = [
+        &["customer", "list", "-v"],
+        &["doctor"],
+        &["serve"],
+        &["worker"],
+        &["migrate"],
+        &["demo", "--help"],
+        &["--config", "broken.toml", "doctor"],
+    ];
+    for url in ["postgres://u:hunter2@127.0.0.1:1/d", "postgres://u:hunter2@[::1/d", "hunter2"] {
+        for arguments in commands {
+            let mut program = place.program();
+            program
+                .env("APIXX_DATABASE__URL", url)
+                .env("APIXX_DATABASE__OWNER_URL", url)
+                .env("RUST_LOG", "trace");
+            program.env("APIXX_LOG__FILTER", "trace").env("APIXX_AUTH__SEALING_KEY", "hunter2");
+            let output = program.args(arguments).output().unwrap();
+            let told = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
+            assert!(!told.is_empty() && !told.contains("hunter2"), "{arguments:?}: {told}");
+        }
     }
 }

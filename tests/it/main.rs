@@ -4,6 +4,7 @@
 
 mod access;
 mod apply;
+mod canaries;
 mod catalog;
 mod cli;
 mod clients;
@@ -15,10 +16,12 @@ mod hostile;
 mod http;
 mod isolation;
 mod lab;
+mod limits;
 mod listen;
 mod readme;
 mod round_trips;
 mod sizes;
 mod statements;
+mod strangers;
 mod support;
 mod tools;

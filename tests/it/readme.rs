@@ -1,4 +1,4 @@
-//! What the README says of the tools is what the catalog says.
+//! What the README says of the tools is what the catalog says, and what SECURITY.md says is tested is.
 
 use std::path::Path;
 
@@ -17,6 +17,23 @@ fn table() -> String {
         rows.push_str(&format!("| `{}` | {}. | `{scope}` |\n", tool.name, sentence.replace('|', "\\|")));
     }
     rows
+}
+
+/// Every lock that SECURITY.md names is held by a test that is there: `path::name`.
+#[test]
+fn the_tests_that_the_security_page_names_are_there() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let page = std::fs::read_to_string(root.join("SECURITY.md")).unwrap();
+    let named = regex::Regex::new(r"`((?:src|tests)/[\w/]+\.rs)::(\w+)`").unwrap();
+    let mut count = 0;
+    for found in named.captures_iter(&page) {
+        let text = std::fs::read_to_string(root.join(&found[1])).unwrap_or_default();
+        assert!(text.contains(&format!("fn {}(", &found[2])), "{}", &found[0]);
+        count += 1;
+    }
+    // One that is spelt otherwise would not be looked for.
+    assert_eq!(count, page.matches(".rs::").count());
+    assert!(count >= 30, "{count}");
 }
 
 #[test]

@@ -1,12 +1,15 @@
-//! The protocol layer, driven through its HTTP router; needs no database.
+//! The protocol layer, driven through its HTTP router, and every other reader of what strangers write; needs no database.
 
 #![expect(clippy::expect_used, reason = "a test that cannot go on says why")]
 
 mod bad_requests;
 mod batches;
+mod corpora;
 mod expected_failures;
 mod fixture;
 mod headers;
+#[path = "../properties/mod.rs"]
+mod held;
 mod negotiation;
 mod probe;
 mod properties;

@@ -53,6 +53,7 @@ impl Probe {
             ("wait", "Waits for ever; with `report`, reports progress first."),
             ("panic", "Panics; with `report`, reports progress first."),
             ("fail", "Fails for a reason of ours."),
+            ("away", "Cannot answer now; with `report`, reports progress first."),
             ("strict", "Takes no arguments."),
             ("structured", "Answers with the `value` it is given, as structured content."),
             ("backwards", "Reports progress that goes back and stands still."),
@@ -124,6 +125,10 @@ impl Server for Probe {
             }
             "panic" => panic!("as asked"),
             "fail" => Err(CallError::Internal { request_id: exchange.request_id.clone() }),
+            "away" => Err(CallError::Unavailable {
+                message: "Nothing was changed: come again.".into(),
+                request_id: exchange.request_id.clone(),
+            }),
             "strict" if call.arguments.is_empty() => Ok(ToolAnswer::text("fine")),
             "strict" => Err(CallError::InvalidArguments {
                 message: "This tool takes no arguments.".into(),

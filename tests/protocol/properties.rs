@@ -8,31 +8,12 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 use tokio::runtime::{Builder, Runtime};
 
-use crate::support::{MODERN, Post, Reply, app, sent};
+use crate::held::message::well_formed;
+use crate::support::{MODERN, Post, app, sent};
 
 static RUNTIME: LazyLock<Runtime> =
     LazyLock::new(|| Builder::new_current_thread().enable_all().build().expect("a runtime"));
 static APP: LazyLock<Router> = LazyLock::new(app);
-
-fn check(reply: &Reply) {
-    assert!(reply.status.as_u16() < 500, "{reply:?}");
-    let messages = match reply.headers.get("content-type").map(HeaderValue::as_bytes) {
-        None => {
-            assert!(reply.body.is_empty(), "{reply:?}");
-            vec![]
-        }
-        Some(b"application/json") => match reply.json() {
-            Value::Array(messages) => messages,
-            message => vec![message],
-        },
-        _ => reply.events(),
-    };
-    for message in messages {
-        assert_eq!(message["jsonrpc"], "2.0");
-        assert!(message.get("id").is_none_or(|id| id.is_string() || id.is_i64() || id.is_u64()), "{message}");
-        assert_ne!(message["error"]["code"], -32603, "{message}");
-    }
-}
 
 fn any_json() -> impl Strategy<Value = Value> {
     let leaf = prop_oneof![
@@ -114,12 +95,12 @@ proptest! {
 
     #[test]
     fn any_bytes(body in prop::collection::vec(any::<u8>(), 0..300)) {
-        check(&RUNTIME.block_on(Post::bytes(body).send(&APP)));
+        well_formed(&RUNTIME.block_on(Post::bytes(body).send(&APP)));
     }
 
     #[test]
     fn any_text_that_looks_like_json(body in r#"[\[\]{}",:\\ a-z0-9.eE+-]{0,200}"#) {
-        check(&RUNTIME.block_on(Post::bytes(body).send(&APP)));
+        well_formed(&RUNTIME.block_on(Post::bytes(body).send(&APP)));
     }
 
     #[test]
@@ -142,7 +123,7 @@ proptest! {
                 }
             }
         }
-        check(&RUNTIME.block_on(post.send(&APP)));
+        well_formed(&RUNTIME.block_on(post.send(&APP)));
     }
 
     #[test]
@@ -163,7 +144,7 @@ proptest! {
         if let Ok(value) = HeaderValue::from_bytes(&value) {
             let mut request = post.whole();
             request.headers_mut().insert(HeaderName::from_static(name), value);
-            check(&RUNTIME.block_on(sent(&APP, request)));
+            well_formed(&RUNTIME.block_on(sent(&APP, request)));
         }
     }
 }

@@ -103,6 +103,29 @@ async fn a_call_has_its_time() {
     }
 }
 
+/// A call that cannot be answered now is told so by the status, unless that is out already.
+#[tokio::test]
+async fn a_call_that_must_come_again_is_told_when() {
+    let app = app();
+    for report in [false, true] {
+        let arguments = if report { json!({"report": true}) } else { json!({}) };
+        let params = json!({"name": "away", "arguments": arguments, "_meta": {"progressToken": "t"}});
+        for post in [
+            Post::legacy(Some("2025-11-25"), "tools/call", params.clone()),
+            Post::modern("tools/call", params.clone()),
+        ] {
+            let reply = post.send(&app).await;
+            let answer = if report { reply.events().pop().unwrap() } else { reply.json() };
+            assert_eq!(answer["error"]["code"], 503);
+            assert_eq!(answer["error"]["data"], json!({"retry_after_seconds": 1, "request_id": "req_1"}));
+            if !report {
+                assert_eq!(reply.status, StatusCode::SERVICE_UNAVAILABLE);
+                assert_eq!(reply.headers["retry-after"], "1");
+            }
+        }
+    }
+}
+
 #[tokio::test]
 async fn a_client_that_does_not_read_does_not_stop_the_clock() {
     let config = HttpConfig { call_timeout: Duration::from_millis(1), ..HttpConfig::default() };

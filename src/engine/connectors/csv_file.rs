@@ -15,6 +15,9 @@ use crate::domain::failure::Failure;
 
 /// Most columns of a file.
 const MAX_COLUMNS: usize = 2_000;
+/// Bytes that are read again for the sake of the lines in a broken record, besides as many as the file had before it:
+/// quotes can be set so that every line seems to swallow all that follow.
+const MAX_AGAIN: u64 = 8 << 20;
 /// Characters of a broken line that are kept.
 const MAX_KEPT: usize = 200;
 
@@ -23,6 +26,8 @@ pub(super) struct CsvFile {
     reader: Option<csv::Reader<Limited>>,
     /// Where the reader began.
     base: u64,
+    /// Bytes that are read a second time.
+    again: u64,
     columns: Vec<String>,
     record: ByteRecord,
 }
@@ -59,8 +64,13 @@ fn unreadable(error: &dyn std::fmt::Display) -> Failure {
 impl CsvFile {
     /// Reads the header, and goes on at `place`.
     pub(super) fn open(file: File, place: &Place) -> Result<Self, Failure> {
-        let mut this =
-            Self { reader: Some(reader(file, 0)?), base: 0, columns: Vec::new(), record: ByteRecord::new() };
+        let mut this = Self {
+            reader: Some(reader(file, 0)?),
+            base: 0,
+            again: 0,
+            columns: Vec::new(),
+            record: ByteRecord::new(),
+        };
         match this.read() {
             Ok(true) => {}
             Ok(false) => return Err(header_error("the file is empty; its first line names the columns")),
@@ -140,7 +150,13 @@ impl CsvFile {
         let raw: Vec<u8> = self.record.iter().next().unwrap_or_default().to_vec();
         // What is wrong with a record of many lines may be one quote too many in the first: read on after that.
         if too_large || (swallows && self.line() > first_line + 1) {
-            self.skip_line(begin)?;
+            let read = self.offset() - begin;
+            if self.again + read <= begin + MAX_AGAIN {
+                self.again += read;
+                self.skip_line(begin)?;
+            } else if too_large {
+                self.skip_line(self.offset())?;
+            }
         }
         let kept: String = String::from_utf8_lossy(&raw).chars().take(MAX_KEPT).collect();
         Ok(Some(Item::Bad(problem, (!kept.is_empty()).then_some(kept))))
@@ -211,4 +227,27 @@ impl CsvFile {
 
 fn header_error(message: &str) -> Failure {
     Failure::new(ErrorClass::Schema, "INVALID_HEADER", Stage::Extract, message)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+
+    /// Quotes that make every line swallow all that follow would have each line read a thousand thousand times.
+    #[test]
+    fn lines_are_not_read_again_and_again() {
+        let mut file = tempfile::tempfile().unwrap();
+        let lines = "a\",\"\n".repeat(400_000);
+        file.write_all(format!("id,name\n{lines}").as_bytes()).unwrap();
+        let mut csv = CsvFile::open(file, &Place::default()).unwrap();
+        let mut broken = 0;
+        while let Some(item) = csv.next().unwrap() {
+            broken += u32::from(matches!(item, Item::Bad(..)));
+        }
+        let length = lines.len() as u64;
+        assert!(csv.offset() >= length && csv.again <= length + MAX_AGAIN, "{} of {length}", csv.again);
+        assert!(broken > 0);
+    }
 }

@@ -4,13 +4,13 @@
 //! directory. Nothing outside of it is ever opened: no absolute path, no `..`, no link that leads out.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File, OpenOptions};
-use std::os::unix::fs::OpenOptionsExt;
+use std::fs::{self, File};
 use std::path::{Component, Path, PathBuf};
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
-use nix::fcntl::OFlag;
+use nix::fcntl::{OFlag, openat};
+use nix::sys::stat::Mode;
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -77,10 +77,9 @@ impl Files {
             let message = format!("'{object}' is a link out of the directory '{}'", self.name);
             return Err(Failure::new(ErrorClass::Config, "PATH_OUTSIDE", stage, &message));
         }
-        let mut options = OpenOptions::new();
-        // A pipe must not be waited for, and what was no link a moment ago must not be one now.
-        options.read(true).custom_flags((OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK).bits());
-        let file = options.open(&real).map_err(|error| self.unreadable(object, &error))?;
+        // A pipe must not be waited for.
+        let file = below(&root, &real, OFlag::O_RDONLY | OFlag::O_NONBLOCK)
+            .map_err(|error| self.unreadable(object, &error))?;
         let about = file.metadata().map_err(|error| self.unreadable(object, &error))?;
         if !about.is_file() {
             let message = format!("'{object}' is no regular file");
@@ -109,6 +108,21 @@ impl Files {
             &format!("'{object}' {what} in the directory '{}'", self.name),
         )
     }
+}
+
+/// Opens `real`, a path without links below `root`, step by step: what was no link a moment ago must not be one now,
+/// on any step of the way.
+pub(super) fn below(root: &Path, real: &Path, flags: OFlag) -> std::io::Result<File> {
+    let outside = || std::io::Error::from(std::io::ErrorKind::PermissionDenied);
+    let mut steps = real.strip_prefix(root).map_err(|_| outside())?.components().peekable();
+    let mut at = File::open(root)?;
+    while let Some(step) = steps.next() {
+        let Component::Normal(name) = step else { return Err(outside()) };
+        let last = steps.peek().is_none();
+        let flags = if last { flags } else { OFlag::O_RDONLY | OFlag::O_DIRECTORY };
+        at = openat(&at, name, flags | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC, Mode::empty())?.into();
+    }
+    Ok(at)
 }
 
 impl Connector for Files {
@@ -144,8 +158,14 @@ impl Connector for Files {
                 inclusive,
                 greatest: place.greatest.clone().or_else(|| value.cloned()),
             });
-            let pages =
-                Pages { file, index: place.index, after, page_records: request.page_records, done: false };
+            let pages = Pages {
+                file,
+                index: place.index,
+                after,
+                page_records: request.page_records,
+                done: false,
+                broken: None,
+            };
             Ok(Box::new(FileSource { pages: Some(pages) }) as Box<dyn Source>)
         }
         .boxed()
@@ -255,6 +275,8 @@ struct Pages {
     after: Option<After>,
     page_records: usize,
     done: bool,
+    /// What ended the reading, to be told after the page before it.
+    broken: Option<Failure>,
 }
 
 impl Pages {
@@ -262,10 +284,23 @@ impl Pages {
         if self.done {
             return Ok(None);
         }
+        if let Some(failure) = self.broken.take() {
+            return Err(failure);
+        }
         let begin = self.file.offset();
+        let mut end = begin;
         let mut page = Page { first_index: self.index, ..Page::default() };
-        while page.items.len() < self.page_records && self.file.offset() - begin < MAX_PAGE as u64 {
-            let Some(item) = self.file.next()? else {
+        while page.items.len() < self.page_records && end - begin < MAX_PAGE as u64 {
+            let next = match self.file.next() {
+                // What was read before stays.
+                Err(failure) if !page.items.is_empty() => {
+                    self.broken = Some(failure);
+                    break;
+                }
+                next => next?,
+            };
+            end = self.file.offset();
+            let Some(item) = next else {
                 self.done = true;
                 // Only now is it certain that no record with a smaller cursor follows.
                 page.cursor = self.after.as_ref().and_then(|after| after.greatest.clone());
@@ -280,9 +315,9 @@ impl Pages {
             }
         }
         self.index += page.items.len() as i64;
-        page.bytes = i64::try_from(self.file.offset() - begin).unwrap_or(0);
+        page.bytes = i64::try_from(end - begin).unwrap_or(0);
         page.position = serde_json::json!({
-            "offset": self.file.offset(), "index": self.index,
+            "offset": end, "index": self.index,
             "greatest": self.after.as_ref().and_then(|after| after.greatest.clone())
         });
         Ok(Some(page))
@@ -307,5 +342,30 @@ impl Source for FileSource {
             page
         }
         .boxed()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    /// A link that was put in the way after the path was looked at leads nowhere.
+    #[test]
+    fn a_link_is_followed_on_no_step() {
+        let (root, outside) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        for place in [root.path().join("real"), outside.path().to_owned()] {
+            fs::create_dir_all(&place).unwrap();
+            fs::write(place.join("a.csv"), "id\n").unwrap();
+        }
+        symlink(outside.path(), root.path().join("swapped")).unwrap();
+        symlink(outside.path().join("a.csv"), root.path().join("a.csv")).unwrap();
+        let open = |path: &str| below(root.path(), &root.path().join(path), OFlag::O_RDONLY);
+        assert!(open("real/a.csv").is_ok());
+        for path in ["swapped/a.csv", "a.csv", "real/../swapped/a.csv"] {
+            assert!(open(path).is_err(), "{path}");
+        }
+        assert!(below(root.path(), &outside.path().join("a.csv"), OFlag::O_RDONLY).is_err());
     }
 }

@@ -121,8 +121,8 @@ impl JsonFile {
     fn element(&mut self) -> Result<Option<Option<Vec<u8>>>, Failure> {
         let open =
             || fatal("ARRAY_NOT_CLOSED", "the array does not end with `]`; what was read before it stays");
+        // The bracket is left where it is: whoever goes on from here meets it again.
         if self.blank(b",")?.ok_or_else(open)? == b']' {
-            self.take(1);
             self.ended = true;
             return Ok(None);
         }

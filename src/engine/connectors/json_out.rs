@@ -1,16 +1,20 @@
 //! JSON lines, written: added to the end of a file, or kept by key in a file that is replaced whole.
 
 use std::collections::HashMap;
-use std::fs::{self, File, OpenOptions};
+use std::ffi::{OsStr, OsString};
+use std::fs::{self, File, TryLockError};
 use std::io::{BufRead, BufReader, Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
-use nix::fcntl::OFlag;
+use nix::fcntl::{OFlag, openat, renameat};
+use nix::sys::stat::Mode;
 use serde_json::Value;
 
+use super::files::below;
 use super::{Fields, Sink, WriteReport};
 use crate::domain::error_class::{ErrorClass, Stage};
 use crate::domain::failure::Failure;
@@ -18,9 +22,13 @@ use crate::domain::failure::Failure;
 /// Largest file that is kept by key, in bytes: it is held in memory.
 const MAX_KEYED_FILE: u64 = 256 << 20;
 
-/// A file to write, inside of its directory.
+/// How long another writer of the directory may take.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// A file to write, by its directory, which is held open: nobody can put a link in the way to it any more.
 pub(super) struct Target {
-    path: PathBuf,
+    directory: File,
+    name: OsString,
     object: String,
 }
 
@@ -32,21 +40,26 @@ impl Target {
             Failure::new(ErrorClass::Config, "PATH_OUTSIDE", Stage::Load, &message)
         };
         let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else { return Err(outside()) };
-        let parent = parent.canonicalize().map_err(|_| {
+        let missing = |_| {
             let message = format!("the directory of '{object}' does not exist");
             Failure::new(ErrorClass::Config, "DIRECTORY_NOT_FOUND", Stage::Load, &message)
-        })?;
+        };
+        let parent = parent.canonicalize().map_err(missing)?;
         if !parent.starts_with(root) {
             return Err(outside());
         }
-        let path = parent.join(name);
-        match fs::symlink_metadata(&path) {
-            Ok(about) if !about.is_file() => {
-                let message = format!("'{object}' is no regular file");
-                Err(Failure::new(ErrorClass::Config, "NOT_A_FILE", Stage::Load, &message))
-            }
-            _ => Ok(Self { path, object: object.to_owned() }),
+        if fs::symlink_metadata(parent.join(name)).is_ok_and(|about| !about.is_file()) {
+            let message = format!("'{object}' is no regular file");
+            return Err(Failure::new(ErrorClass::Config, "NOT_A_FILE", Stage::Load, &message));
         }
+        let directory = below(root, &parent, OFlag::O_RDONLY | OFlag::O_DIRECTORY).map_err(missing)?;
+        Ok(Self { directory, name: name.to_owned(), object: object.to_owned() })
+    }
+
+    /// Opens a file of the directory, never through a link and never waiting for a pipe.
+    fn open_at(&self, name: &OsStr, flags: OFlag) -> std::io::Result<File> {
+        let flags = flags | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
+        Ok(openat(&self.directory, name, flags, Mode::from_bits_truncate(0o666))?.into())
     }
 
     fn failed(&self, error: &std::io::Error) -> Failure {
@@ -59,8 +72,7 @@ impl Target {
     }
 
     fn append(&self, lines: &[String]) -> std::io::Result<()> {
-        let flags = OFlag::O_NOFOLLOW.bits();
-        let mut file = OpenOptions::new().append(true).create(true).custom_flags(flags).open(&self.path)?;
+        let mut file = self.open_at(&self.name, OFlag::O_WRONLY | OFlag::O_APPEND | OFlag::O_CREAT)?;
         let mut text = String::new();
         for line in lines {
             text.push_str(line);
@@ -70,14 +82,12 @@ impl Target {
         file.sync_data()
     }
 
-    /// Puts the lines in the place of the file, whole or not at all.
-    fn replace(&self, lines: &[String]) -> std::io::Result<()> {
-        let mut name = self.path.file_name().unwrap_or_default().to_owned();
-        name.push(".new");
-        let beside = self.path.with_file_name(name);
-        let flags = OFlag::O_NOFOLLOW.bits();
-        let file =
-            OpenOptions::new().write(true).create(true).truncate(true).custom_flags(flags).open(&beside)?;
+    /// Puts the lines in the place of the file, whole or not at all; gives the file that is there now. Whoever does
+    /// this holds the directory's lock, so that nobody else writes the new file.
+    fn replace(&self, lines: &[String]) -> std::io::Result<File> {
+        let mut beside = self.name.clone();
+        beside.push(".new");
+        let file = self.open_at(&beside, OFlag::O_WRONLY | OFlag::O_TRUNC | OFlag::O_CREAT)?;
         let mut writer = std::io::BufWriter::new(&file);
         for line in lines {
             writer.write_all(line.as_bytes())?;
@@ -86,8 +96,27 @@ impl Target {
         writer.flush()?;
         drop(writer);
         file.sync_all()?;
-        fs::rename(&beside, &self.path)?;
-        self.path.parent().map_or(Ok(()), |parent| File::open(parent)?.sync_all())
+        renameat(&self.directory, beside.as_os_str(), &self.directory, self.name.as_os_str())?;
+        self.directory.sync_all()?;
+        Ok(file)
+    }
+
+    /// The directory, locked against everybody else who puts files in the place of others there (a worker that
+    /// lost its run and does not know it yet, for one); freed when it is dropped.
+    fn lock(&self) -> std::io::Result<File> {
+        // Opened anew, because a lock lasts as long as any copy of what was opened.
+        let directory = self.open_at(OsStr::new("."), OFlag::O_RDONLY | OFlag::O_DIRECTORY)?;
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            match directory.try_lock() {
+                Ok(()) => return Ok(directory),
+                Err(TryLockError::Error(error)) => return Err(error),
+                Err(TryLockError::WouldBlock) if Instant::now() >= deadline => {
+                    return Err(std::io::ErrorKind::TimedOut.into());
+                }
+                Err(TryLockError::WouldBlock) => std::thread::sleep(Duration::from_millis(20)),
+            }
+        }
     }
 }
 
@@ -96,18 +125,20 @@ pub(super) struct Keyed {
     key: Vec<String>,
     lines: Vec<String>,
     places: HashMap<String, usize>,
+    /// The file that they are of, kept open so that no other takes its number; `None` when there was none.
+    of: Option<File>,
 }
 
 impl Keyed {
     /// The lines that the file has.
     pub(super) fn load(target: &Target, key: &[String]) -> Result<Self, Failure> {
-        let mut keyed = Self { key: key.to_vec(), lines: Vec::new(), places: HashMap::new() };
-        let file =
-            match OpenOptions::new().read(true).custom_flags(OFlag::O_NOFOLLOW.bits()).open(&target.path) {
-                Ok(file) => file,
-                Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(keyed),
-                Err(error) => return Err(target.failed(&error)),
-            };
+        let mut keyed = Self { key: key.to_vec(), lines: Vec::new(), places: HashMap::new(), of: None };
+        let file = match target.open_at(&target.name, OFlag::O_RDONLY) {
+            Ok(file) => file,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(keyed),
+            Err(error) => return Err(target.failed(&error)),
+        };
+        keyed.of = Some(file.try_clone().map_err(|error| target.failed(&error))?);
         let mut reader = BufReader::new(file.take(MAX_KEYED_FILE + 1));
         let (mut line, mut size) = (String::new(), 0);
         loop {
@@ -128,6 +159,23 @@ impl Keyed {
             })?;
             keyed.put(&record, text.to_owned());
         }
+    }
+
+    /// Whether these are still the lines of the file: another writer puts another file in its place.
+    fn is_current(&self, target: &Target) -> std::io::Result<bool> {
+        let there = match target.open_at(&target.name, OFlag::O_RDONLY).and_then(|file| file.metadata()) {
+            Ok(there) => Some(there),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
+            Err(error) => return Err(error),
+        };
+        Ok(match (&self.of, there) {
+            (None, None) => true,
+            (Some(known), Some(there)) => {
+                let known = known.metadata()?;
+                known.dev() == there.dev() && known.ino() == there.ino()
+            }
+            _ => false,
+        })
     }
 
     /// Puts a line in its place; false when it is there already.
@@ -181,25 +229,75 @@ fn write(
     lines: Vec<(Fields, String)>,
 ) -> Result<WriteReport, Failure> {
     let mut report = WriteReport::default();
-    let done = match keyed {
+    match keyed {
         None => {
             let lines: Vec<String> = lines.into_iter().map(|(_, line)| line).collect();
             report.written = lines.len() as i64;
             report.bytes = lines.iter().map(|line| line.len() as i64 + 1).sum();
-            target.append(&lines)
+            target.append(&lines).map_err(|error| target.failed(&error))?;
         }
-        Some(keyed) => {
-            for (record, line) in lines {
-                let bytes = line.len() as i64 + 1;
-                if keyed.put(&record, line) {
-                    report.written += 1;
-                    report.bytes += bytes;
-                } else {
-                    report.unchanged += 1;
-                }
-            }
-            if report.written > 0 { target.replace(&keyed.lines) } else { Ok(()) }
-        }
+        Some(keyed) => upsert(target, keyed, lines, &mut report)?,
     };
-    done.map(|()| report).map_err(|error| target.failed(&error))
+    Ok(report)
+}
+
+/// Writes records by key into the file as it is now, whoever wrote it last.
+fn upsert(
+    target: &Target,
+    keyed: &mut Keyed,
+    lines: Vec<(Fields, String)>,
+    report: &mut WriteReport,
+) -> Result<(), Failure> {
+    let failed = |error: std::io::Error| target.failed(&error);
+    let _lock = target.lock().map_err(failed)?;
+    if !keyed.is_current(target).map_err(failed)? {
+        *keyed = Keyed::load(target, &keyed.key)?;
+    }
+    for (record, line) in lines {
+        let bytes = line.len() as i64 + 1;
+        if keyed.put(&record, line) {
+            report.written += 1;
+            report.bytes += bytes;
+        } else {
+            report.unchanged += 1;
+        }
+    }
+    if report.written > 0 {
+        // Until the file is there these are the lines of none.
+        keyed.of = None;
+        keyed.of = Some(target.replace(&keyed.lines).map_err(failed)?);
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// One of them is a worker that lost its run and does not know it yet.
+    #[test]
+    fn two_writers_of_a_file_keep_what_the_other_wrote() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().canonicalize().unwrap();
+        let target = || Target::open(&root.join("out.jsonl"), &root, "out.jsonl").unwrap();
+        let record = |id: i64| {
+            let record = serde_json::json!({ "id": id });
+            (record.as_object().unwrap().clone(), record.to_string())
+        };
+        let key = ["id".to_owned()];
+        let mut one = Keyed::load(&target(), &key).unwrap();
+        let mut other = Keyed::load(&target(), &key).unwrap();
+        let put = |keyed: &mut Keyed, ids: &[i64]| {
+            let records = ids.iter().map(|id| record(*id)).collect();
+            let report = write(&target(), Some(keyed), records).unwrap();
+            (report.written, report.unchanged)
+        };
+        assert_eq!(put(&mut one, &[1, 2, 3]), (3, 0));
+        assert_eq!(put(&mut other, &[2, 3, 4]), (1, 2));
+        assert_eq!(put(&mut one, &[3, 4, 5]), (1, 2));
+        assert_eq!(put(&mut one, &[6]), (1, 0));
+        let text = fs::read_to_string(root.join("out.jsonl")).unwrap();
+        let lines: Vec<String> = (1..=6).map(|id| format!("{{\"id\":{id}}}")).collect();
+        assert_eq!(text.lines().collect::<Vec<_>>(), lines);
+    }
 }

@@ -139,7 +139,7 @@ impl Fault {
     }
 
     fn failure(&self, stage: Stage) -> Failure {
-        Failure::new(self.class, self.code.clone(), stage, &self.message)
+        Failure::new(self.class, self.code.clone(), stage, &self.message).in_foreign_words()
     }
 }
 
@@ -398,7 +398,8 @@ impl SimSink {
             if let Some(rejects) = rejects {
                 let number: String = name.chars().filter(char::is_ascii_digit).collect();
                 let message = rejects.message.replace("{n}", &number);
-                let failure = Failure::new(rejects.class, rejects.code.clone(), Stage::Load, &message);
+                let failure = Failure::new(rejects.class, rejects.code.clone(), Stage::Load, &message)
+                    .in_foreign_words();
                 let failure =
                     rejects.field.as_deref().map_or(failure.clone(), |field| failure.at_field(field));
                 report.rejected.push((place, failure));

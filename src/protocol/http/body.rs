@@ -1,14 +1,22 @@
 //! Reads a body within its bounds of size and time.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use axum::body::Body;
-use bytes::Bytes;
+use axum::body::{Body, HttpBody};
+use bytes::{Bytes, BytesMut};
 use http::header::CONTENT_LENGTH;
 use http::{HeaderMap, StatusCode};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::Problem;
+
+/// Bytes from which on a body counts as large. Arguments of tools are far smaller.
+const LARGE: usize = 64 * 1024;
+
+/// Large bodies that are read and answered at the same time.
+pub(super) const LARGE_AT_ONCE: usize = 8;
 
 /// Refuses a body that says it is too large, before anything is known of the caller.
 ///
@@ -22,23 +30,56 @@ pub(super) fn declared_size(headers: &HeaderMap, max: usize) -> Result<(), Probl
     }
 }
 
-/// The whole body.
+/// The whole body, and the place it has among the large ones, to be kept until its answer is made: a small body may
+/// become a hundred times its size once it is read, and so may many large ones.
 ///
 /// # Errors
-/// 413 beyond `max` bytes, 408 when it is not whole within `time`, 400 when the client breaks off.
-pub(super) async fn whole(body: Body, max: usize, time: Duration) -> Result<Bytes, Problem> {
-    match tokio::time::timeout(time, Limited::new(body, max).collect()).await {
-        Ok(Ok(collected)) => Ok(collected.to_bytes()),
+/// 413 beyond `max` bytes, 408 when it is not whole within `time`, 400 when the client breaks off, 503 when there are
+/// too many large ones.
+pub(super) async fn whole(
+    body: Body,
+    max: usize,
+    time: Duration,
+    large: &Arc<Semaphore>,
+) -> Result<(Bytes, Option<OwnedSemaphorePermit>), Problem> {
+    let mut place = None;
+    let mut body = Limited::new(body, max);
+    let mut whole = BytesMut::new();
+    let read = async {
+        // What says how large it is waits before anything of it is kept.
+        let said = body.size_hint().lower();
+        if usize::try_from(said).is_ok_and(|said| said > LARGE) {
+            place = Arc::clone(large).acquire_owned().await.ok();
+        }
+        while let Some(frame) = body.frame().await {
+            let Ok(data) = frame?.into_data() else { continue };
+            whole.extend_from_slice(&data);
+            if whole.len() > LARGE && place.is_none() {
+                place = Arc::clone(large).acquire_owned().await.ok();
+            }
+        }
+        Ok::<_, Box<dyn std::error::Error + Send + Sync>>(())
+    };
+    match tokio::time::timeout(time, read).await {
+        Ok(Ok(())) => Ok((whole.freeze(), place)),
         Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large(max)),
-        Ok(Err(_)) => Err(Problem::new(StatusCode::BAD_REQUEST, "The body broke off; send it again, whole.")),
+        Ok(Err(_)) => {
+            let message = "The body broke off; send it again, whole.";
+            Err(Problem::new(StatusCode::BAD_REQUEST, "body_broken", message))
+        }
+        Err(_) if place.is_none() && large.available_permits() == 0 => {
+            let message = "Too many large bodies at once: come again later, or send less.";
+            Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "large_bodies", message))
+        }
         Err(_) => {
             let message =
                 format!("The body did not arrive within {} s; send it again, faster.", time.as_secs_f32());
-            Err(Problem::new(StatusCode::REQUEST_TIMEOUT, message))
+            Err(Problem::new(StatusCode::REQUEST_TIMEOUT, "body_too_slow", message))
         }
     }
 }
 
 fn too_large(max: usize) -> Problem {
-    Problem::new(StatusCode::PAYLOAD_TOO_LARGE, format!("The body is larger than {max} bytes; send less."))
+    let message = format!("The body is larger than {max} bytes; send less.");
+    Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", message)
 }

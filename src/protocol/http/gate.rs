@@ -34,7 +34,7 @@ const RESPONSE_HEADERS: &str = "WWW-Authenticate, Retry-After, RateLimit, RateLi
 pub(super) fn pass(config: &HttpConfig, parts: &Parts) -> Result<Option<HeaderValue>, Problem> {
     if !host_allowed(config, parts) {
         let message = "Forbidden: this server does not answer to that Host; see its list of allowed hosts.";
-        return Err(Problem::new(StatusCode::FORBIDDEN, message));
+        return Err(Problem::new(StatusCode::FORBIDDEN, "host", message).about(parts.headers.get(HOST)));
     }
     let mut origins = parts.headers.get_all(ORIGIN).iter();
     match (origins.next(), origins.next()) {
@@ -43,7 +43,7 @@ pub(super) fn pass(config: &HttpConfig, parts: &Parts) -> Result<Option<HeaderVa
         _ => {
             let message =
                 "Forbidden: pages of that Origin may not call; see the server's list of allowed origins.";
-            Err(Problem::new(StatusCode::FORBIDDEN, message))
+            Err(Problem::new(StatusCode::FORBIDDEN, "origin", message).about(parts.headers.get(ORIGIN)))
         }
     }
 }

@@ -13,11 +13,11 @@ use super::Problem;
 pub(super) fn check(headers: &HeaderMap) -> Result<(), Problem> {
     if !is_json(headers) {
         let message = "Unsupported media type: send `Content-Type: application/json`, not encoded further.";
-        return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, message));
+        return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "content_type", message));
     }
     if !(admits(headers, "application", "json") && admits(headers, "text", "event-stream")) {
         let message = "Not acceptable: send `Accept: application/json, text/event-stream`.";
-        return Err(Problem::new(StatusCode::NOT_ACCEPTABLE, message));
+        return Err(Problem::new(StatusCode::NOT_ACCEPTABLE, "accept", message));
     }
     Ok(())
 }

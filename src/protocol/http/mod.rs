@@ -17,13 +17,17 @@ use axum::Router;
 use axum::extract::{FromRequestParts, Request, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::any;
-use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE};
+use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER};
 use http::request::Parts;
-use http::{Method, StatusCode};
+use http::{HeaderValue, Method, StatusCode};
+use tokio::sync::Semaphore;
 
 use super::inflight::Inflight;
 use super::jsonrpc::{self, RpcError};
 use super::server::Server;
+
+/// Characters of a header that are told in a log.
+const MAX_DETAIL: usize = 100;
 
 /// What the HTTP edge allows. The defaults suit a server on loopback.
 #[derive(Clone, Debug)]
@@ -64,6 +68,22 @@ impl Default for HttpConfig {
     }
 }
 
+/// Why a request was refused, among the extensions of its response: for the operator, never for the caller.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refused {
+    /// The cause, in one word of a closed vocabulary.
+    pub cause: &'static str,
+    /// What exactly, as far as it may stand in a log.
+    pub detail: Option<String>,
+}
+
+impl Refused {
+    /// For this cause, about which there is no more to say.
+    pub fn because(cause: &'static str) -> Self {
+        Self { cause, detail: None }
+    }
+}
+
 /// The id of an HTTP request, put among its extensions by the product's middleware.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RequestId(pub String);
@@ -76,7 +96,8 @@ where
     P::Caller: FromRequestParts<S>,
     S: Clone + Send + Sync + 'static,
 {
-    let shared = Arc::new(Shared { server, config, inflight: Inflight::default() });
+    let large = Arc::new(Semaphore::new(body::LARGE_AT_ONCE));
+    let shared = Arc::new(Shared { server, config, inflight: Inflight::default(), large });
     let handler = move |State(state): State<S>, request: Request| {
         let shared = Arc::clone(&shared);
         async move { handle(shared, state, request).await }
@@ -89,6 +110,8 @@ struct Shared<P> {
     server: Arc<P>,
     config: HttpConfig,
     inflight: Inflight,
+    /// Places for large bodies, from their reading to their answer.
+    large: Arc<Semaphore>,
 }
 
 async fn handle<P, S>(shared: Arc<Shared<P>>, state: S, request: Request) -> Response
@@ -102,7 +125,7 @@ where
         return gate::preflight(&shared.config, &parts).into_response();
     }
     if parts.method != Method::POST {
-        let problem = Problem::new(StatusCode::METHOD_NOT_ALLOWED, "Method not allowed: send POST.");
+        let problem = Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method", "Method not allowed: send POST.");
         return ([(ALLOW, "POST")], problem).into_response();
     }
     let origin = match gate::pass(&shared.config, &parts) {
@@ -138,22 +161,37 @@ where
 struct Problem {
     status: StatusCode,
     message: Cow<'static, str>,
+    refused: Refused,
 }
 
 impl Problem {
-    fn new(status: StatusCode, message: impl Into<Cow<'static, str>>) -> Self {
-        Self { status, message: message.into() }
+    fn new(status: StatusCode, cause: &'static str, message: impl Into<Cow<'static, str>>) -> Self {
+        Self { status, message: message.into(), refused: Refused::because(cause) }
+    }
+
+    /// The same, with what a header said.
+    fn about(mut self, header: Option<&HeaderValue>) -> Self {
+        let said = header.map(|value| String::from_utf8_lossy(value.as_bytes()).chars().take(MAX_DETAIL).collect());
+        self.refused.detail = said;
+        self
     }
 }
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
-        let Self { status, message } = self;
-        json(status, jsonrpc::failure(None, &RpcError::new(i64::from(status.as_u16()), message)))
+        let Self { status, message, refused } = self;
+        let error = RpcError::new(i64::from(status.as_u16()), message);
+        let mut response = json(status, jsonrpc::failure(None, &error));
+        response.extensions_mut().insert(refused);
+        response
     }
 }
 
 fn json(status: StatusCode, body: bytes::Bytes) -> Response {
     let headers = [(CONTENT_TYPE, "application/json"), (CACHE_CONTROL, "no-store")];
-    (status, headers, body).into_response()
+    let mut response = (status, headers, body).into_response();
+    if status == StatusCode::SERVICE_UNAVAILABLE {
+        response.headers_mut().insert(RETRY_AFTER, jsonrpc::COME_AGAIN_S.into());
+    }
+    response
 }

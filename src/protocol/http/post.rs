@@ -19,7 +19,8 @@ use crate::protocol::exchange::Exchange;
 use crate::protocol::header::{self, Header};
 use crate::protocol::inflight::Underway;
 use crate::protocol::jsonrpc::{
-    self, INTERNAL_ERROR, INVALID_REQUEST, Id, Message, RpcError, TOO_MANY_REQUESTS, Unreadable, failure,
+    self, INTERNAL_ERROR, INVALID_REQUEST, Id, Message, RpcError, TOO_MANY_REQUESTS, UNAVAILABLE, Unreadable,
+    failure,
 };
 use crate::protocol::model::LogLevel;
 use crate::protocol::revision::{Era, Revision};
@@ -27,7 +28,7 @@ use crate::protocol::server::Server;
 use crate::protocol::wire::{encode, legacy, modern};
 
 use super::sse::{Call, Outcome, respond};
-use super::{RequestId, Shared, body, json, media};
+use super::{Refused, RequestId, Shared, body, json, media};
 
 /// How many notifications a slow client may leave unread before the call waits for it.
 const UNREAD: usize = 16;
@@ -43,8 +44,9 @@ pub(super) async fn post<P: Server>(
     if let Err(refusal) = media::check(&parts.headers) {
         return refusal.into_response();
     }
-    let bytes = match body::whole(body, config.max_body_bytes, config.body_timeout).await {
-        Ok(bytes) => bytes,
+    let whole = body::whole(body, config.max_body_bytes, config.body_timeout, &shared.large).await;
+    let (bytes, _large) = match whole {
+        Ok(read) => read,
         Err(refusal) => return refusal.into_response(),
     };
     let messages = jsonrpc::read(&bytes, config.max_depth, config.max_batch);
@@ -52,7 +54,7 @@ pub(super) async fn post<P: Server>(
     let deadline = Instant::now() + config.call_timeout;
     let post = Arc::new(Post { shared, caller, request_id, deadline });
     match messages {
-        Err(Unreadable { id, error }) => json(StatusCode::BAD_REQUEST, failure(id.as_ref(), &error)),
+        Err(Unreadable { id, error }) => refuse(StatusCode::BAD_REQUEST, id.as_ref(), &error),
         Ok(jsonrpc::Body::One(message)) => post.one(&parts.headers, message).await,
         Ok(jsonrpc::Body::Batch(messages)) => post.batch(&parts.headers, messages).await,
     }
@@ -71,14 +73,14 @@ impl<P: Server> Post<P> {
     async fn one(self: Arc<Self>, headers: &HeaderMap, message: Message) -> Response {
         let inbound = match classify(Header::of(headers, header::VERSION), &message) {
             Ok(inbound) => inbound,
-            Err(error) => return json(StatusCode::BAD_REQUEST, failure(message.id.as_ref(), &error)),
+            Err(error) => return refuse(StatusCode::BAD_REQUEST, message.id.as_ref(), &error),
         };
         let Some(id) = message.id.clone() else {
             self.notified(inbound, &message);
             return StatusCode::ACCEPTED.into_response();
         };
         match self.read(headers, inbound, message) {
-            Err(modern::Refusal { status, error }) => json(status, failure(Some(&id), &error)),
+            Err(modern::Refusal { status, error }) => refuse(status, Some(&id), &error),
             Ok((request @ Request::CallTool(_), mut exchange)) => {
                 let (sender, notifications) = mpsc::channel(UNREAD);
                 exchange.notifications = Some(sender);
@@ -106,9 +108,10 @@ impl<P: Server> Post<P> {
                 INVALID_REQUEST,
                 "Invalid request: only revision 2025-03-26 has batches; send one message in each POST.",
             );
-            return json(StatusCode::BAD_REQUEST, failure(None, &error));
+            return refuse(StatusCode::BAD_REQUEST, None, &error);
         }
         let mut answers = Vec::new();
+        let mut refused = None;
         for (position, message) in messages.into_iter().enumerate() {
             let admitted = if position == 0 { Ok(()) } else { self.shared.server.admit(&self.caller).await };
             let (id, error) = match (message, admitted) {
@@ -120,9 +123,12 @@ impl<P: Server> Post<P> {
                         .with(json!({ "retry_after_seconds": seconds }));
                     (message.id, error)
                 }
-                (Err(Unreadable { id, error }), _) => (id, error),
+                (Err(Unreadable { id, error }), _) => {
+                    refused.get_or_insert_with(|| Refused::because(error.cause()));
+                    (id, error)
+                }
                 (Ok(message), Ok(())) => {
-                    answers.extend(Arc::clone(&self).batched(message).await);
+                    answers.extend(Arc::clone(&self).batched(message, &mut refused).await);
                     continue;
                 }
             };
@@ -131,10 +137,16 @@ impl<P: Server> Post<P> {
         if answers.is_empty() {
             return StatusCode::ACCEPTED.into_response();
         }
-        json(StatusCode::OK, [b"[", answers.join(&b","[..]).as_slice(), b"]"].concat().into())
+        let mut response =
+            json(StatusCode::OK, [b"[", answers.join(&b","[..]).as_slice(), b"]"].concat().into());
+        // One request has one line in the log.
+        if let Some(refused) = refused {
+            response.extensions_mut().insert(refused);
+        }
+        response
     }
 
-    async fn batched(self: Arc<Self>, message: Message) -> Option<Bytes> {
+    async fn batched(self: Arc<Self>, message: Message, refused: &mut Option<Refused>) -> Option<Bytes> {
         let inbound = Inbound::Legacy(Revision::V2025_03_26);
         let Some(id) = message.id.clone() else {
             self.notified(inbound, &message);
@@ -147,10 +159,14 @@ impl<P: Server> Post<P> {
         };
         if let Some(why_not) = why_not {
             let error = RpcError::new(INVALID_REQUEST, format!("Invalid request: {why_not}."));
+            refused.get_or_insert_with(|| Refused::because(error.cause()));
             return Some(failure(Some(&id), &error));
         }
         match self.read(&HeaderMap::new(), inbound, message) {
-            Err(modern::Refusal { error, .. }) => Some(failure(Some(&id), &error)),
+            Err(modern::Refusal { error, .. }) => {
+                refused.get_or_insert_with(|| Refused::because(error.cause()));
+                Some(failure(Some(&id), &error))
+            }
             Ok((request, exchange)) => self.serve(id, request, exchange).await.map(|(_, body)| body),
         }
     }
@@ -228,6 +244,7 @@ impl<P: Server> Post<P> {
             ),
             Err(error) => {
                 let status = match revision.era() {
+                    _ if error.code == UNAVAILABLE => StatusCode::SERVICE_UNAVAILABLE,
                     Era::Legacy => StatusCode::OK,
                     Era::Modern => modern::status(&error),
                 };
@@ -238,9 +255,17 @@ impl<P: Server> Post<P> {
 
     fn timed_out(&self) -> RpcError {
         let seconds = self.shared.config.call_timeout.as_secs_f32();
+        tracing::warn!("a call took longer than {seconds} s and was ended");
         let message = format!("The call took longer than {seconds} s and was ended; ask for less at a time.");
         RpcError::new(INTERNAL_ERROR, message).with(json!({ "request_id": self.request_id }))
     }
+}
+
+/// An error as the whole answer, which knows its cause.
+fn refuse(status: StatusCode, id: Option<&Id>, error: &RpcError) -> Response {
+    let mut response = json(status, failure(id, error));
+    response.extensions_mut().insert(Refused::because(error.cause()));
+    response
 }
 
 /// Ends when a call that can be cancelled is.

@@ -41,6 +41,7 @@ pub fn encode(
                 server_info: Introduction::new(*agreed, server),
                 instructions,
             },
+            0,
         ),
         Answer::Discovered => success(
             id,
@@ -51,9 +52,13 @@ pub fn encode(
                 caching,
                 common,
             },
+            0,
         ),
-        Answer::Empty => success(id, common),
-        Answer::Tools(list) => success(id, Tools { tools: list.json(revision), caching, common }),
+        Answer::Empty => success(id, common, 0),
+        Answer::Tools(list) => {
+            let tools = list.json(revision);
+            success(id, Tools { tools, caching, common }, tools.get().len())
+        }
         Answer::Tool(answer) => success(
             id,
             Tool {
@@ -62,8 +67,15 @@ pub fn encode(
                 is_error: answer.is_error,
                 common: Common::new(revision, server, answer.meta.as_ref()),
             },
+            about(answer),
         ),
     }
+}
+
+/// Bytes that an answer takes, escapes included.
+fn about(answer: &ToolAnswer) -> usize {
+    let text = |content: &Content| if let Content::Text(text) = content { text.len() * 9 / 8 } else { 0 };
+    answer.content.iter().map(text).sum::<usize>() + answer.structured.as_ref().map_or(0, |raw| raw.get().len())
 }
 
 /// 2025-03-26 has no `structuredContent`; until 2025-11-25 it is an object; later any value.

@@ -17,7 +17,12 @@ fn invalid(message: impl Into<String>) -> RpcError {
 }
 
 fn unknown_method(method: &str) -> RpcError {
-    RpcError::new(METHOD_NOT_FOUND, format!("Method not found: {method}"))
+    RpcError::new(METHOD_NOT_FOUND, format!("Method not found: {}", asked(method)))
+}
+
+/// What somebody asked for that is not there, short enough to be told: it may be long, and may be anything.
+pub(super) fn asked(name: &str) -> String {
+    name.chars().filter(|c| !c.is_control()).take(64).collect()
 }
 
 /// The params of `tools/call`.

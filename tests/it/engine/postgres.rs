@@ -287,6 +287,33 @@ async fn an_interrupted_read_goes_on_without_a_gap() {
     }
 }
 
+/// A table with a primary key is read on after the last key, so rows that come and go shift no others.
+#[tokio::test]
+async fn an_interrupted_read_minds_no_rows_that_went_meanwhile() {
+    let bench = Bench::start().await;
+    bench
+        .run_sql(
+            "create table pairs (a text, b integer, n integer, primary key (b, a));
+             insert into pairs select 'it''s ' || n % 3, n / 3, n from generate_series(1, 1000) n",
+        )
+        .await;
+    let lab = &bench.lab;
+    let source = lab.connector(Postgres, json!({"dsn": "lab"})).await;
+    let fails = json!({"sim": {"fail_write": {"after": 420, "attempts": 1, "class": "UNAVAILABLE", "code": "503", "message": "later"}}});
+    let sink = lab.connector(ConnectorKind::Sim, fails).await;
+    let flow = lab
+        .flow(&source, &sink, streams("pairs", "all", json!({"key": ["a", "b"]})), Policy::default())
+        .await;
+    let run = lab.queue(&flow).await;
+    lab.work().await;
+    let stopped = lab.outcome(&run).await;
+    assert!(stopped.starts_with("retrying: 3"), "{stopped}");
+    bench.run_sql("delete from pairs where n <= 100; update pairs set n = n + 5000 where n = 950").await;
+    lab.clock.advance(chrono::TimeDelta::seconds(36));
+    lab.work().await;
+    assert_eq!(lab.outcome(&run).await, "succeeded: 1000 1000 0 0");
+}
+
 #[tokio::test]
 async fn a_source_only_reads() {
     let bench = Bench::start().await;
@@ -343,6 +370,11 @@ async fn our_own_database_is_out_of_reach() {
         ("nobody".to_owned(), target.clone().username("nobody_there")),
         ("stranger".to_owned(), target.clone().username("postgres")),
         ("no database".to_owned(), target.clone().database("test_none_such")),
+        // It says that it is somebody else, but a query could take that back.
+        ("owner in disguise".to_owned(), {
+            let name = target.get_database().unwrap().to_owned();
+            database.owner.clone().database(&name).options([("role", FLOWS)])
+        }),
         ("lab".to_owned(), target),
     ]);
     let lab = Lab::start_with(dsns.clone()).await;
@@ -375,4 +407,61 @@ async fn our_own_database_is_out_of_reach() {
     lab.engine.check_tick().await.unwrap();
     let seen: String = lab.ask("select string_agg(status || ' ' || auth_status, ',') from connectors where config ->> 'dsn' = 'lab'").await;
     assert_eq!(seen, "healthy valid");
+}
+
+/// Whatever a database says of a record, quoted or not, of one record or at the end of a run: nothing of a sensitive
+/// field is kept.
+#[tokio::test]
+async fn what_a_database_says_of_a_sensitive_value_is_not_kept() {
+    const SECRET: &str = "DE77CANARY77";
+    let bench = Bench::start().await;
+    bench
+        .run_sql(
+            "create table kept (id integer primary key, tax text);
+             create table taken (id integer primary key, tax integer);
+             create table source (id integer primary key, tax text);
+             insert into source values (1, 'DE77CANARY77');
+             create function refuse() returns trigger language plpgsql as $$ begin
+               if new.id = 1 then
+                 raise exception 'bad tax number % of it''s owner', new.tax using errcode = '23514', column = new.tax;
+               end if;
+               raise exception 'no more of %', new.tax using errcode = '42501', constraint = new.tax;
+             end $$;
+             create trigger refuse before insert on kept for each row execute function refuse();",
+        )
+        .await;
+    let mapped = |query: Value| {
+        json!({"source_query": query, "mappings": [
+            {"destination_field": "id", "source_path": "$.id", "destination_type": "integer", "is_key": true},
+            {"destination_field": "tax", "source_path": "$.tax", "sensitive": true}
+        ]})
+    };
+    let mut outcomes = Vec::new();
+    for (content, table) in [
+        ("id,tax\n1,DE77CANARY77\n", "kept"),
+        ("id,tax\n2,DE77CANARY77\n", "kept"),
+        ("id,tax\n3,DE77CANARY77\n", "taken"),
+    ] {
+        bench.lab.write("a.csv", content);
+        outcomes.push(bench.sync(Files, Postgres, streams("a.csv", table, mapped(Value::Null))).await.0);
+    }
+    let query = json!("select id, tax::integer as tax from source");
+    outcomes.push(bench.sync(Postgres, Files, streams("source", "o.jsonl", mapped(query))).await.0);
+    assert!(outcomes[1].starts_with("failed") && outcomes[3].starts_with("failed"), "{outcomes:?}");
+    assert!(outcomes[0].contains("1 0 1 0") && outcomes[2].contains("1 0 1 0"), "{outcomes:?}");
+    let mut owner = bench.lab.owner().await;
+    let tables: Vec<String> = sqlx::query_scalar(
+        "select relname::text from pg_class where relkind = 'r' and relnamespace = 'public'::regnamespace order by 1",
+    )
+    .fetch_all(&mut owner)
+    .await
+    .unwrap();
+    assert!(tables.iter().any(|table| table == "run_errors"));
+    for table in tables {
+        let rows = format!("select coalesce(string_agg(t::text, ' '), '') from {table} t");
+        let rows: String = bench.lab.ask(&rows).await;
+        assert!(!rows.contains(SECRET) && !rows.contains("77CANARY"), "{table}: {rows}");
+    }
+    let said: String = bench.lab.ask("select string_agg(message, ' ') from run_errors").await;
+    assert!(said.contains("may repeat a sensitive field"), "{said}");
 }

@@ -69,9 +69,9 @@ async fn a_flow_has_one_run_waiting_and_one_going() {
     let first = lab.claim().await;
     lab.queue(&flow).await;
     assert!(lab.claim_all(5).await.is_empty(), "the first one is not done");
-    lab.store.finish_run(first, &done()).await.unwrap();
+    lab.store.finish_run(&first, &done()).await.unwrap();
     let second = lab.claim().await;
-    lab.store.finish_run(second, &done()).await.unwrap();
+    lab.store.finish_run(&second, &done()).await.unwrap();
 }
 
 #[tokio::test]
@@ -86,9 +86,9 @@ async fn a_stale_worker_changes_nothing() {
     assert!(lost(lab.store.load_run(&stale).await.map(|_| ())));
     assert!(lost(lab.store.heartbeat(&stale, LEASE).await.map(|_| ())));
     assert!(lost(lab.store.save_batch(&stale, &batch(1, Records::new(5, 5, 0, 0))).await.map(|_| ())));
-    assert!(lost(lab.store.finish_run(stale, &done()).await.map(|_| ())));
+    assert!(lost(lab.store.finish_run(&stale, &done()).await.map(|_| ())));
     assert_eq!(lab.outcome(&run).await, "running: 0 0 0 0");
-    lab.store.finish_run(fresh, &done()).await.unwrap();
+    lab.store.finish_run(&fresh, &done()).await.unwrap();
     assert_eq!(lab.outcome(&run).await, "succeeded: 0 0 0 0");
     assert_eq!(lab.attempts(&run).await, ["lost", "succeeded"]);
 }
@@ -101,7 +101,7 @@ async fn a_heartbeat_keeps_a_run() {
     assert!(!lab.store.heartbeat(&lease, LEASE).await.unwrap());
     lab.clock.advance(LEASE - TimeDelta::seconds(1));
     assert_eq!(lab.engine.reap_tick().await.unwrap(), 0);
-    lab.store.finish_run(lease, &done()).await.unwrap();
+    lab.store.finish_run(&lease, &done()).await.unwrap();
 }
 
 #[tokio::test]
@@ -127,7 +127,7 @@ async fn a_batch_counts_once() {
         claimed.checkpoint,
         Checkpoint { batch: 2, stream: 0, position: Some(json!({"given": 2})), unchanged: 0 }
     );
-    lab.store.finish_run(lease, &done()).await.unwrap();
+    lab.store.finish_run(&lease, &done()).await.unwrap();
     assert_eq!(lab.outcome(&run).await, "partial: 15 12 2 1");
     assert_eq!(lab.timeline(&run).await, ["queued", "first_error", "finished"]);
     let errors: (i64, i64) = (
@@ -165,7 +165,7 @@ async fn samples_are_capped_and_counts_are_not() {
         }
         lab.store.save_batch(&lease, &batch).await.unwrap();
     }
-    lab.store.finish_run(lease, &done()).await.unwrap();
+    lab.store.finish_run(&lease, &done()).await.unwrap();
     assert_eq!(lab.ask::<i64>("select count(*) from run_errors").await, 100);
     assert_eq!(lab.ask::<i64>("select count from run_error_counts").await, 180);
     assert_eq!(lab.ask::<String>("select top_error_class from runs").await, "TYPE");
@@ -177,7 +177,7 @@ async fn the_end_of_a_run_is_counted_once() {
     let (lab, run) = lab_with_a_run().await;
     let lease = lab.claim().await;
     lab.store.save_batch(&lease, &batch(1, Records::new(10, 9, 0, 1))).await.unwrap();
-    lab.store.finish_run(lease, &done()).await.unwrap();
+    lab.store.finish_run(&lease, &done()).await.unwrap();
     assert_eq!(lab.cancel(&run).await.as_deref(), Some("succeeded"));
     let stats: String =
         lab.ask("select concat_ws(' ', count(*), sum(runs), sum(records_read), sum(records_written), min(status)) from run_stats group by grain, flow_id = ''
@@ -195,14 +195,14 @@ async fn a_failure_that_may_pass_is_tried_again_later() {
     let (lab, run) = lab_with_a_run().await;
     let first = lab.claim().await;
     lab.store.save_batch(&first, &batch(1, Records::new(10, 10, 0, 0))).await.unwrap();
-    lab.store.retry_run(first, lab.clock.now() + TimeDelta::seconds(30), &outage()).await.unwrap();
+    lab.store.retry_run(&first, lab.clock.now() + TimeDelta::seconds(30), &outage()).await.unwrap();
     assert!(lab.claim_all(1).await.is_empty(), "it is too early");
     lab.clock.advance(TimeDelta::seconds(30));
     let second = lab.claim().await;
     assert_eq!(second.attempt(), 2);
     assert_eq!(lab.store.load_run(&second).await.unwrap().checkpoint.batch, 1);
     lab.store.save_batch(&second, &batch(2, Records::new(4, 4, 0, 0))).await.unwrap();
-    lab.store.finish_run(second, &done()).await.unwrap();
+    lab.store.finish_run(&second, &done()).await.unwrap();
     assert_eq!(lab.outcome(&run).await, "succeeded: 14 14 0 0");
     assert_eq!(lab.attempts(&run).await, ["failed", "succeeded"]);
     let written: Vec<i64> =
@@ -218,7 +218,7 @@ async fn a_released_run_uses_up_no_attempt() {
     for attempt in 1..=3 {
         let lease = lab.claim().await;
         assert_eq!((lease.attempt(), lease.max_attempts()), (attempt, attempt));
-        lab.store.release_run(lease).await.unwrap();
+        lab.store.release_run(&lease).await.unwrap();
     }
     assert_eq!(lab.work().await, 1);
     assert_eq!(lab.outcome(&run).await, "succeeded: 100 100 0 0");
@@ -256,7 +256,7 @@ async fn a_run_is_cancelled_wherever_it_is() {
     let flow = lab.sim_flow(json!({}), json!({}), Policy::default()).await;
     let retrying = lab.queue(&flow).await;
     let lease = lab.claim().await;
-    lab.store.retry_run(lease, lab.clock.now() + TimeDelta::seconds(30), &outage()).await.unwrap();
+    lab.store.retry_run(&lease, lab.clock.now() + TimeDelta::seconds(30), &outage()).await.unwrap();
     assert_eq!(lab.cancel(&retrying).await.as_deref(), Some("cancelled"));
     assert_eq!(lab.attempts(&retrying).await, ["failed"]);
 
@@ -268,7 +268,7 @@ async fn a_run_is_cancelled_wherever_it_is() {
     assert!(
         lab.store.save_batch(&lease, &batch(1, Records::new(1, 1, 0, 0))).await.unwrap().cancel_requested
     );
-    lab.store.finish_run(lease, &Ending::Cancelled).await.unwrap();
+    lab.store.finish_run(&lease, &Ending::Cancelled).await.unwrap();
     assert_eq!(lab.outcome(&running).await, "cancelled CANCELLED_BY_USER: 1 1 0 0");
 
     let orphan = lab.queue(&flow).await;
@@ -288,7 +288,7 @@ async fn a_run_asked_to_stop_is_not_tried_again() {
     let (lab, failing) = lab_with_a_run().await;
     let lease = lab.claim().await;
     lab.cancel(&failing).await;
-    lab.store.retry_run(lease, lab.clock.now() + TimeDelta::seconds(30), &outage()).await.unwrap();
+    lab.store.retry_run(&lease, lab.clock.now() + TimeDelta::seconds(30), &outage()).await.unwrap();
     assert_eq!(lab.outcome(&failing).await, "cancelled CANCELLED_BY_USER: 0 0 0 0");
     assert_eq!(lab.attempts(&failing).await, ["failed"]);
 
@@ -296,7 +296,7 @@ async fn a_run_asked_to_stop_is_not_tried_again() {
     let released = lab.queue(&flow).await;
     let lease = lab.claim().await;
     lab.cancel(&released).await;
-    lab.store.release_run(lease).await.unwrap();
+    lab.store.release_run(&lease).await.unwrap();
     assert_eq!(lab.outcome(&released).await, "cancelled CANCELLED_BY_USER: 0 0 0 0");
     assert_eq!(lab.attempts(&released).await, ["released"]);
     assert!(lab.claim_all(5).await.is_empty());
@@ -389,7 +389,7 @@ async fn customers_share_the_workers_and_keep_to_their_plans() {
     let rest = lab.claim_all(20).await;
     assert_eq!(owners(&rest), (8, 0), "a free plan runs two at once");
     for lease in first.into_iter().chain(rest) {
-        lab.store.finish_run(lease, &done()).await.unwrap();
+        lab.store.finish_run(&lease, &done()).await.unwrap();
     }
     assert_eq!(owners(&lab.claim_all(20).await), (0, 2));
 }

@@ -110,7 +110,7 @@ async fn what_cannot_run_is_refused_with_the_reason() {
     for (flow, code) in [
         (
             "MongoDB loyalty → Shopify customer tags",
-            "FLOW_PAUSED: \"MongoDB loyalty → Shopify customer tags\" was paused by Ana Ruiz on 2026-11-12 (\"loyalty migration\")",
+            "FLOW_PAUSED: \"MongoDB loyalty → Shopify customer tags\" was paused by Ana Ruiz on 2026-11-12 (<<data loyalty migration data>>)",
         ),
         (
             "lead scores",

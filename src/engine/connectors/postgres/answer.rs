@@ -56,7 +56,7 @@ pub(super) fn failure(error: &sqlx::Error, stage: Stage) -> Failure {
     let state = database.code();
     let (class, code) = classify(state);
     let code: Cow<'static, str> = code.map_or_else(|| Cow::Owned(state.to_owned()), Cow::Borrowed);
-    let problem = Failure::new(class, code, stage, database.message());
+    let problem = Failure::new(class, code, stage, database.message()).in_foreign_words();
     match database.column().or(database.constraint()) {
         Some(field) => problem.at_field(field),
         None => problem,

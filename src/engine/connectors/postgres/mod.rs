@@ -58,7 +58,9 @@ impl Postgres {
         own: &DatabaseIdentity,
     ) -> Result<Self, Failure> {
         let Config { dsn: name, create_tables } = configuration(config)?;
-        let options = named("database", &name, dsns)?.clone().application_name("apixx-mcp flow").options([
+        // What is logged of a statement could hold a cursor's value.
+        let options = named("database", &name, dsns)?.clone().disable_statement_logging();
+        let options = options.application_name("apixx-mcp flow").options([
             ("statement_timeout", "120s"),
             ("lock_timeout", "10s"),
             ("idle_in_transaction_session_timeout", "3600s"),
@@ -85,18 +87,30 @@ impl Postgres {
     async fn refuse_ours(&self, conn: &mut PgConnection, stage: Stage) -> Result<(), Failure> {
         let refused =
             |why: &str| Err(Failure::config(&format!("the database '{}' is refused: {why}", self.name)));
-        let (superuser, role, database, ours, readable): (bool, String, String, bool, bool) = sqlx::query_as(
-            "select r.rolsuper or r.rolbypassrls or r.rolreplication, r.rolname::text, current_database()::text,
+        // Any role that it is a member of is one that a query can take on.
+        let (superuser, roles, database, ours, readable): (bool, Vec<String>, String, bool, bool) = sqlx::query_as(
+            "select exists (
+                        select from pg_roles m
+                         where (m.rolsuper or m.rolbypassrls or m.rolreplication
+                                or m.rolname in ('pg_execute_server_program', 'pg_read_server_files', 'pg_write_server_files'))
+                           and (pg_has_role(session_user, m.oid, 'member') or pg_has_role(current_user, m.oid, 'member'))
+                    ),
+                    array(
+                        select m.rolname::text from pg_roles m
+                         where pg_has_role(session_user, m.oid, 'member') or pg_has_role(current_user, m.oid, 'member')
+                    ),
+                    current_database()::text,
                     to_regclass('public.run_error_counts') is not null and to_regclass('public.installation') is not null,
-                    has_function_privilege('pg_control_system()', 'execute')
-               from pg_roles r
-              where r.rolname = current_user",
+                    has_function_privilege('pg_control_system()', 'execute')",
         )
         .fetch_one(&mut *conn)
         .await
         .map_err(|error| failure(&error, stage))?;
         if superuser {
-            return refused("its role is a superuser; name a role that owns only what flows may touch");
+            return refused(
+                "its role is a superuser, or may become one or touch the server's files; name a role that owns only \
+                 what flows may touch",
+            );
         }
         if ours {
             return refused("it is a database of this server");
@@ -106,7 +120,8 @@ impl Postgres {
                 .fetch_one(&mut *conn)
                 .await
                 .map_err(|error| failure(&error, stage))?;
-            if system == self.own.system && (database == self.own.database || self.own.roles.contains(&role))
+            if system == self.own.system
+                && (database == self.own.database || roles.iter().any(|role| self.own.roles.contains(role)))
             {
                 return refused("it is this server's own database, or its role");
             }

@@ -42,6 +42,8 @@ pub(super) struct Rows {
     /// one that all rows of were read.
     passed: Option<String>,
     inclusive: bool,
+    /// The primary key of the last row, where rows come in its order.
+    key: Option<Vec<String>>,
     skip: i64,
     index: i64,
     incremental: bool,
@@ -57,8 +59,27 @@ impl Rows {
         let place = request.position.cloned().unwrap_or_default();
         let (skip, index) = (place["skip"].as_i64().unwrap_or(0), place["index"].as_i64().unwrap_or(0));
         let reached = place["cursor"].as_str().map(str::to_owned);
+        let whole_table = is_table && request.after().is_none();
+        let columns =
+            if whole_table { primary_key(&mut conn, &request.stream.source_object).await? } else { vec![] };
+        let key = place["key"].as_array().filter(|key| key.len() == columns.len() && !key.is_empty());
+        let key: Option<Vec<String>> =
+            key.map(|key| key.iter().filter_map(|value| value.as_str().map(str::to_owned)).collect());
+        // What a key says stays true while rows come and go; a number of rows to skip does not.
+        let skip = if key.is_some() { 0 } else { skip };
+        let listed = columns.join(", ");
+        let keys = columns.iter().map(|column| format!("{column}::text")).collect::<Vec<_>>().join(", ");
         let (select, filter, order) = match request.after() {
-            None => ("null::text".to_owned(), String::new(), String::new()),
+            None if columns.is_empty() => ("null::text".to_owned(), String::new(), String::new()),
+            None => {
+                let after: Vec<String> = key.iter().flatten().map(|value| literal(value)).collect();
+                let filter = if after.is_empty() {
+                    String::new()
+                } else {
+                    format!("where ({listed}) > ({})", after.join(", "))
+                };
+                ("null::text".to_owned(), filter, format!("order by {listed}"))
+            }
             Some((field, saved, inclusive)) => {
                 let column = format!("s.{}", quote(field));
                 // An interrupted run goes on at the value it had reached, past the rows of that value it had.
@@ -91,8 +112,9 @@ impl Rows {
         };
         let declare = format!(
             "declare apixx_rows no scroll cursor for
-             select case when octet_length(r.j) <= {MAX_RECORD} then r.j end, r.c
-               from (select to_jsonb(s)::text as j, {select} as c {rows} {order} offset {skip}) r"
+             select case when octet_length(r.j) <= {MAX_RECORD} then r.j end, r.c, r.k
+               from (select to_jsonb(s)::text as j, {select} as c, array[{keys}]::text[] as k
+                       {rows} {order} offset {skip}) r"
         );
         run(&mut conn, &declare).await?;
         Ok(Self {
@@ -100,6 +122,7 @@ impl Rows {
             cursor: reached,
             passed: None,
             inclusive: request.after().is_some_and(|(_, _, inclusive)| inclusive),
+            key,
             skip,
             index,
             incremental: request.after().is_some(),
@@ -112,7 +135,7 @@ impl Rows {
     async fn page(&mut self) -> Result<Option<Page>, Failure> {
         let Some(conn) = &mut self.conn else { return Ok(None) };
         let fetch = format!("fetch {} from apixx_rows", self.next);
-        let rows: Vec<(Option<String>, Option<String>)> = sqlx::query_as(AssertSqlSafe(fetch))
+        let rows: Vec<(Option<String>, Option<String>, Vec<String>)> = sqlx::query_as(AssertSqlSafe(fetch))
             .persistent(false)
             .fetch_all(conn)
             .await
@@ -131,14 +154,14 @@ impl Rows {
                 ..Page::default()
             }));
         }
-        let bytes: usize = rows.iter().map(|(text, _)| text.as_ref().map_or(MAX_RECORD, String::len)).sum();
+        let bytes: usize = rows.iter().map(|(text, ..)| text.as_ref().map_or(MAX_RECORD, String::len)).sum();
         let mut page = Page {
             first_index: self.index,
             bytes: bytes as i64,
             estimated: self.estimated,
             ..Page::default()
         };
-        for (text, cursor) in &rows {
+        for (text, cursor, _) in &rows {
             if self.incremental && *cursor != self.cursor {
                 self.passed = std::mem::replace(&mut self.cursor, cursor.clone());
                 self.skip = 0;
@@ -146,6 +169,7 @@ impl Rows {
             self.skip += 1;
             page.items.push(item(text.as_deref()));
         }
+        self.key = rows.last().map(|(_, _, key)| key.clone()).filter(|key| !key.is_empty());
         self.index += rows.len() as i64;
         self.next = (MAX_PAGE * rows.len() / bytes.max(1)).clamp(1, self.most);
         page.position = self.position();
@@ -156,8 +180,25 @@ impl Rows {
     }
 
     fn position(&self) -> Value {
-        json!({"cursor": self.cursor, "skip": self.skip, "index": self.index})
+        json!({"cursor": self.cursor, "key": self.key, "skip": self.skip, "index": self.index})
     }
+}
+
+/// The columns of a table's primary key, quoted, as columns of `s`; none for what has no such key.
+async fn primary_key(conn: &mut PgConnection, table: &str) -> Result<Vec<String>, Failure> {
+    let names: Vec<String> = sqlx::query_scalar(
+        "select a.attname::text
+           from pg_index i
+          cross join unnest(i.indkey::smallint[]) with ordinality k (attnum, place)
+           join pg_attribute a on a.attrelid = i.indrelid and a.attnum = k.attnum
+          where i.indrelid = to_regclass($1) and i.indisprimary
+          order by k.place",
+    )
+    .bind(Name::parse(table)?.quoted)
+    .fetch_all(conn)
+    .await
+    .map_err(|error| failure(&error, Stage::Extract))?;
+    Ok(names.iter().map(|name| format!("s.{}", quote(name))).collect())
 }
 
 fn item(text: Option<&str>) -> Item {

@@ -89,7 +89,12 @@ impl Table {
             .collect();
         let text = format!("create table if not exists {} ({})", self.name.quoted, definitions.join(", "));
         let Some(conn) = &mut self.conn else { return Err(Failure::internal()) };
-        run(conn, &text).await.map_err(|failure| Failure { stage: Stage::Load, ..failure })?;
+        match run(conn, &text).await {
+            Ok(_) => {}
+            // Somebody made it in the same moment, which `if not exists` does not cover.
+            Err(failure) if matches!(failure.code.as_ref(), "UNIQUE_VIOLATION" | "42P07") => {}
+            Err(failure) => return Err(Failure { stage: Stage::Load, ..failure }),
+        }
         self.load_columns().await
     }
 

@@ -1,0 +1,128 @@
+//! The connections that are open: so many at most, and an idle one goes when somebody new comes.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use metrics::{Counter, Gauge, counter, gauge};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+
+/// Between two looks for a connection that became idle, while somebody waits for its place.
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
+
+/// The connections that are open.
+#[derive(Clone)]
+pub(super) struct Crowd {
+    places: Arc<Semaphore>,
+    members: Arc<Mutex<HashMap<u64, Arc<Member>>>>,
+    /// Counts what happens, which is how the members' idleness is compared.
+    events: Arc<AtomicU64>,
+    open: Gauge,
+    evicted: Counter,
+}
+
+/// A connection, as others see it.
+#[derive(Debug, Default)]
+pub(super) struct Member {
+    /// How many of its requests began and ended.
+    pub begun: AtomicU64,
+    /// As above.
+    pub ended: AtomicU64,
+    /// Whether a request of it was ever answered other than with a refusal.
+    pub proven: AtomicBool,
+    /// When it came or last ended a request.
+    last: AtomicU64,
+    leave: CancellationToken,
+}
+
+/// A place among the connections, given up when dropped.
+pub(super) struct Place {
+    /// Who has it.
+    pub member: Arc<Member>,
+    crowd: Crowd,
+    number: u64,
+    _place: OwnedSemaphorePermit,
+}
+
+impl Crowd {
+    /// Room for `most` connections.
+    pub(super) fn new(most: usize) -> Self {
+        Self {
+            places: Arc::new(Semaphore::new(most.min(Semaphore::MAX_PERMITS))),
+            members: Arc::default(),
+            events: Arc::default(),
+            open: gauge!("apixx_connections_open"),
+            evicted: counter!("apixx_connections_evicted_total"),
+        }
+    }
+
+    /// A place for one more. Where there is none, the connection that has been idle for longest is told to leave, one
+    /// that never asked anything worth an answer first; while none is idle, this waits.
+    pub(super) async fn enter(&self) -> Option<Place> {
+        let place = loop {
+            if let Ok(place) = Arc::clone(&self.places).try_acquire_owned() {
+                break place;
+            }
+            self.evict();
+            if let Ok(place) = timeout(LOOK_AGAIN, Arc::clone(&self.places).acquire_owned()).await {
+                break place.ok()?;
+            }
+        };
+        let number = self.events.fetch_add(1, Ordering::Relaxed);
+        let member = Arc::new(Member { last: number.into(), ..Member::default() });
+        self.members().insert(number, Arc::clone(&member));
+        self.open.increment(1.0);
+        Some(Place { member, crowd: self.clone(), number, _place: place })
+    }
+
+    fn evict(&self) {
+        let members = self.members();
+        let idle = members.values().filter(|member| member.is_idle() && !member.leave.is_cancelled());
+        let longest = idle.min_by_key(|member| {
+            (member.proven.load(Ordering::Relaxed), member.last.load(Ordering::Relaxed))
+        });
+        if let Some(member) = longest {
+            member.leave.cancel();
+            self.evicted.increment(1);
+        }
+    }
+
+    fn members(&self) -> MutexGuard<'_, HashMap<u64, Arc<Member>>> {
+        self.members.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Member {
+    /// Whether no request of it is under way.
+    pub(super) fn is_idle(&self) -> bool {
+        self.ended.load(Ordering::Acquire) == self.begun.load(Ordering::Acquire)
+    }
+}
+
+impl Place {
+    /// Ends when the place is wanted for somebody else.
+    pub(super) async fn wanted(&self) {
+        self.member.leave.cancelled().await;
+    }
+
+    /// A request of this connection ended.
+    pub(super) fn ended(crowd: &Crowd, member: &Member) {
+        member.last.store(crowd.events.fetch_add(1, Ordering::Relaxed), Ordering::Relaxed);
+        member.ended.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// Whose place it is.
+    pub(super) fn crowd(&self) -> &Crowd {
+        &self.crowd
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.crowd.members().remove(&self.number);
+        self.crowd.open.decrement(1.0);
+    }
+}

@@ -1,0 +1,61 @@
+//! What the operator hears of every answer: a count, a time, and for a refusal one line that says why.
+
+use std::sync::Arc;
+
+use axum::extract::{Request, State};
+use axum::middleware::Next;
+use axum::response::Response;
+use http::StatusCode;
+use metrics::{Counter, Histogram, counter, histogram};
+use tokio::time::Instant;
+
+use super::peer::Peer;
+use crate::observe::Refusals;
+use crate::protocol::http::Refused;
+
+/// The statuses that are counted each; all others together.
+const STATUSES: [u16; 14] = [200, 202, 204, 400, 401, 403, 404, 405, 406, 408, 413, 415, 429, 503];
+
+/// Tells the operator of answers. Cheap to clone.
+#[derive(Clone)]
+pub struct Teller {
+    refusals: Refusals,
+    answers: Arc<[(u16, Counter)]>,
+    others: Counter,
+    seconds: Histogram,
+}
+
+impl Teller {
+    /// One that counts refusals along with `refusals`.
+    pub fn new(refusals: Refusals) -> Self {
+        let counter = |status: String| counter!("apixx_http_requests_total", "status" => status);
+        Self {
+            refusals,
+            answers: STATUSES.iter().map(|status| (*status, counter(status.to_string()))).collect(),
+            others: counter("other".to_owned()),
+            seconds: histogram!("apixx_http_request_seconds"),
+        }
+    }
+
+    fn answered(&self, status: StatusCode) {
+        let known = self.answers.iter().find(|(known, _)| *known == status.as_u16());
+        known.map_or(&self.others, |(_, counter)| counter).increment(1);
+    }
+}
+
+/// Tells the operator of this request's answer.
+pub async fn tell(State(teller): State<Teller>, request: Request, next: Next) -> Response {
+    let peer = request.extensions().get::<Peer>().copied();
+    let begun = Instant::now();
+    let response = next.run(request).await;
+    let status = response.status();
+    teller.seconds.record(begun.elapsed());
+    teller.answered(status);
+    if let Some(Refused { cause, detail }) = response.extensions().get::<Refused>() {
+        teller.refusals.refused(cause, || {
+            let peer = peer.map(|peer| tracing::field::display(peer.0));
+            tracing::info!(status = status.as_u16(), cause, detail = detail.as_deref(), peer, "refused");
+        });
+    }
+    response
+}

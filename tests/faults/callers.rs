@@ -1,0 +1,255 @@
+//! Those who call: each answer is looked at, and anything that is neither true nor "come again" is a violation.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+
+use anyhow::Context;
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+use serde_json::{Value, json};
+use tokio::time::{Duration, Instant, sleep};
+
+use crate::plan::Wanted;
+use crate::process::Seat;
+use crate::world::FLOWS;
+
+/// How long somebody who wants a run goes on asking.
+const PATIENCE: Duration = Duration::from_secs(40);
+
+/// What an answer over HTTP comes to.
+#[derive(Debug)]
+pub enum Heard {
+    /// A result without an error.
+    Result(Value),
+    /// A tool's own refusal, by its code.
+    Refused(String),
+    /// 503 with `Retry-After`, or nobody there.
+    ComeAgain,
+    /// 401.
+    Unauthorized,
+}
+
+/// A run that somebody was told of.
+#[derive(Clone, Debug)]
+pub struct Accepted {
+    pub flow: &'static str,
+    pub run: String,
+    pub key: Option<String>,
+}
+
+/// What the callers of a schedule share.
+pub struct Callers {
+    http: reqwest::Client,
+    serves: Vec<Arc<Seat>>,
+    pub accepted: Mutex<Vec<Accepted>>,
+    /// Requests of runs whose outcome nobody was told.
+    pub unknown: AtomicU64,
+    /// Tool calls that were sent, by token.
+    pub sent: Mutex<BTreeMap<String, u64>>,
+    pub violations: Mutex<Vec<String>>,
+    pub answers: AtomicU64,
+    pub come_again: AtomicU64,
+    pub enough: AtomicBool,
+}
+
+impl Callers {
+    pub fn new(serves: Vec<Arc<Seat>>) -> anyhow::Result<Arc<Self>> {
+        Ok(Arc::new(Self {
+            http: reqwest::Client::builder().timeout(PATIENCE).no_proxy().build().context("a client")?,
+            serves,
+            accepted: Mutex::default(),
+            unknown: AtomicU64::new(0),
+            sent: Mutex::default(),
+            violations: Mutex::default(),
+            answers: AtomicU64::new(0),
+            come_again: AtomicU64::new(0),
+            enough: AtomicBool::new(false),
+        }))
+    }
+
+    pub fn violation(&self, text: String) {
+        self.violations.lock().unwrap().push(text);
+    }
+
+    pub async fn tool(&self, serve: usize, token: &str, tool: &str, arguments: Value) -> Heard {
+        *self.sent.lock().unwrap().entry(token.to_owned()).or_default() += 1;
+        self.message(serve, token, "tools/call", json!({ "name": tool, "arguments": arguments })).await
+    }
+
+    /// Sends a message and judges the form of its answer.
+    pub async fn message(&self, serve: usize, token: &str, method: &str, params: Value) -> Heard {
+        let seat = &self.serves[serve];
+        let message = json!({ "jsonrpc": "2.0", "id": 1, "method": method, "params": params });
+        let sent = self
+            .http
+            .post(seat.url())
+            .header("authorization", format!("Bearer {token}"))
+            .header("accept", "application/json, text/event-stream")
+            .header("mcp-protocol-version", "2025-11-25")
+            .json(&message)
+            .send()
+            .await;
+        self.answers.fetch_add(1, Ordering::Relaxed);
+        let answered = match sent {
+            Ok(response) => {
+                let (status, headers) = (response.status().as_u16(), response.headers().clone());
+                response.text().await.map(|text| (status, headers, text))
+            }
+            Err(error) => Err(error),
+        };
+        let (status, headers, text) = match answered {
+            Ok(answered) => answered,
+            Err(error) => {
+                if !seat.disturbed.load(Ordering::SeqCst) {
+                    self.violation(format!("{} was there all the time, but: {error:?}", seat.name));
+                }
+                return self.later();
+            }
+        };
+        let body: Value = serde_json::from_str(&text).unwrap_or_default();
+        let wrong = |why: &str| {
+            self.violation(format!("{method} {}: {why}: {status} {text}", params["name"]));
+            Heard::ComeAgain
+        };
+        match status {
+            200 if body["error"].is_object() => wrong("a protocol error"),
+            200 if body["result"]["isError"] == true => {
+                let code = body["result"]["_meta"]["io.apixx/error"]["code"].as_str().unwrap_or_default();
+                Heard::Refused(code.to_owned())
+            }
+            200 if body["result"].is_object() => Heard::Result(body["result"].clone()),
+            401 => Heard::Unauthorized,
+            503 if !headers.contains_key("retry-after") => wrong("503 without Retry-After"),
+            503 if !body["error"]["message"].is_string() => wrong("503 that says nothing"),
+            503 => self.later(),
+            _ => wrong("an answer that nobody should see"),
+        }
+    }
+
+    fn later(&self) -> Heard {
+        self.come_again.fetch_add(1, Ordering::Relaxed);
+        Heard::ComeAgain
+    }
+
+    /// Wants a run and asks until it is told of one.
+    pub async fn want(&self, seed: u64, place: usize, wanted: Wanted, token: &str) {
+        let mut dice = StdRng::seed_from_u64(seed ^ (place as u64) << 32);
+        let flow = FLOWS[wanted.flow].name;
+        sleep(wanted.after).await;
+        let key = wanted.key.then(|| format!("key-{seed}-{place}"));
+        let deadline = Instant::now() + PATIENCE;
+        let mut told: Option<String> = None;
+        loop {
+            let mut arguments = json!({ "flow": flow, "if_running": wanted.if_running });
+            if let Some(key) = &key {
+                arguments["idempotency_key"] = key.as_str().into();
+            }
+            let serve = dice.random_range(0..self.serves.len());
+            match self.tool(serve, token, "trigger_sync", arguments).await {
+                Heard::Result(result) => {
+                    let run = result["structuredContent"]["run_id"].as_str().unwrap_or_default().to_owned();
+                    match &told {
+                        Some(before) if *before != run => {
+                            self.violation(format!("key {key:?} gave {before} and then {run}"));
+                        }
+                        Some(_) => return,
+                        None => {
+                            let accepted = Accepted { flow, run: run.clone(), key: key.clone() };
+                            self.accepted.lock().unwrap().push(accepted);
+                            // The same key once more gives the same run.
+                            if key.is_none() || dice.random_bool(0.5) {
+                                return;
+                            }
+                            told = Some(run);
+                        }
+                    }
+                }
+                Heard::Refused(code) if code == "CONNECTOR_UNAVAILABLE" => {}
+                Heard::ComeAgain if key.is_none() => {
+                    // Without a key nobody can ask again without making another run.
+                    self.unknown.fetch_add(1, Ordering::Relaxed);
+                    return;
+                }
+                Heard::ComeAgain => {}
+                other => self.violation(format!("trigger_sync: {other:?}")),
+            }
+            if Instant::now() >= deadline {
+                return self.violation(format!("{flow} could not be triggered"));
+            }
+            sleep(Duration::from_millis(100)).await;
+        }
+    }
+
+    /// Reads this and that until it is enough; a run never goes back.
+    pub async fn read(&self, seed: u64, token: &str) {
+        let mut dice = StdRng::seed_from_u64(seed);
+        let mut seen: BTreeMap<String, (i64, i64, bool)> = BTreeMap::new();
+        while !self.enough.load(Ordering::Relaxed) {
+            let serve = dice.random_range(0..self.serves.len());
+            let known = self.accepted.lock().unwrap().clone();
+            let (tool, arguments) = match dice.random_range(0..6) {
+                0..3 if !known.is_empty() => {
+                    ("get_run", json!({ "run_id": known[dice.random_range(0..known.len())].run }))
+                }
+                3 => ("list_runs", json!({})),
+                4 => ("get_system_health", json!({})),
+                _ => ("list_flows", json!({})),
+            };
+            match self.tool(serve, token, tool, arguments).await {
+                Heard::Result(result) if tool == "get_run" => {
+                    let run = &result["structuredContent"]["run"];
+                    let id = run["run_id"].as_str().unwrap_or_default().to_owned();
+                    let now = (
+                        run["attempt"].as_i64().unwrap_or(-1),
+                        run["records"]["read"].as_i64().unwrap_or(-1),
+                        run["done"] == true,
+                    );
+                    if seen.get(&id).is_some_and(|before| now < *before || (before.2 && now != *before)) {
+                        self.violation(format!("{id} went from {:?} back to {now:?}", seen[&id]));
+                    }
+                    seen.insert(id, now);
+                }
+                Heard::Result(_) | Heard::ComeAgain => {}
+                other => self.violation(format!("{tool}: {other:?}")),
+            }
+            sleep(Duration::from_millis(dice.random_range(30..120))).await;
+        }
+    }
+
+    /// Uses a token until `until`; since `revoked` it must be refused.
+    pub async fn hold(
+        &self,
+        token: &str,
+        revoked: &Mutex<Option<Instant>>,
+        maybe: &AtomicBool,
+        until: &AtomicBool,
+    ) {
+        let mut turn = 0;
+        while !until.load(Ordering::Relaxed) {
+            turn += 1;
+            let since = revoked.lock().unwrap().map(|at| at.elapsed());
+            let serve = turn % self.serves.len();
+            let (what, heard) = if turn % 3 == 0 {
+                ("tools/list", self.message(serve, token, "tools/list", json!({})).await)
+            } else {
+                ("list_flows", self.tool(serve, token, "list_flows", json!({})).await)
+            };
+            // What needs no database may lag by the second that a token is remembered.
+            let lags =
+                what == "tools/list" && since.is_some_and(|since| since < Duration::from_millis(1_050));
+            match heard {
+                Heard::ComeAgain => {}
+                Heard::Result(_) if since.is_some() && !lags => {
+                    self.violation(format!("{what} was answered {since:?} after the token was revoked"));
+                }
+                Heard::Result(_) => {}
+                Heard::Unauthorized if since.is_some() || maybe.load(Ordering::SeqCst) => {}
+                Heard::Refused(code)
+                    if code == "TOKEN_REVOKED" && (since.is_some() || maybe.load(Ordering::SeqCst)) => {}
+                other => self.violation(format!("{what} with a live token: {other:?}")),
+            }
+            sleep(Duration::from_millis(40)).await;
+        }
+    }
+}

@@ -1,0 +1,177 @@
+//! Faults, at random but repeatable: real processes on a real PostgreSQL that is cut off, stopped, killed and restarted
+//! under them, and what must be true afterwards.
+//!
+//!     cargo test --test faults                              a short share
+//!     cargo test --test faults -- --schedules 1000          more
+//!     cargo test --test faults -- --seed 17                 that schedule again
+//!     … --program target/release/apixx-mcp                  of another build; faster
+//!
+//! A seed decides what is asked for and what goes wrong when; how the machine interleaves it is chance.
+
+mod callers;
+mod checks;
+mod lane;
+mod plan;
+mod process;
+mod proxy;
+mod schedule;
+mod world;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Instant;
+
+use anyhow::{Context, bail};
+
+use lane::Lane;
+use schedule::Report;
+
+/// Schedules of a run that nobody asked more of.
+const FEW: u64 = 4;
+
+struct Arguments {
+    first: u64,
+    count: u64,
+    lanes: usize,
+}
+
+/// `--schedules N`, `--from SEED`, `--seed SEED`, `--lanes N`, `--program PATH`; what `cargo test` says to all its tests is not for us.
+fn arguments() -> anyhow::Result<Option<Arguments>> {
+    let mut wanted = Arguments { first: 1, count: FEW, lanes: 4 };
+    let mut words = std::env::args().skip(1);
+    while let Some(word) = words.next() {
+        let mut number =
+            || -> anyhow::Result<u64> { Ok(words.next().context("a number is missing")?.parse()?) };
+        match word.as_str() {
+            "--schedules" => wanted.count = number()?,
+            "--from" => wanted.first = number()?,
+            "--seed" => (wanted.first, wanted.count) = (number()?, 1),
+            "--lanes" => wanted.lanes = usize::try_from(number()?)?.max(1),
+            "--program" => {
+                let path = words.next().context("a path is missing")?;
+                process::PROGRAM.set(std::fs::canonicalize(path)?).ok().context("one program")?;
+            }
+            "--list" => return Ok(None),
+            filter if !filter.starts_with('-') && !"faults".contains(filter) => return Ok(None),
+            _ => {}
+        }
+    }
+    wanted.lanes = wanted.lanes.min(usize::try_from(wanted.count)?.max(1));
+    Ok(Some(wanted))
+}
+
+fn main() -> ExitCode {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
+    match runtime.block_on(faults()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("faults: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn faults() -> anyhow::Result<()> {
+    let Some(Arguments { first, count, lanes }) = arguments()? else { return Ok(()) };
+    let place = tempfile::Builder::new().prefix("apixx-faults-").tempdir()?;
+    open_to_postgres(place.path())?;
+    let liar = liar();
+    if liar.is_none() {
+        println!(
+            "faults: no clock jumps: libfaketime is not installed (Debian: apt-get install libfaketime)"
+        );
+    }
+    let began = Instant::now();
+    let next = AtomicU64::new(first);
+    let reports: Mutex<Vec<(u64, Report)>> = Mutex::default();
+    let lanes = (0..lanes).map(|number| {
+        let dir = place.path().join(format!("l{number}"));
+        let (next, reports, liar) = (&next, &reports, liar.as_deref());
+        async move {
+            let lane = Arc::new(Lane::start(dir.clone()).await.context("a PostgreSQL of our own")?);
+            loop {
+                let seed = next.fetch_add(1, Ordering::Relaxed);
+                if seed >= first + count {
+                    break;
+                }
+                let (started, at) = (Instant::now(), dir.join(format!("seed-{seed}")));
+                let played = schedule::play(&lane, seed, &at, liar).await;
+                let broken = |error| Report { violations: vec![format!("{error:#}")], ..Report::default() };
+                let report = played.unwrap_or_else(broken);
+                tell(seed, &report, started);
+                if report.violations.is_empty() {
+                    std::fs::remove_dir_all(&at)?;
+                }
+                reports.lock().unwrap().push((seed, report));
+            }
+            if let Ok(lane) = Arc::try_unwrap(lane) {
+                lane.stop().await;
+            }
+            anyhow::Ok(())
+        }
+    });
+    futures_util::future::try_join_all(lanes).await?;
+    let reports = std::mem::take(&mut *reports.lock().unwrap());
+    let failed: Vec<u64> =
+        reports.iter().filter(|(_, report)| !report.violations.is_empty()).map(|(seed, _)| *seed).collect();
+    summary(&reports, began);
+    if failed.is_empty() {
+        return Ok(());
+    }
+    let kept = place.keep();
+    bail!(
+        "{} of {} schedules failed: seeds {failed:?}; their logs are in {}",
+        failed.len(),
+        reports.len(),
+        kept.display()
+    )
+}
+
+fn tell(seed: u64, report: &Report, started: Instant) {
+    let faults = report.faults.join(", ");
+    let verdict = if report.violations.is_empty() { "ok" } else { "FAILED" };
+    println!(
+        "seed {seed}: {verdict} in {:.1} s, {} runs: {faults}",
+        started.elapsed().as_secs_f64(),
+        report.runs
+    );
+    for violation in report.violations.iter().take(12) {
+        println!("  {violation}");
+    }
+}
+
+fn summary(reports: &[(u64, Report)], began: Instant) {
+    let mut kinds: BTreeMap<&str, u64> = BTreeMap::new();
+    for fault in reports.iter().flat_map(|(_, report)| &report.faults) {
+        *kinds.entry(fault).or_default() += 1;
+    }
+    let sum = |of: fn(&Report) -> u64| reports.iter().map(|(_, report)| of(report)).sum::<u64>();
+    for (kind, times) in &kinds {
+        println!("  {times:5} {kind}");
+    }
+    println!(
+        "faults: {} schedules, {} faults, {} runs, {} answers ({} come again), {} failed, {:.0} s",
+        reports.len(),
+        kinds.values().sum::<u64>(),
+        sum(|report| report.runs),
+        sum(|report| report.answers),
+        sum(|report| report.come_again),
+        reports.iter().filter(|(_, report)| !report.violations.is_empty()).count(),
+        began.elapsed().as_secs_f64()
+    );
+}
+
+/// PostgreSQL's own user must be able to pass.
+fn open_to_postgres(dir: &Path) -> anyhow::Result<()> {
+    use std::os::unix::fs::PermissionsExt;
+    Ok(std::fs::set_permissions(dir, std::fs::Permissions::from_mode(0o755))?)
+}
+
+/// The library that makes a process see another time, where it is installed.
+fn liar() -> Option<PathBuf> {
+    let libraries = std::fs::read_dir("/usr/lib").ok()?.flatten().map(|entry| entry.path());
+    libraries.map(|dir| dir.join("faketime/libfaketime.so.1")).find(|path| path.is_file())
+}
