@@ -47,20 +47,9 @@ pub fn cases(runs: [&str; 2], cursors: &[(String, Value)]) -> Vec<Case> {
         for window in ["30m", "7d", "30d", "90d"] {
             add("list_runs", window, json!({ "window": window }), PAGE);
         }
-<<<<<<< HEAD
         let totals = |grouping: &str| json!({ "window": "30d", "group_by": grouping, "limit": 0 });
         for grouping in ["flow", "source", "destination", "connector"] {
             add("list_runs", &format!("30d by {grouping}"), totals(grouping), ALL_FLOWS);
-=======
-        add("list_runs", "page only", json!({ "window": "30m" }), 200);
-        for grouping in ["flow", "source", "destination", "connector", "status", "trigger", "day"] {
-            add(
-                "list_runs",
-                &format!("30 d by {grouping}"),
-                json!({ "window": "30d", "group_by": grouping, "limit": 0 }),
-                700,
-            );
->>>>>>> main
         }
         for grouping in ["status", "trigger"] {
             add("list_runs", &format!("30d by {grouping}"), totals(grouping), TOTALS);
@@ -70,17 +59,13 @@ pub fn cases(runs: [&str; 2], cursors: &[(String, Value)]) -> Vec<Case> {
         add("list_runs", "24h by hour", json!({ "group_by": "hour", "limit": 0 }), TOTALS);
         add("list_runs", "24h by flow", json!({ "group_by": "flow", "limit": 0 }), ALL_FLOWS);
         for window in ["30d", "90d"] {
-<<<<<<< HEAD
             let days = if window == "30d" { 1 } else { 3 };
-=======
->>>>>>> main
             add(
                 "list_runs",
                 &format!("{window}, failed"),
                 json!({ "window": window, "status": ["failed"] }),
                 700,
             );
-<<<<<<< HEAD
             let none = json!({ "window": window, "trigger": ["webhook"] });
             add("list_runs", &format!("{window}, nothing matches"), none, TOTALS);
             // One run in a hundred: what lies between is passed over in the index.
@@ -95,35 +80,12 @@ pub fn cases(runs: [&str; 2], cursors: &[(String, Value)]) -> Vec<Case> {
         }
         add("list_runs", "30d, one flow", json!({ "window": "30d", "flow": flow }), PAGE);
         add("list_flow_runs", "default", json!({ "flow": flow }), PAGE);
-=======
-            add(
-                "list_runs",
-                &format!("{window}, no such trigger"),
-                json!({ "window": window, "trigger": ["webhook"] }),
-                700,
-            );
-            add(
-                "list_runs",
-                &format!("{window}, by retry"),
-                json!({ "window": window, "trigger": ["retry"] }),
-                700,
-            );
-            add(
-                "list_runs",
-                &format!("{window}, one connector"),
-                json!({ "window": window, "connector": "HubSpot 0" }),
-                700,
-            );
-        }
-        add("list_runs", "30d, one flow", json!({ "window": "30d", "flow": flow }), 700);
-        add("list_flow_runs", "default", json!({ "flow": flow }), 700);
->>>>>>> main
+        // The planner may walk the newest successes of all flows until it meets one of this.
         add(
             "list_flow_runs",
             "last success",
             json!({ "flow": flow, "status": ["succeeded"], "limit": 1 }),
-<<<<<<< HEAD
-            200,
+            1_500,
         );
         let none = json!({ "flow": flow, "status": ["cancelled"], "trigger": ["webhook"] });
         add("list_flow_runs", "nothing matches", none, TOTALS);
@@ -156,56 +118,6 @@ pub fn cases(runs: [&str; 2], cursors: &[(String, Value)]) -> Vec<Case> {
         add("get_flow", "ambiguous", json!({ "flow": "contacts" }), FLOWS);
         add("get_flow_mappings", "by name", json!({ "flow": flow }), 60);
         add("list_connectors", "all", json!({}), 2 * FLOWS);
-=======
-            700,
-        );
-        add(
-            "list_flow_runs",
-            "no match",
-            json!({ "flow": flow, "status": ["cancelled"], "trigger": ["webhook"] }),
-            700,
-        );
-        add(
-            "list_flow_runs",
-            "30d, retry",
-            json!({ "flow": flow, "window": "30d", "trigger": ["retry"] }),
-            700,
-        );
-        add("get_run", "a failed run", json!({ "run_id": runs[place] }), 200);
-        add("get_run", "no such run", json!({ "run_id": "run_nothinglikethat" }), 20);
-        add("get_run_errors", "a failed run", json!({ "run_id": runs[place] }), 400);
-        for window in ["24h", "7d", "30d", "90d"] {
-            add("get_flow_error_summary", window, json!({ "flow": flow, "window": window }), 700);
-        }
-        add(
-            "get_flow_error_summary",
-            "30d by group",
-            json!({ "flow": flow, "window": "30d", "group_by": "group", "limit": 50 }),
-            1_500,
-        );
-        add("get_system_health", "24 h", json!({}), 1_500);
-        add("get_system_health", "30d", json!({ "window": "30d" }), 1_500);
-        add("list_flows", "first page", json!({}), 700);
-        add("list_flows", "needs attention", json!({ "status": ["needs_attention"] }), 700);
-        add("list_flows", "no match", json!({ "query": "zzz" }), 700);
-        add("list_flows", "one connector", json!({ "connector": "HubSpot 0" }), 700);
-        add("get_flow", "by name", json!({ "flow": flow }), 400);
-        add("get_flow", "by id", json!({ "flow": flow_id(place, 1) }), 400);
-        add("get_flow", "by alias", json!({ "flow": "Pipeline 10" }), 400);
-        add("get_flow", "did you mean", json!({ "flow": "HubSpt Snowflak contcts" }), 400);
-        add("get_flow", "ambiguous", json!({ "flow": "contacts" }), 400);
-        add("get_flow_mappings", "by name", json!({ "flow": flow }), 100);
-        add("list_connectors", "all", json!({}), 700);
-    }
-    for (name, arguments) in cursors {
-        cases.push(Case {
-            place: DEEP,
-            tool: "list_runs",
-            name: format!("deep: {name}"),
-            arguments: arguments.clone(),
-            most: 700,
-        });
->>>>>>> main
     }
     let deep = |name: &str, arguments: &Value| Case {
         place: DEEP,

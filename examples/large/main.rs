@@ -82,7 +82,6 @@ async fn main() -> ExitCode {
             println!("wide {}\ndeep {}", seed::token(seed::WIDE).reveal(), seed::token(seed::DEEP).reveal());
             Vec::new()
         }
-<<<<<<< HEAD
         What::Gates { out, against, only } => measure(&server, &plans, &only, &out, against.as_deref()).await,
         What::Retention => retention::prove(&server, &plans).await,
     };
@@ -180,53 +179,6 @@ fn told(cases: &[Case], costs: &[Cost], before: &Value) -> Vec<String> {
         }
         if pages.is_some_and(|pages| cost.pages as f64 > pages as f64 * FLAT && cost.pages > pages + SLACK) {
             faults.push(format!("{name}: {} pages after {}", cost.pages, pages.unwrap_or_default()));
-=======
-        What::Gates { data_dir, out, only, cpu } => {
-            let plans = probe::Plans::default();
-            tracing_subscriber::registry().with(plans.clone()).init();
-            let server = Embedded::start(EmbeddedConfig { data_dir, bin_dir: None }).await.unwrap();
-            let addresses = server.addresses();
-            let admin = addresses.role_options("postgres", embedded::DATABASE);
-            let serving = addresses.server_options(embedded::DATABASE);
-            let mut probe = probe::Probe::start(&serving, &admin, &plans, true).await;
-            let mut runs = Vec::new();
-            for place in [seed::WIDE, seed::DEEP] {
-                let newest =
-                    json!({ "flow": seed::flow_id(place, 0), "status": ["partial", "failed"], "limit": 1 });
-                let (_, found, _) = probe.call(place, "list_flow_runs", &newest).await;
-                runs.push(found["runs"][0]["run_id"].as_str().unwrap().to_owned());
-            }
-            let cases = gates::cases([&runs[0], &runs[1]], &[]);
-            let mut figures = Vec::new();
-            for case in cases.iter().filter(|case| format!("{} {}", case.tool, case.name).contains(&only)) {
-                let cost = probe.pages(case.place, case.tool, &case.arguments).await;
-                figures.push((case, cost));
-            }
-            probe.stop().await;
-            if cpu {
-                probe = probe::Probe::start(&serving, &admin, &plans, false).await;
-                for (case, cost) in &mut figures {
-                    cost.cpu_us = probe.cpu(case.place, case.tool, &case.arguments).await;
-                }
-                probe.stop().await;
-            }
-            let mut table = String::new();
-            for (case, cost) in &figures {
-                table += &format!(
-                    "{:<24}{:<28}{:>3}{:>8}{:>10.0}{:>7} {}\n",
-                    case.tool,
-                    case.name,
-                    cost.statements,
-                    cost.pages,
-                    cost.cpu_us,
-                    cost.chars,
-                    cost.faults.join("; ")
-                );
-            }
-            print!("{table}");
-            std::fs::write(out, table).unwrap();
-            server.stop().await;
->>>>>>> main
         }
     }
     faults

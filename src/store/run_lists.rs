@@ -270,10 +270,8 @@ impl Shape {
             )
         };
         // No index has all filters: what nothing matches is known from the totals and not looked for.
-        let any = filter(
-            !self.after && (self.connector || self.trigger),
-            " and (select t.runs from totals t) > 0",
-        );
+        let any =
+            filter(!self.after && (self.connector || self.trigger), " and (select t.runs from totals t) > 0");
         let page = match (self.status, self.flow, self.connector || self.trigger) {
             (true, ..) => format!(
                 "select r.* from (select distinct unnest($12::text[])) as wanted (status)
