@@ -270,7 +270,8 @@ impl Shape {
             )
         };
         // No index has all filters: what nothing matches is known from the totals and not looked for.
-        let any = filter(self.connector || self.trigger, " and (select t.runs from totals t) > 0");
+        let any =
+            filter(!self.after && (self.connector || self.trigger), " and (select t.runs from totals t) > 0");
         let page = match (self.status, self.flow, self.connector || self.trigger) {
             (true, ..) => format!(
                 "select r.* from (select distinct unnest($12::text[])) as wanted (status)
@@ -408,9 +409,11 @@ impl Shape {
             _ => "g.runs desc, g.key",
         };
         let latest = match self.grouping {
+            // What every run satisfies keeps the planner from walking the index on time, which holds no attempt, until
+            // it meets a run of the flow.
             RunGrouping::Flow => {
                 "left join lateral (select n.run_id, n.status from runs n
-                     where n.customer_id = $1 and n.flow_id = g.key
+                     where n.customer_id = $1 and n.flow_id = g.key and n.attempt >= 0
                      order by n.window_at desc, n.run_id desc limit 1) l on true"
             }
             _ => "left join lateral (select null::text as run_id, null::text as status) l on true",
