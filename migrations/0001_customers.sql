@@ -74,6 +74,7 @@ create table usage_hourly (
     primary key (customer_id, hour, token_id, tool),
     foreign key (customer_id, token_id) references tokens (customer_id, token_id)
 );
+create index usage_age on usage_hourly (hour);
 
 -- The request allowance of a customer, which every process draws on in chunks.
 create table allowances (

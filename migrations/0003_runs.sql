@@ -71,7 +71,8 @@ create index runs_status on runs (customer_id, status, window_at desc, run_id de
 create index runs_flow on runs (customer_id, flow_id, window_at desc, run_id desc);
 -- (the state first: led by the flow, the planner would take this for runs of a flow in any state)
 create index runs_flow_status on runs (customer_id, status, flow_id, window_at desc, run_id desc);
-create index runs_age on runs (finished_at) where finished_at is not null;
+-- A flow's runs are its customer's: without knowing it the planner thinks a flow has next to no runs, and any index does.
+create statistics runs_of_flow (dependencies) on customer_id, flow_id from runs;
 
 create table run_attempts (
     customer_id text not null,
@@ -153,7 +154,7 @@ create table run_errors (
     foreign key (customer_id, run_id) references runs (customer_id, run_id) on delete cascade,
     foreign key (customer_id, group_id) references error_groups (customer_id, group_id) on delete cascade
 );
-create index run_errors_age on run_errors (occurred_at) where payload is not null;
+create index run_errors_age on run_errors (customer_id, occurred_at) where payload is not null;
 create index run_errors_group on run_errors (customer_id, group_id);
 
 -- Runs that ended, by hour and by day (UTC) of their end, each of one flow, and all flows of the customer together
@@ -197,6 +198,7 @@ create table error_stats (
     primary key (customer_id, flow_id, level, grain, at, key) include (errors, runs),
     foreign key (customer_id, flow_id) references flows (customer_id, flow_id) on delete cascade
 ) with (fillfactor = 90, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_insert_scale_factor = 0.02);
+create index error_groups_age on error_groups (last_seen_at);
 create index error_stats_age on error_stats (at);
 
 create table idempotency_keys (

@@ -280,35 +280,65 @@ language sql stable security definer set search_path = pg_catalog, pg_temp as $$
              limit most) r
 $$;
 
--- Deletes up to `most` rows of each kind that have outlived their time; children go with their run.
+-- Deletes up to `most` rows of each kind that have outlived their time. Customer by customer, because each plan has
+-- times of its own: where nothing is old, that is one look at an index for each. Samples go before their run, which
+-- takes only its attempts, events and counts along.
 -- Returns how many went; a full batch means that there may be more.
 create function purge(at timestamptz, most integer, audit_days integer, usage_days integer, stats_days integer)
 returns table (kind text, gone bigint)
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp as $$
+declare
+    customers text[];
+    runs text[];
 begin
-    kind := 'runs';
-    delete from public.runs r using (
-        select q.customer_id, q.run_id from public.runs q
-          join public.customers c on c.customer_id = q.customer_id
-          join public.plans p on p.plan_code = c.plan_code
-         where q.finished_at is not null
-           and q.finished_at < at - (select min(run_retention_days) from public.plans) * interval '1 day'
-           and q.finished_at < at - p.run_retention_days * interval '1 day'
-         limit most) old
-     where r.customer_id = old.customer_id and r.run_id = old.run_id;
+    select coalesce(array_agg(old.customer_id), '{}'), coalesce(array_agg(old.run_id), '{}') into customers, runs
+      from (select c.customer_id, r.run_id
+              from public.customers c
+              join public.plans p on p.plan_code = c.plan_code
+             cross join lateral (
+                   select q.run_id from public.runs q
+                    where q.customer_id = c.customer_id
+                      and q.window_at < at - p.run_retention_days * interval '1 day'
+                    order by q.window_at, q.run_id
+                    limit most) r
+             limit most) old;
+    kind := 'samples';
+    delete from public.run_errors where ctid = any (array(
+        select e.ctid from unnest(customers, runs) old (customer_id, run_id)
+          join public.run_errors e on e.customer_id = old.customer_id and e.run_id = old.run_id
+         limit most));
     get diagnostics gone = row_count;
     return next;
+    if gone < most then
+        kind := 'runs';
+        delete from public.runs r using unnest(customers, runs) old (customer_id, run_id)
+         where r.customer_id = old.customer_id and r.run_id = old.run_id;
+        get diagnostics gone = row_count;
+        return next;
+    end if;
     kind := 'payloads';
     update public.run_errors e set payload = null, payload_truncated = true
-      from (select q.customer_id, q.run_id, q.group_id, q.error_id from public.run_errors q
-              join public.customers c on c.customer_id = q.customer_id
+      from (select c.customer_id, old.run_id, old.group_id, old.error_id
+              from public.customers c
               join public.plans p on p.plan_code = c.plan_code
-             where q.payload is not null
-               and q.occurred_at < at - (select min(payload_retention_days) from public.plans) * interval '1 day'
-               and q.occurred_at < at - p.payload_retention_days * interval '1 day'
+             cross join lateral (
+                   select q.run_id, q.group_id, q.error_id from public.run_errors q
+                    where q.customer_id = c.customer_id and q.payload is not null
+                      and q.occurred_at < at - p.payload_retention_days * interval '1 day'
+                    limit most) old
              limit most) old
      where e.customer_id = old.customer_id and e.run_id = old.run_id and e.group_id = old.group_id
        and e.error_id = old.error_id;
+    get diagnostics gone = row_count;
+    return next;
+    -- what was rolled up by a group needs its name as long
+    kind := 'error_groups';
+    delete from public.error_groups where ctid = any (array(
+        select g.ctid from public.error_groups g
+         where g.last_seen_at < purge.at - stats_days * interval '1 day'
+           and not exists (select 1 from public.run_error_counts c
+                            where c.customer_id = g.customer_id and c.group_id = g.group_id)
+         limit most));
     get diagnostics gone = row_count;
     return next;
     kind := 'audit';

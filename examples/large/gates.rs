@@ -14,11 +14,28 @@ pub struct Case {
     pub name: String,
     /// What it is asked.
     pub arguments: Value,
-    /// Pages that it may touch at most.
+    /// Pages that it may touch at most, at any number of runs.
     pub most: u64,
 }
 
-/// Every question that is measured; `run` is a recent failed run of each customer.
+/// What a row of a list of runs costs beyond its own page: the root, branch and leaf of the indexes of its flow and two
+/// connectors, and their rows.
+const RUN_ROW: u64 = 1 + 3 * 4;
+/// Rows that are read for a default page, one more than shown.
+const ROWS: u64 = 26;
+/// Totals of a window from the roll-up of all flows, the hours at its edges and the token's check included.
+const TOTALS: u64 = 140;
+/// A default page of runs with the totals of its window.
+const PAGE: u64 = ROWS * RUN_ROW + TOTALS;
+/// Thirty days of two thousand flows, day by day and hour by hour on the first of them: some 90,000 cells, 35 a page.
+const ALL_FLOWS: u64 = 3_000;
+/// A row of a list of flows shows two connectors, an owner and two runs, each found by its key.
+const FLOW_ROW: u64 = 1 + 3 + 3 + 3 + 5 + 5;
+/// The flows of the largest workspace, read whole: ten rows a page.
+const FLOWS: u64 = 250;
+
+/// Every question that is measured. `runs` is a recent run with errors, `cursors` are places in the middle of the
+/// deep workspace's runs, each with the arguments that it belongs to.
 pub fn cases(runs: [&str; 2], cursors: &[(String, Value)]) -> Vec<Case> {
     let mut cases = Vec::new();
     for (place, who) in [(WIDE, "wide"), (DEEP, "deep")] {
@@ -26,101 +43,89 @@ pub fn cases(runs: [&str; 2], cursors: &[(String, Value)]) -> Vec<Case> {
             cases.push(Case { place, tool, name: format!("{who}: {name}"), arguments, most });
         };
         let flow = flow_name(0);
-        add("list_runs", "24 h", json!({}), 700);
-        for window in ["7d", "30d", "90d"] {
-            add("list_runs", window, json!({ "window": window }), 700);
+        add("list_runs", "24h", json!({}), PAGE);
+        for window in ["30m", "7d", "30d", "90d"] {
+            add("list_runs", window, json!({ "window": window }), PAGE);
         }
-        add("list_runs", "page only", json!({ "window": "30m" }), 200);
-        for grouping in ["flow", "source", "destination", "connector", "status", "trigger", "day"] {
-            add(
-                "list_runs",
-                &format!("30 d by {grouping}"),
-                json!({ "window": "30d", "group_by": grouping, "limit": 0 }),
-                700,
-            );
+        let totals = |grouping: &str| json!({ "window": "30d", "group_by": grouping, "limit": 0 });
+        for grouping in ["flow", "source", "destination", "connector"] {
+            add("list_runs", &format!("30d by {grouping}"), totals(grouping), ALL_FLOWS);
         }
-        add("list_runs", "24 h by flow", json!({ "group_by": "flow", "limit": 0 }), 700);
-        add("list_runs", "24 h by hour", json!({ "group_by": "hour", "limit": 0 }), 700);
+        for grouping in ["status", "trigger"] {
+            add("list_runs", &format!("30d by {grouping}"), totals(grouping), TOTALS);
+        }
+        // Days of a time zone are made of hours.
+        add("list_runs", "30d by day", totals("day"), 700);
+        add("list_runs", "24h by hour", json!({ "group_by": "hour", "limit": 0 }), TOTALS);
+        add("list_runs", "24h by flow", json!({ "group_by": "flow", "limit": 0 }), ALL_FLOWS);
         for window in ["30d", "90d"] {
+            let days = if window == "30d" { 1 } else { 3 };
             add(
                 "list_runs",
                 &format!("{window}, failed"),
                 json!({ "window": window, "status": ["failed"] }),
                 700,
             );
+            let none = json!({ "window": window, "trigger": ["webhook"] });
+            add("list_runs", &format!("{window}, nothing matches"), none, TOTALS);
+            // One run in a hundred: what lies between is passed over in the index.
             add(
                 "list_runs",
-                &format!("{window}, no such trigger"),
-                json!({ "window": window, "trigger": ["webhook"] }),
-                700,
-            );
-            add(
-                "list_runs",
-                &format!("{window}, by retry"),
+                &format!("{window}, retries"),
                 json!({ "window": window, "trigger": ["retry"] }),
                 700,
             );
-            add(
-                "list_runs",
-                &format!("{window}, one connector"),
-                json!({ "window": window, "connector": "HubSpot 0" }),
-                700,
-            );
+            let connector = json!({ "window": window, "connector": "HubSpot 0" });
+            add("list_runs", &format!("{window}, one connector"), connector, days * ALL_FLOWS);
         }
-        add("list_runs", "30d, one flow", json!({ "window": "30d", "flow": flow }), 700);
-        add("list_flow_runs", "default", json!({ "flow": flow }), 700);
+        add("list_runs", "30d, one flow", json!({ "window": "30d", "flow": flow }), PAGE);
+        add("list_flow_runs", "default", json!({ "flow": flow }), PAGE);
+        // The planner may walk the newest successes of all flows until it meets one of this.
         add(
             "list_flow_runs",
             "last success",
             json!({ "flow": flow, "status": ["succeeded"], "limit": 1 }),
-            700,
+            1_500,
         );
-        add(
-            "list_flow_runs",
-            "no match",
-            json!({ "flow": flow, "status": ["cancelled"], "trigger": ["webhook"] }),
-            700,
-        );
-        add(
-            "list_flow_runs",
-            "30d, retry",
-            json!({ "flow": flow, "window": "30d", "trigger": ["retry"] }),
-            700,
-        );
-        add("get_run", "a failed run", json!({ "run_id": runs[place] }), 200);
-        add("get_run", "no such run", json!({ "run_id": "run_nothinglikethat" }), 20);
-        add("get_run_errors", "a failed run", json!({ "run_id": runs[place] }), 400);
+        let none = json!({ "flow": flow, "status": ["cancelled"], "trigger": ["webhook"] });
+        add("list_flow_runs", "nothing matches", none, TOTALS);
+        // One run in a hundred of the flow, each on a page of its own.
+        let retries = json!({ "flow": flow, "window": "30d", "trigger": ["retry"] });
+        add("list_flow_runs", "30d, retries", retries, 1_500);
+        add("get_run", "with errors", json!({ "run_id": runs[place] }), 150);
+        add("get_run", "no such run", json!({ "run_id": "run_nothinglikethat" }), 10);
+        // Up to a hundred samples of each group lie apart.
+        add("get_run_errors", "classes", json!({ "run_id": runs[place] }), 700);
         for window in ["24h", "7d", "30d", "90d"] {
             add("get_flow_error_summary", window, json!({ "flow": flow, "window": window }), 700);
         }
-        add(
-            "get_flow_error_summary",
-            "30d by group",
-            json!({ "flow": flow, "window": "30d", "group_by": "group", "limit": 50 }),
-            1_500,
-        );
-        add("get_system_health", "24 h", json!({}), 1_500);
-        add("get_system_health", "30d", json!({ "window": "30d" }), 1_500);
-        add("list_flows", "first page", json!({}), 700);
-        add("list_flows", "needs attention", json!({ "status": ["needs_attention"] }), 700);
-        add("list_flows", "no match", json!({ "query": "zzz" }), 700);
-        add("list_flows", "one connector", json!({ "connector": "HubSpot 0" }), 700);
-        add("get_flow", "by name", json!({ "flow": flow }), 400);
-        add("get_flow", "by id", json!({ "flow": flow_id(place, 1) }), 400);
-        add("get_flow", "by alias", json!({ "flow": "Pipeline 10" }), 400);
-        add("get_flow", "did you mean", json!({ "flow": "HubSpt Snowflak contcts" }), 400);
-        add("get_flow", "ambiguous", json!({ "flow": "contacts" }), 400);
-        add("get_flow_mappings", "by name", json!({ "flow": flow }), 100);
-        add("list_connectors", "all", json!({}), 700);
+        let groups = json!({ "flow": flow, "window": "30d", "group_by": "group", "limit": 50 });
+        add("get_flow_error_summary", "30d by group", groups, 700);
+        for window in ["24h", "30d"] {
+            // Flows and connectors read whole, twice and once; fifty flows in trouble; totals of two windows.
+            let most = 4 * FLOWS + 50 * FLOW_ROW + 2 * TOTALS;
+            add("get_system_health", window, json!({ "window": window }), most);
+        }
+        add("list_flows", "first page", json!({}), FLOWS + 51 * FLOW_ROW);
+        add("list_flows", "in trouble", json!({ "status": ["needs_attention"] }), FLOWS + 51 * FLOW_ROW);
+        // In the order of the list the flows lie apart.
+        add("list_flows", "nothing matches", json!({ "query": "zzz" }), 5 * FLOWS);
+        add("list_flows", "one connector", json!({ "connector": "HubSpot 0" }), 8 * FLOWS);
+        add("get_flow", "by name", json!({ "flow": flow }), 200);
+        add("get_flow", "by id", json!({ "flow": flow_id(place, 1) }), 200);
+        add("get_flow", "by alias", json!({ "flow": "Pipeline 10" }), 200);
+        add("get_flow", "did you mean", json!({ "flow": "HubSpt Snowflak contcts" }), FLOWS);
+        add("get_flow", "ambiguous", json!({ "flow": "contacts" }), FLOWS);
+        add("get_flow_mappings", "by name", json!({ "flow": flow }), 60);
+        add("list_connectors", "all", json!({}), 2 * FLOWS);
     }
-    for (name, arguments) in cursors {
-        cases.push(Case {
-            place: DEEP,
-            tool: "list_runs",
-            name: format!("deep: {name}"),
-            arguments: arguments.clone(),
-            most: 700,
-        });
-    }
+    let deep = |name: &str, arguments: &Value| Case {
+        place: DEEP,
+        tool: "list_runs",
+        name: format!("deep: {name}"),
+        arguments: arguments.clone(),
+        most: PAGE,
+    };
+    cases.extend(cursors.iter().map(|(name, arguments)| deep(name, arguments)));
     cases
 }

@@ -1,25 +1,44 @@
 //! A large installation, made and measured.
 //!
-//! `large seed --data-dir DIR --runs 1000000` fills a private PostgreSQL below DIR; `apixx-mcp --data-dir DIR serve`
-//! can use it.
+//! `large seed --data-dir DIR --runs 1000000` fills a private PostgreSQL below DIR, which `apixx-mcp --data-dir DIR serve`
+//! can use. `large gates` asks every tool there and fails where one touches more pages than it may, reads a table
+//! whole, sorts many rows or is planned anew at each call; with `--against` it fails where a tool touches more than
+//! one and a half times the pages that it touched on another, smaller installation. `large retention` lets time pass
+//! and proves that what is old goes in bounded batches while tools answer.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a program that cannot go on panics")]
 
 mod gates;
 mod probe;
+mod retention;
 mod seed;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 
+use apixx_mcp::domain::ids::CustomerId;
+use apixx_mcp::domain::page::CursorKey;
 use apixx_mcp::embedded::{self, Embedded, EmbeddedConfig};
 use apixx_mcp::store::migrate;
 use clap::{Parser, Subcommand};
-use serde_json::json;
+use serde_json::{Value, json};
+use sqlx::{ConnectOptions, PgConnection};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
+use gates::{Case, cases};
+use probe::{Cost, Plans, Probe};
+
+/// How much more a tool may cost on the larger installation.
+const FLAT: f64 = 1.5;
+/// Pages by which the height of an index and the raggedness of an hour may differ where hardly any are touched.
+const SLACK: u64 = 20;
+
 #[derive(Parser)]
 struct Arguments {
+    /// The private PostgreSQL.
+    #[arg(long, global = true, default_value = "large")]
+    data_dir: PathBuf,
     #[command(subcommand)]
     what: What,
 }
@@ -28,87 +47,195 @@ struct Arguments {
 enum What {
     /// Fills a new private PostgreSQL and prints the tokens of the wide and the deep workspace.
     Seed {
-        /// Where it keeps everything; not there yet.
-        #[arg(long)]
-        data_dir: PathBuf,
         /// Runs in all.
         #[arg(long, default_value_t = 1_000_000)]
         runs: u64,
     },
-    /// Asks every tool and tells what it cost.
+    /// Asks every tool and judges what it cost.
     Gates {
-        /// What `seed` filled.
-        #[arg(long)]
-        data_dir: PathBuf,
-        /// Where the figures are written.
+        /// Where the figures are written, as JSON.
         #[arg(long)]
         out: PathBuf,
+        /// The figures of a smaller installation.
+        #[arg(long)]
+        against: Option<PathBuf>,
         /// Only cases whose tool and name hold these words.
         #[arg(long, default_value = "")]
         only: String,
-        /// Processor time too.
-        #[arg(long)]
-        cpu: bool,
     },
+    /// Lets ten days pass and drops what is old.
+    Retention,
 }
 
 #[tokio::main]
-async fn main() {
-    match Arguments::parse().what {
-        What::Seed { data_dir, runs } => {
-            let server = Embedded::start(EmbeddedConfig { data_dir, bin_dir: None }).await.unwrap();
+async fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let plans = Plans::default();
+    tracing_subscriber::registry().with(plans.clone()).init();
+    let server =
+        Embedded::start(EmbeddedConfig { data_dir: arguments.data_dir, bin_dir: None }).await.unwrap();
+    let faults = match arguments.what {
+        What::Seed { runs } => {
             let addresses = server.addresses();
             migrate(&addresses.owner_options(embedded::DATABASE), embedded::SERVER, None).await.unwrap();
-            let admin = addresses.role_options("postgres", embedded::DATABASE);
-            seed::seed(&admin, &seed::Large::of(runs)).await;
+            seed::seed(&addresses.role_options("postgres", embedded::DATABASE), &seed::Large::of(runs)).await;
             println!("wide {}\ndeep {}", seed::token(seed::WIDE).reveal(), seed::token(seed::DEEP).reveal());
-            server.stop().await;
+            Vec::new()
         }
-        What::Gates { data_dir, out, only, cpu } => {
-            let plans = probe::Plans::default();
-            tracing_subscriber::registry().with(plans.clone()).init();
-            let server = Embedded::start(EmbeddedConfig { data_dir, bin_dir: None }).await.unwrap();
-            let addresses = server.addresses();
-            let admin = addresses.role_options("postgres", embedded::DATABASE);
-            let serving = addresses.server_options(embedded::DATABASE);
-            let mut probe = probe::Probe::start(&serving, &admin, &plans, true).await;
-            let mut runs = Vec::new();
-            for place in [seed::WIDE, seed::DEEP] {
-                let newest =
-                    json!({ "flow": seed::flow_id(place, 0), "status": ["partial", "failed"], "limit": 1 });
-                let (_, found, _) = probe.call(place, "list_flow_runs", &newest).await;
-                runs.push(found["runs"][0]["run_id"].as_str().unwrap().to_owned());
-            }
-            let cases = gates::cases([&runs[0], &runs[1]], &[]);
-            let mut figures = Vec::new();
-            for case in cases.iter().filter(|case| format!("{} {}", case.tool, case.name).contains(&only)) {
-                let cost = probe.pages(case.place, case.tool, &case.arguments).await;
-                figures.push((case, cost));
-            }
-            probe.stop().await;
-            if cpu {
-                probe = probe::Probe::start(&serving, &admin, &plans, false).await;
-                for (case, cost) in &mut figures {
-                    cost.cpu_us = probe.cpu(case.place, case.tool, &case.arguments).await;
-                }
-                probe.stop().await;
-            }
-            let mut table = String::new();
-            for (case, cost) in &figures {
-                table += &format!(
-                    "{:<24}{:<28}{:>3}{:>8}{:>10.0}{:>7} {}\n",
-                    case.tool,
-                    case.name,
-                    cost.statements,
-                    cost.pages,
-                    cost.cpu_us,
-                    cost.chars,
-                    cost.faults.join("; ")
-                );
-            }
-            print!("{table}");
-            std::fs::write(out, table).unwrap();
-            server.stop().await;
+        What::Gates { out, against, only } => measure(&server, &plans, &only, &out, against.as_deref()).await,
+        What::Retention => retention::prove(&server, &plans).await,
+    };
+    server.stop().await;
+    for fault in &faults {
+        println!("FAULT {fault}");
+    }
+    if faults.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+async fn measure(
+    server: &Embedded,
+    plans: &Plans,
+    only: &str,
+    out: &Path,
+    against: Option<&Path>,
+) -> Vec<String> {
+    let addresses = server.addresses();
+    let admin = addresses.role_options("postgres", embedded::DATABASE);
+    let serving = addresses.server_options(embedded::DATABASE);
+    let mut probe = Probe::start(&serving, &admin, plans, true).await;
+    let mut conn = admin.connect().await.unwrap();
+    let mut runs = Vec::new();
+    for place in [seed::WIDE, seed::DEEP] {
+        let newest = json!({ "flow": seed::flow_id(place, 0), "status": ["partial", "failed"], "limit": 1 });
+        let (_, found, _) = probe.call(place, "list_flow_runs", &newest).await;
+        runs.push(found["runs"][0]["run_id"].as_str().unwrap().to_owned());
+    }
+    let cursors = cursors(&mut conn).await;
+    for (name, arguments) in &cursors {
+        let (text, _, failed) = probe.call(seed::DEEP, "list_runs", arguments).await;
+        assert!(!failed, "{name}: {text}");
+    }
+    let cases: Vec<Case> = cases([&runs[0], &runs[1]], &cursors)
+        .into_iter()
+        .filter(|case| format!("{} {}", case.tool, case.name).contains(only))
+        .collect();
+    let mut costs = Vec::new();
+    for case in &cases {
+        costs.push(probe.pages(case.place, case.tool, &case.arguments).await);
+    }
+    let mut faults = probe.custom_plans().await;
+    faults.extend(recounted(&probe, &mut conn).await);
+    probe.stop().await;
+    let mut probe = Probe::start(&serving, &admin, plans, false).await;
+    for (case, cost) in cases.iter().zip(&mut costs) {
+        cost.cpu_us = probe.cpu(case.place, case.tool, &case.arguments).await;
+    }
+    probe.stop().await;
+    let before: Value =
+        against.map_or(Value::Null, |path| serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap());
+    faults.extend(told(&cases, &costs, &before));
+    let figures: serde_json::Map<String, Value> = cases
+        .iter()
+        .zip(&costs)
+        .map(|(case, cost)| {
+            let figures = json!({ "statements": cost.statements, "pages": cost.pages, "cpu_us": cost.cpu_us, "chars": cost.chars });
+            (format!("{} {}", case.tool, case.name), figures)
+        })
+        .collect();
+    std::fs::write(out, serde_json::to_vec_pretty(&figures).unwrap()).unwrap();
+    faults
+}
+
+/// Prints the table and returns what is wrong with it.
+fn told(cases: &[Case], costs: &[Cost], before: &Value) -> Vec<String> {
+    let mut faults = Vec::new();
+    println!(
+        "{:<23}{:<28}{:>5}{:>8}{:>8}{:>8}{:>7}{:>10}{:>7}{:>7}",
+        "tool", "case", "stmts", "most", "pages", "before", "ratio", "cpu us", "ratio", "chars"
+    );
+    for (case, cost) in cases.iter().zip(costs) {
+        let name = format!("{} {}", case.tool, case.name);
+        let earlier = &before[&name];
+        let (pages, cpu) = (earlier["pages"].as_u64(), earlier["cpu_us"].as_f64());
+        let ratio = |now: f64, then: Option<f64>| {
+            then.map_or_else(|| "-".to_owned(), |then| format!("{:.2}", now / then))
+        };
+        println!(
+            "{:<23}{:<28}{:>5}{:>8}{:>8}{:>8}{:>7}{:>10.0}{:>7}{:>7}",
+            case.tool,
+            case.name,
+            cost.statements,
+            case.most,
+            cost.pages,
+            pages.map_or_else(|| "-".to_owned(), |pages| pages.to_string()),
+            ratio(cost.pages as f64, pages.map(|pages| pages as f64)),
+            cost.cpu_us,
+            ratio(cost.cpu_us, cpu),
+            cost.chars
+        );
+        faults.extend(cost.faults.iter().map(|fault| format!("{name}: {fault}")));
+        if cost.pages > case.most {
+            faults.push(format!("{name}: {} pages, more than {}", cost.pages, case.most));
+        }
+        if pages.is_some_and(|pages| cost.pages as f64 > pages as f64 * FLAT && cost.pages > pages + SLACK) {
+            faults.push(format!("{name}: {} pages after {}", cost.pages, pages.unwrap_or_default()));
         }
     }
+    faults
+}
+
+/// Places after the first, the thousandth and the last but thousandth run of the deep workspace, sealed as the
+/// product seals them.
+async fn cursors(conn: &mut PgConnection) -> Vec<(String, Value)> {
+    let key: Vec<u8> =
+        sqlx::query_scalar("select cursor_key from installation").fetch_one(&mut *conn).await.unwrap();
+    let key = CursorKey::new(&key.try_into().unwrap());
+    let customer = CustomerId::parse(&seed::customer_id(seed::DEEP)).unwrap();
+    let count: i64 =
+        sqlx::query_scalar("select count(*) from runs where customer_id = $1 and finished_at is not null")
+            .bind(customer.as_str())
+            .fetch_one(&mut *conn)
+            .await
+            .unwrap();
+    let mut cursors = Vec::new();
+    for depth in [1, 1_000, count - 1_000] {
+        let (at, run): (chrono::DateTime<chrono::Utc>, String) = sqlx::query_as(
+            "select window_at, run_id from runs where customer_id = $1 and finished_at is not null
+              order by window_at desc, run_id desc limit 1 offset $2",
+        )
+        .bind(customer.as_str())
+        .bind(depth)
+        .fetch_one(&mut *conn)
+        .await
+        .unwrap();
+        let filters = r#"{"status":null,"flow":null,"connector":null,"trigger":null,"window":"90d","since":null,"until":null,"timezone":null,"group_by":"none"}"#;
+        let position = json!([at.to_rfc3339(), run]).to_string();
+        let cursor = key.seal(&customer, &format!("list_runs{filters}"), &position);
+        cursors.push((format!("cursor at depth {depth}"), json!({ "window": "90d", "cursor": cursor })));
+    }
+    let depths = ["after one", "after a thousand", "a thousand before the end"];
+    cursors.iter_mut().zip(depths).for_each(|((name, _), depth)| *name = format!("90d, {depth}"));
+    cursors
+}
+
+/// Totals that a tool tells are those of a count.
+async fn recounted(probe: &Probe, conn: &mut PgConnection) -> Vec<String> {
+    let mut faults = Vec::new();
+    for (place, days) in [(seed::WIDE, 30), (seed::DEEP, 7)] {
+        let (_, told, _) =
+            probe.call(place, "list_runs", &json!({ "window": format!("{days}d"), "limit": 0 })).await;
+        let counted: (i64, i64) = sqlx::query_as(
+            "select count(*), sum(records_read)::bigint from runs where customer_id = $1 and window_at >= $2",
+        )
+        .bind(seed::customer_id(place))
+        .bind(seed::now() - chrono::TimeDelta::days(days))
+        .fetch_one(&mut *conn)
+        .await
+        .unwrap();
+        let told = (told["totals"]["runs"].as_i64(), told["totals"]["records"]["read"].as_i64());
+        if told != (Some(counted.0), Some(counted.1)) {
+            faults.push(format!("list_runs {days}d tells {told:?}, there are {counted:?}"));
+        }
+    }
+    faults
 }

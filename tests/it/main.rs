@@ -21,6 +21,7 @@ mod listen;
 mod operating;
 mod readme;
 mod round_trips;
+mod sizes;
 mod statements;
 mod strangers;
 mod support;

@@ -75,6 +75,13 @@ async fn calls_cost_the_round_trips_they_need() {
         let cost = cost_of(&count, &acme, &call(tool, &arguments)).await;
         assert_eq!(cost, expected, "{tool}");
     }
+    // Nothing is planned for the arguments of one call.
+    assert_eq!(custom_plans(&app).await, 0);
+    // A run that waits already: the flow's name, one transaction (begin, enter, lock, look, commit), no more.
+    let trigger = call("trigger_sync", &json!({ "flow": "NetSuite → Snowflake invoices" }));
+    acme.post(&trigger).await;
+    let cost = cost_of(&count, &acme, &trigger).await;
+    assert!(cost <= 10, "trigger_sync: {cost}");
     for message in [
         json!({ "jsonrpc": "2.0", "id": 1, "method": "tools/list" }),
         json!({ "jsonrpc": "2.0", "id": 1, "method": "initialize", "params": {
@@ -85,12 +92,21 @@ async fn calls_cost_the_round_trips_they_need() {
     }
 }
 
-fn calls() -> [(&'static str, Value, usize); 4] {
+/// Every tool that reads, its default question and how often it waits for the database: once for each of the things
+/// that it tells, and once for a flow that is named.
+fn calls() -> [(&'static str, Value, usize); 10] {
+    let flow = "HubSpot → Salesforce contacts";
     [
         ("list_runs", json!({}), 1),
+        ("list_flow_runs", json!({ "flow": flow }), 2),
         ("get_run", json!({ "run_id": "run_abc123" }), 1),
-        ("list_connectors", json!({}), 1),
+        ("get_run_errors", json!({ "run_id": "run_abc123" }), 2),
+        ("get_flow_error_summary", json!({ "flow": flow }), 4),
+        ("get_system_health", json!({}), 6),
         ("list_flows", json!({}), 2),
+        ("get_flow", json!({ "flow": flow }), 2),
+        ("get_flow_mappings", json!({ "flow": flow }), 2),
+        ("list_connectors", json!({}), 1),
     ]
 }
 
@@ -108,4 +124,17 @@ async fn cost_of(count: &AtomicUsize, agent: &Agent<'_>, message: &Value) -> usi
         least = least.min(count.load(Ordering::SeqCst) - before);
     }
     least
+}
+
+/// How many statements were planned for the arguments of one call, of those that the product's own connections
+/// prepared. Only they can tell: a door that the server's role calls is replaced by one that counts.
+async fn custom_plans(app: &TestApp) -> i64 {
+    let door = "create or replace function customer_by_slug(wanted text) returns text language sql volatile as $$
+        select 'cus_' || sum(custom_plans) || '_' || count(*) filter (where generic_plans > 0) from pg_prepared_statements $$";
+    sqlx::raw_sql(door).execute(&mut app.owner().await).await.unwrap();
+    let told = app.store.customer_named("plans").await.unwrap().unwrap();
+    let numbers: Vec<i64> =
+        told.customer().as_str().split('_').filter_map(|part| part.parse().ok()).collect();
+    assert!(numbers[1] >= 10, "{numbers:?}");
+    numbers[0]
 }
