@@ -91,12 +91,12 @@ impl Crowd {
 
     fn evict(&self) {
         let members = self.members();
-        let idle = members.values().filter(|member| {
-            member.is_idle() && !member.leave.is_cancelled() && member.came.elapsed() >= GRACE
-        });
+        let idle = members.values().filter(|member| member.is_idle() && !member.leave.is_cancelled());
         let longest = idle.min_by_key(|member| {
             (member.proven.load(Ordering::Relaxed), member.last.load(Ordering::Relaxed))
         });
+        // Who is new is waited for: those who behaved do not leave in its stead.
+        let longest = longest.filter(|member| member.came.elapsed() >= GRACE);
         if let Some(member) = longest {
             member.leave.cancel();
             self.evicted.increment(1);

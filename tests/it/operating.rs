@@ -112,8 +112,8 @@ async fn measures_say_what_was_done_and_nothing_of_for_whom() {
         "apixx_refusals_total{cause=\"RUN_NOT_FOUND\"} 1",
         "apixx_calls_under_way 0",
         "apixx_queue_runs{state=\"queued\"} 0",
-        "apixx_runs_claimed_total 1",
-        "apixx_runs_ended_total{status=\"succeeded\"} 1",
+        "apixx_runs_claimed_total 3",
+        "apixx_runs_ended_total{status=\"succeeded\"} 3",
     ] {
         assert!(text.contains(&format!("\n{line}\n")), "no {line} in\n{text}");
     }
