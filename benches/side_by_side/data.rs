@@ -1,6 +1,6 @@
 //! The database that all servers are measured on, and what is asked of it.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use apixx_mcp::embedded::{self, Embedded, EmbeddedConfig};
 use apixx_mcp::store::migrate;
@@ -21,6 +21,8 @@ pub struct Data {
     pub server_url: String,
     pub owner_url: String,
     pub postmaster: u32,
+    /// The directory of its socket.
+    pub socket: PathBuf,
     pub customers: Vec<Customer>,
 }
 
@@ -45,6 +47,7 @@ impl Data {
         let postgres = postgres.expect("PostgreSQL starts");
         let addresses = postgres.addresses();
         let owner = addresses.owner_options(embedded::DATABASE);
+        let socket = owner.get_socket().expect("a private PostgreSQL has a socket").clone();
         if !seeded.exists() {
             migrate(&owner, embedded::SERVER, None).await.expect("the schema");
             let admin = addresses.role_options("postgres", embedded::DATABASE);
@@ -68,6 +71,7 @@ impl Data {
             server_url: url(embedded::SERVER),
             owner_url: url(embedded::OWNER),
             postmaster: postmaster(&data_dir),
+            socket,
             customers,
             postgres,
         }

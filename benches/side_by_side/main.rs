@@ -69,7 +69,7 @@ struct Options {
     /// Where the figures go.
     #[arg(long, default_value = "target/side_by_side.json")]
     json: PathBuf,
-    /// Writes benches/RESULTS.md too.
+    /// Writes benches/RESULTS.md, and its essence into README.md.
     #[arg(long)]
     write_results: bool,
     /// As which server to run: `bare` or `rmcp`.
@@ -164,7 +164,7 @@ async fn compare(options: &Options) {
     .await;
     let rmcp_first = |address| plain(address, "/mcp", vec![call("tools/list", Value::Null)]);
     let rmcp = Server::start(other("rmcp"), &scratch.join("rmcp.log"), listen, rmcp_first).await;
-    let sdks = sdks::start(&scratch, &data, &listing).await;
+    let sdks = sdks::start(&scratch, &data, &listing, rmcp_first).await;
 
     let page = |customer: &Customer| json!({ "since": customer.since, "until": customer.until });
     let cursors = cursors(&product, &data.customers, page).await;
@@ -298,6 +298,16 @@ async fn compare(options: &Options) {
     }
     data.postgres.stop().await;
     std::fs::remove_dir_all(&scratch).unwrap();
+}
+
+/// Puts the few figures that matter most into the README.
+fn quote(summary: &str) {
+    let (begin, end) = ("<!-- speed: written by the benchmark -->\n", "<!-- /speed -->");
+    let readme = std::fs::read_to_string("README.md").expect("README.md");
+    let (before, rest) = readme.split_once(begin).expect("its place for the figures");
+    let (_, after) = rest.split_once(end).expect("the end of that place");
+    std::fs::write("README.md", format!("{before}{begin}{summary}{end}{after}"))
+        .expect("README.md is written");
 }
 
 async fn measure(options: &Options, targets: &[Target], postmaster: u32) -> Vec<Cell> {

@@ -157,6 +157,28 @@ impl Report {
         ]
     }
 
+    /// The few figures that the README quotes, in Markdown.
+    pub fn summary(&self) -> String {
+        let mut text = String::from(
+            "| call | rate / bare | rate / `rmcp` | server CPU / `rmcp` | database CPU / bare |\n|---|--:|--:|--:|--:|\n",
+        );
+        for call in ["tools/list", CALLS[0], CALLS[1]] {
+            let ratio = |other, of: fn(&Sample) -> f64| match self.ratio(call, other, 8, of) {
+                Some(ratio) => format!("{ratio:.2}"),
+                None => "–".to_owned(),
+            };
+            let database = match call {
+                "tools/list" => "–".to_owned(),
+                _ => ratio("bare", |s| s.database_us),
+            };
+            let (rate, cpu): (fn(&Sample) -> f64, fn(&Sample) -> f64) = (|s| s.rate, |s| s.server_us);
+            let (bare, rmcp, cpu) = (ratio("bare", rate), ratio("rmcp", rate), ratio("rmcp", cpu));
+            let _ = writeln!(text, "| `{call}` | {bare} | {rmcp} | {cpu} | {database} |");
+        }
+        let _ = writeln!(text, "\nAt 8 connections; {}, {}; {}.", self.date, self.machine, self.data);
+        text
+    }
+
     /// The tables, in Markdown.
     pub fn tables(&self) -> String {
         let mut text = format!("{}, {}; {}.\n\n", self.date, self.machine, self.data);

@@ -7,11 +7,14 @@ use std::time::Duration;
 
 use metrics::{Counter, Gauge, counter, gauge};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
 /// Between two looks for a connection that became idle, while somebody waits for its place.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
+
+/// How long a new connection has to send its first request before it counts as idle.
+const GRACE: Duration = Duration::from_millis(200);
 
 /// The connections that are open.
 #[derive(Clone)]
@@ -25,7 +28,7 @@ pub(super) struct Crowd {
 }
 
 /// A connection, as others see it.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Member {
     /// How many of its requests began and ended.
     pub begun: AtomicU64,
@@ -33,8 +36,9 @@ pub(super) struct Member {
     pub ended: AtomicU64,
     /// Whether a request of it was ever answered other than with a refusal.
     pub proven: AtomicBool,
-    /// When it came or last ended a request.
+    /// Its place among all that happened, when it came or last ended a request.
     last: AtomicU64,
+    came: Instant,
     leave: CancellationToken,
 }
 
@@ -72,7 +76,14 @@ impl Crowd {
             }
         };
         let number = self.events.fetch_add(1, Ordering::Relaxed);
-        let member = Arc::new(Member { last: number.into(), ..Member::default() });
+        let member = Arc::new(Member {
+            begun: AtomicU64::new(0),
+            ended: AtomicU64::new(0),
+            proven: AtomicBool::new(false),
+            last: AtomicU64::new(number),
+            came: Instant::now(),
+            leave: CancellationToken::new(),
+        });
         self.members().insert(number, Arc::clone(&member));
         self.open.increment(1.0);
         Some(Place { member, crowd: self.clone(), number, _place: place })
@@ -80,7 +91,9 @@ impl Crowd {
 
     fn evict(&self) {
         let members = self.members();
-        let idle = members.values().filter(|member| member.is_idle() && !member.leave.is_cancelled());
+        let idle = members.values().filter(|member| {
+            member.is_idle() && !member.leave.is_cancelled() && member.came.elapsed() >= GRACE
+        });
         let longest = idle.min_by_key(|member| {
             (member.proven.load(Ordering::Relaxed), member.last.load(Ordering::Relaxed))
         });

@@ -80,7 +80,11 @@ impl Database {
         let place = EmbeddedConfig { data_dir: config.data_dir.clone(), bin_dir: config.pg_bin_dir.clone() };
         let private = match Embedded::start(place).await {
             Ok(embedded) => Private { addresses: embedded.addresses().clone(), ours: Some(embedded) },
-            Err(EmbeddedError::InUse { .. }) if sharing == Sharing::Welcome => {
+            Err(EmbeddedError::InUse { pid, .. }) if sharing == Sharing::Welcome => {
+                tracing::info!(
+                    pid,
+                    "using the private PostgreSQL of another process, and only while that runs"
+                );
                 Private { addresses: Addresses::of_running(&config.data_dir)?, ours: None }
             }
             Err(error) => return Err(error.into()),

@@ -63,7 +63,9 @@ pub async fn bind_operator(address: SocketAddr) -> Result<TcpListener, ListenErr
         Err(ListenError::Busy(_)) => {
             let listener = bind(SocketAddr::new(address.ip(), 0)).await?;
             let found = listener.local_addr().map_err(|error| ListenError::Other(address, error))?;
-            warn!("{address} is in use by another program: the operator's address is {found}; see operator.listen");
+            warn!(
+                "{address} is in use by another program: the operator's address is {found}; see operator.listen"
+            );
             Ok(listener)
         }
         bound => bound,

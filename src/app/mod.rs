@@ -1,7 +1,7 @@
 //! Puts the floors together: which database, what is served, how a process runs and ends.
 
-pub mod database;
 mod crowd;
+pub mod database;
 mod engine;
 pub mod lifecycle;
 pub mod listen;

@@ -1,12 +1,12 @@
 //! What the operator asks a process: does it live, can it work, how does it do. On an address of its own.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
+use chrono::{DateTime, TimeDelta, Utc};
 use http::StatusCode;
 use http::header::{CONTENT_TYPE, RETRY_AFTER};
 use metrics::{gauge, histogram};
@@ -14,15 +14,14 @@ use metrics_exporter_prometheus::PrometheusHandle;
 use metrics_process::Collector;
 use serde_json::json;
 use tokio::sync::Mutex;
-use tokio::time::Instant;
 
 use crate::store::Store;
 
 /// However often somebody asks, the database is asked once in this time whether it answers.
-const LOOK: Duration = Duration::from_secs(1);
+const LOOK: TimeDelta = TimeDelta::seconds(1);
 
 /// And once in this time how long the queue is.
-const COUNT: Duration = Duration::from_secs(5);
+const COUNT: TimeDelta = TimeDelta::seconds(5);
 
 /// What the operator's address knows.
 #[derive(Clone)]
@@ -36,8 +35,8 @@ struct Desk {
 /// When the database was asked what last.
 #[derive(Default)]
 struct Looked {
-    answers: Option<(Instant, bool)>,
-    counted: Option<Instant>,
+    answers: Option<(DateTime<Utc>, bool)>,
+    counted: Option<DateTime<Utc>>,
 }
 
 /// Answers `/healthz`, `/readyz` and `/metrics`, for a process that uses `store`.
@@ -80,10 +79,15 @@ async fn measured(State(desk): State<Desk>) -> Response {
 }
 
 impl Desk {
+    /// Whether `at` is no longer ago than that. What a clock that was set back calls the future is over.
+    fn is_within(&self, time: TimeDelta, at: DateTime<Utc>) -> bool {
+        (TimeDelta::zero()..time).contains(&(self.store.now() - at))
+    }
+
     /// Whether the database answers, as of a second ago at most.
     async fn database_answers(&self) -> bool {
         let mut looked = self.looked.lock().await;
-        if let Some((_, answers)) = looked.answers.filter(|(at, _)| at.elapsed() < LOOK) {
+        if let Some((_, answers)) = looked.answers.filter(|(at, _)| self.is_within(LOOK, *at)) {
             return answers;
         }
         let answers = match self.store.probe().await {
@@ -97,16 +101,16 @@ impl Desk {
                 false
             }
         };
-        looked.answers = Some((Instant::now(), answers));
+        looked.answers = Some((self.store.now(), answers));
         answers
     }
 
     async fn count_queue(&self) {
         let mut looked = self.looked.lock().await;
-        if looked.counted.is_some_and(|at| at.elapsed() < COUNT) {
+        if looked.counted.is_some_and(|at| self.is_within(COUNT, at)) {
             return;
         }
-        looked.counted = Some(Instant::now());
+        looked.counted = Some(self.store.now());
         match self.store.queue_depth().await {
             Ok(depth) => {
                 gauge!("apixx_queue_runs", "state" => "queued").set(depth.queued as f64);

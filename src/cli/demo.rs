@@ -267,7 +267,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let tokens = kept_tokens(&dir.path().join("none"), &ids()).unwrap();
         let acme = tokens[0].token.reveal().to_owned();
-        let shown = Shown { url: "http://x/mcp".into(), operator: None, database: "postgresql:///d".into(), tokens };
+        let shown =
+            Shown { url: "http://x/mcp".into(), operator: None, database: "postgresql:///d".into(), tokens };
         let line = shown.json().to_string();
         assert!(line.starts_with(
             "{\"ready\":true,\"mcp_url\":\"http://x/mcp\",\"database_url\":\"postgresql:///d\","

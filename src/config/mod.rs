@@ -10,8 +10,8 @@ use serde::{Deserialize, Serialize};
 
 pub use load::{ConfigError, Sources};
 pub use sections::{
-    AuthConfig, DatabaseConfig, DsnConfig, EngineConfig, LogConfig, LogFormat, OperatorConfig, RetentionConfig,
-    ServerConfig,
+    AuthConfig, DatabaseConfig, DsnConfig, EngineConfig, LogConfig, LogFormat, OperatorConfig,
+    RetentionConfig, ServerConfig,
 };
 
 /// Every key there is, with its default, unit and reason.

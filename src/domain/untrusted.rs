@@ -7,7 +7,9 @@
 /// One line of somebody's words: line breaks, control and invisible characters removed, so that it cannot pose as
 /// anything else. For terminals; an answer wants [`named`] or [`fenced`].
 pub fn line(words: &str) -> String {
-    let harmless = |c: char| c == ' ' || !(c.is_whitespace() || c.is_control() || invisible(c) || matches!(c, '<' | '>'));
+    let harmless = |c: char| {
+        c == ' ' || !(c.is_whitespace() || c.is_control() || invisible(c) || matches!(c, '<' | '>'))
+    };
     // Most words are, and every answer is full of them.
     if words.chars().all(harmless) {
         return words.to_owned();
@@ -49,7 +51,7 @@ pub const MAX_NAME_WORDS: usize = 8;
 /// Longest plain word, in characters.
 const MAX_WORD_CHARS: usize = 64;
 
-/// Our own tools: a name that speaks of them may mean to have them called.
+/// Our own tools, each with an underscore: a name that speaks of them may mean to have them called.
 const OURS: &[&str] = &[
     "list_flows",
     "get_flow",
@@ -69,12 +71,21 @@ pub fn looks_like_a_name(words: &str) -> bool {
     let marks = |c: char| {
         matches!(c, ' ' | '/' | '→' | '⇒' | '>' | '&' | '+' | ',' | ':' | '#' | '@' | '\'' | '’' | '*')
     };
-    let sentence = [". ", ": ", ">>"].iter().any(|mark| words.contains(mark));
-    words.chars().count() <= MAX_NAME_CHARS
-        && words.chars().all(|c| is_plain(c) || marks(c))
-        && words.split(' ').count() <= MAX_NAME_WORDS
-        && !sentence
-        && !OURS.iter().any(|tool| words.contains(tool))
+    let (mut chars, mut spaces, mut underscored, mut before) = (0, 0, false, ' ');
+    // One pass: a page of answers has hundreds of names.
+    for c in words.chars() {
+        let sentence = matches!((before, c), ('.' | ':', ' ') | ('>', '>'));
+        if sentence || !(is_plain(c) || marks(c)) {
+            return false;
+        }
+        chars += 1;
+        spaces += usize::from(c == ' ');
+        underscored |= c == '_';
+        before = c;
+    }
+    chars <= MAX_NAME_CHARS
+        && spaces < MAX_NAME_WORDS
+        && !(underscored && OURS.iter().any(|tool| words.contains(tool)))
 }
 
 /// Letters, digits and the marks inside of a path or an identifier.

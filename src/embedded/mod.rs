@@ -238,9 +238,11 @@ impl fmt::Debug for Embedded {
 }
 
 impl Access {
-    /// Writes which system users may log in as which roles, over the socket; everybody else is refused.
+    /// Writes which system users may log in as which roles, over the socket, and take a base backup as one that may;
+    /// everybody else is refused.
     fn write(&self) -> std::io::Result<()> {
-        let hba = "# Written at every start.\nlocal all all peer map=apixx\nhost all all all reject\n";
+        let hba = "# Written at every start.\nlocal all all peer map=apixx\n\
+             local replication all peer map=apixx\nhost all all all reject\n";
         let mut ident = "# Written at every start.\n".to_owned();
         for user in self.account.names() {
             for role in &self.roles {

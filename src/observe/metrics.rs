@@ -32,7 +32,10 @@ const GAUGES: &[(&str, &str)] = &[
     ("apixx_calls_under_way", "tool calls under way"),
     ("apixx_waits", "tool calls that wait for a run to end"),
     ("apixx_database_connections", "connections to the database, by state (idle, busy)"),
-    ("apixx_queue_runs", "runs of all customers that are open, by state (queued, running); counted up to 10000"),
+    (
+        "apixx_queue_runs",
+        "runs of all customers that are open, by state (queued, running); counted up to 10000",
+    ),
     ("apixx_queue_oldest_seconds", "how long the oldest queued run has been ready to start"),
 ];
 

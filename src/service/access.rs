@@ -132,9 +132,11 @@ pub enum Wants {
     Discovery,
 }
 
-/// Recognises callers. Cheap to clone; clones share what is remembered.
+/// Recognises callers. Cheap to clone (each request does); clones share what is remembered.
 #[derive(Clone)]
-pub struct Access {
+pub struct Access(Arc<Shared>);
+
+struct Shared {
     store: Store,
     limiter: Limiter,
     usage: Usage,
@@ -142,11 +144,11 @@ pub struct Access {
     memory: TimeDelta,
     /// Tokens that were not valid, and since when that is known.
     unknown: Cache<TokenDigest, (Bad, DateTime<Utc>)>,
-    strangers: Arc<Semaphore>,
-    failures: Arc<DefaultKeyedRateLimiter<IpAddr>>,
+    strangers: Semaphore,
+    failures: DefaultKeyedRateLimiter<IpAddr>,
     /// Addresses that failed too often: their look-ups pass one at a time, but they pass.
     slowed: Cache<IpAddr, ()>,
-    slow_lane: Arc<Semaphore>,
+    slow_lane: Semaphore,
 }
 
 impl Access {
@@ -154,26 +156,26 @@ impl Access {
     /// what needs no database lags a revocation by no more); `failures_per_minute` attempts of one address
     /// may fail before the rest is refused.
     pub fn new(store: Store, memory: TimeDelta, failures_per_minute: NonZeroU32) -> Self {
-        Self {
+        Self(Arc::new(Shared {
             limiter: Limiter::new(store.clone()),
             usage: Usage::default(),
             store,
             remembered: Cache::new(MAX_REMEMBERED),
             memory,
             unknown: Cache::new(MAX_UNKNOWN),
-            strangers: Arc::new(Semaphore::new(STRANGERS)),
-            failures: Arc::new(RateLimiter::keyed(Quota::per_minute(failures_per_minute))),
+            strangers: Semaphore::new(STRANGERS),
+            failures: RateLimiter::keyed(Quota::per_minute(failures_per_minute)),
             slowed: Cache::builder()
                 .max_capacity(MAX_REMEMBERED)
                 .time_to_live(Duration::from_secs(60))
                 .build(),
-            slow_lane: Arc::new(Semaphore::new(1)),
-        }
+            slow_lane: Semaphore::new(1),
+        }))
     }
 
     /// What callers have used since the last flush.
     pub fn usage(&self) -> &Usage {
-        &self.usage
+        &self.0.usage
     }
 
     /// Writes down what callers used and gives back what they may still use but do not, everything if this process
@@ -182,8 +184,8 @@ impl Access {
     /// # Errors
     /// When the database fails; it is done the next time then.
     pub async fn settle(&self, ends: bool) -> Result<(), StoreError> {
-        self.usage.flush(&self.store).await?;
-        self.limiter.give_back(ends).await
+        self.0.usage.flush(&self.0.store).await?;
+        self.0.limiter.give_back(ends).await
     }
 
     /// The principal behind `bearer` (the text after `Bearer `), having drawn one request from its plan.
@@ -206,16 +208,17 @@ impl Access {
         };
         let (drawn, under_way) = match wants {
             Wants::Discovery => {
-                self.limiter.draw_discovery(&owner.tenancy).map_err(|wait| Refused::Limited(wait, None))?;
+                self.0.limiter.draw_discovery(&owner.tenancy).map_err(|wait| Refused::Limited(wait, None))?;
                 (None, None)
             }
             Wants::Service => {
-                let under_way = self.limiter.begin(&owner.tenancy, AT_ONCE).ok_or(Refused::TooManyAtOnce)?;
-                let drawn = self.limiter.draw(&owner.tenancy, &owner.plan).await?;
+                let under_way =
+                    self.0.limiter.begin(&owner.tenancy, AT_ONCE).ok_or(Refused::TooManyAtOnce)?;
+                let drawn = self.0.limiter.draw(&owner.tenancy, &owner.plan).await?;
                 (Some(drawn), Some(Arc::new(under_way)))
             }
         };
-        self.usage.heard(&owner.tenancy, &owner.token, address, self.store.now());
+        self.0.usage.heard(&owner.tenancy, &owner.token, address, self.0.store.now());
         Ok(Principal { owner, address, drawn, _under_way: under_way })
     }
 
@@ -224,7 +227,7 @@ impl Access {
     /// # Errors
     /// The wait until the next request.
     pub async fn draw_again(&self, principal: &Principal) -> Result<(), Duration> {
-        match self.limiter.draw(principal.tenancy(), principal.plan()).await {
+        match self.0.limiter.draw(principal.tenancy(), principal.plan()).await {
             Ok(_) => Ok(()),
             Err(Refused::Limited(wait, _)) => Err(wait),
             Err(_) => Err(Duration::from_secs(1)),
@@ -236,27 +239,27 @@ impl Access {
         token: &PlainToken,
         address: Option<IpAddr>,
     ) -> Result<Result<Arc<TokenOwner>, Bad>, Refused> {
-        let (digest, now) = (token.digest(), self.store.now());
-        let fresh = |since: DateTime<Utc>| (TimeDelta::zero()..self.memory).contains(&(now - since));
-        let known = self.remembered.get(&digest);
+        let (digest, now) = (token.digest(), self.0.store.now());
+        let fresh = |since: DateTime<Utc>| (TimeDelta::zero()..self.0.memory).contains(&(now - since));
+        let known = self.0.remembered.get(&digest);
         if let Some((owner, since)) = &known
             && owner.expires_at.is_none_or(|end| end > now)
             && fresh(*since)
         {
             return Ok(Ok(Arc::clone(owner)));
         }
-        if let Some((bad, since)) = self.unknown.get(&digest)
+        if let Some((bad, since)) = self.0.unknown.get(&digest)
             && fresh(since)
         {
             return Ok(Err(bad));
         }
         // Who was known a moment ago comes first; all others share a narrow way, and those that failed too often
         // a narrower one.
-        let slowed = address.map(network).is_some_and(|address| self.slowed.contains_key(&address));
+        let slowed = address.map(network).is_some_and(|address| self.0.slowed.contains_key(&address));
         let way = match (&known, slowed) {
             (Some(_), _) => None,
-            (None, false) => Some(&self.strangers),
-            (None, true) => Some(&self.slow_lane),
+            (None, false) => Some(&self.0.strangers),
+            (None, true) => Some(&self.0.slow_lane),
         };
         let _turn = match way {
             Some(way) => {
@@ -265,28 +268,28 @@ impl Access {
             }
             None => None,
         };
-        let bad = match self.store.token_owner(digest).await.map_err(Refused::Failed)? {
+        let bad = match self.0.store.token_owner(digest).await.map_err(Refused::Failed)? {
             Presented::Live(owner) => {
                 let owner = Arc::from(owner);
-                self.remembered.insert(digest, (Arc::clone(&owner), now));
+                self.0.remembered.insert(digest, (Arc::clone(&owner), now));
                 return Ok(Ok(owner));
             }
             Presented::Dead { cause, token } => Bad { cause, which: Some(token) },
             Presented::Unknown => Bad { cause: "unknown_token", which: Some(token.beginning()) },
         };
-        self.remembered.invalidate(&digest);
-        self.unknown.insert(digest, (bad.clone(), now));
+        self.0.remembered.invalidate(&digest);
+        self.0.unknown.insert(digest, (bad.clone(), now));
         Ok(Err(bad))
     }
 
     fn failed(&self, address: Option<IpAddr>, bad: Bad) -> Refused {
         let wait = address.map(network).and_then(|address| {
-            let not_until = self.failures.check_key(&address).err()?;
-            self.slowed.insert(address, ());
-            Some(not_until.wait_time_from(governor::clock::Clock::now(self.failures.clock())))
+            let not_until = self.0.failures.check_key(&address).err()?;
+            self.0.slowed.insert(address, ());
+            Some(not_until.wait_time_from(governor::clock::Clock::now(self.0.failures.clock())))
         });
-        if self.failures.len() > MAX_ADDRESSES {
-            self.failures.retain_recent();
+        if self.0.failures.len() > MAX_ADDRESSES {
+            self.0.failures.retain_recent();
         }
         match wait {
             Some(wait) => Refused::TooManyFailures(wait, bad),

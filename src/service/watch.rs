@@ -10,8 +10,8 @@ use tokio::time::{Instant, timeout_at};
 use super::Serving;
 use super::access::Principal;
 use crate::domain::ids::RunId;
-use crate::store::{StoreError, Tenancy};
 use crate::store::runs::RunProgress;
+use crate::store::{StoreError, Tenancy};
 
 /// The net under the notifications: a run is looked at this often at least.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);

@@ -325,7 +325,7 @@ impl Shape {
         let groups = self.groups(sums);
         // Which connector runs share is only a question when they were picked by something else.
         let shared = if self.status || self.flow {
-            "(select jsonb_agg(jsonb_build_object('connector_id', n.connector_id, 'name', n.name, 'status', n.status,
+            "(select json_agg(json_build_object('connector_id', n.connector_id, 'name', n.name, 'status', n.status,
                         'auth_status', n.auth_status, 'reason', n.status_reasons -> 0 ->> 'message') order by n.name)
                 from (select k.connector_id from cells c
                        cross join lateral (select c.source_connector_id union select c.destination_connector_id) k (connector_id)
@@ -333,7 +333,7 @@ impl Shape {
                       having sum(c.runs) >= (select runs from totals) and (select runs from totals) >= 2) k
                 join connectors n on n.customer_id = $1 and n.connector_id = k.connector_id)"
         } else {
-            "null::jsonb"
+            "null::json"
         };
         format!(
             "with caller as materialized (
@@ -376,7 +376,7 @@ impl Shape {
 
     fn groups(self, sums: &str) -> String {
         let key = match self.grouping {
-            RunGrouping::None => return "null::jsonb".to_owned(),
+            RunGrouping::None => return "null::json".to_owned(),
             RunGrouping::Flow => "c.flow_id",
             RunGrouping::Source => "c.source_connector_id",
             RunGrouping::Destination => "c.destination_connector_id",
@@ -419,7 +419,7 @@ impl Shape {
             _ => "left join lateral (select null::text as run_id, null::text as status) l on true",
         };
         format!(
-            "(select jsonb_agg(jsonb_build_object('key', g.key, 'label', coalesce({label}, g.key), 'runs', g.runs,
+            "(select json_agg(json_build_object('key', g.key, 'label', coalesce({label}, g.key), 'runs', g.runs,
                     'succeeded', g.succeeded, 'partial', g.partial, 'failed', g.failed, 'active', g.active,
                     'read', g.read, 'written', g.written, 'rejected', g.rejected, 'skipped', g.skipped,
                     'bytes', g.bytes, 'latest_run_id', l.run_id, 'latest_status', l.status) order by {order})

@@ -41,21 +41,21 @@ pub(super) use {run_columns, run_joins};
 statements! {
     RUN = tenant "
         select ", run_columns!(), ",
-               coalesce((select jsonb_agg(jsonb_build_object('attempt', a.attempt, 'status', a.status,
+               coalesce((select json_agg(json_build_object('attempt', a.attempt, 'status', a.status,
                             'started_at', a.started_at, 'finished_at', a.finished_at,
                             'records_written', a.records_written, 'error_class', a.error_class, 'message', a.message)
                             order by a.attempt)
                            from run_attempts a where a.customer_id = $1 and a.run_id = r.run_id), '[]') as attempts,
-               coalesce((select jsonb_agg(jsonb_build_object('at', e.at, 'kind', e.kind, 'message', e.message) order by e.seq)
+               coalesce((select json_agg(json_build_object('at', e.at, 'kind', e.kind, 'message', e.message) order by e.seq)
                            from (select * from run_events e where e.customer_id = $1 and e.run_id = r.run_id
                                   order by e.seq desc limit 40) e), '[]') as events,
-               coalesce((select jsonb_agg(g order by g.count desc, g.key)
+               coalesce((select json_agg(g order by g.count desc, g.key)
                            from (select eg.error_class as key, sum(c.count)::bigint as count
                                    from run_error_counts c
                                    join error_groups eg on eg.customer_id = $1 and eg.group_id = c.group_id
                                   where c.customer_id = $1 and c.run_id = r.run_id
                                   group by eg.error_class) g), '[]') as errors,
-               (select to_jsonb(p) from (
+               (select to_json(p) from (
                     select p.run_id, p.status, p.started_at, p.finished_at, p.flow_version, p.records_read,
                            p.records_written, p.records_failed, p.records_skipped, p.reason_code
                       from runs p
@@ -63,7 +63,7 @@ statements! {
                        and (p.window_at, p.run_id) < (r.window_at, r.run_id)
                        and p.status in ('succeeded', 'partial', 'failed', 'cancelled')
                      order by p.window_at desc, p.run_id desc limit 1) p) as previous_run,
-               (select to_jsonb(p) from (
+               (select to_json(p) from (
                     select p.run_id, p.status, p.started_at, p.finished_at, p.flow_version, p.records_read,
                            p.records_written, p.records_failed, p.records_skipped, p.reason_code
                       from runs p
@@ -71,14 +71,14 @@ statements! {
                        and (p.window_at, p.run_id) > (r.window_at, r.run_id)
                        and p.status in ('succeeded', 'partial', 'failed', 'cancelled')
                      order by p.window_at, p.run_id limit 1) p) as next_run,
-               to_jsonb(s) as last_success,
-               coalesce((select jsonb_agg(jsonb_build_object('version', v.version, 'at', v.created_at,
+               to_json(s) as last_success,
+               coalesce((select json_agg(json_build_object('version', v.version, 'at', v.created_at,
                             'by', v.created_by, 'summary', v.summary) order by v.version)
                            from flow_versions v
                           where v.customer_id = $1 and v.flow_id = r.flow_id
                             and v.version > s.flow_version
                             and v.created_at <= coalesce(r.finished_at + interval '6 hours', $3)), '[]') as versions,
-               coalesce((select jsonb_agg(jsonb_build_object('at', l.at, 'action', l.action, 'by', l.actor_label,
+               coalesce((select json_agg(json_build_object('at', l.at, 'action', l.action, 'by', l.actor_label,
                             'message', l.message) order by l.at)
                            from (select * from audit_log l
                                   where l.customer_id = $1 and l.target_id in (r.flow_id, r.source_connector_id, r.destination_connector_id)

@@ -58,7 +58,11 @@ impl Store {
     /// [`StoreError::NotLive`] when the token was revoked or expired meanwhile.
     pub async fn begin(&self, tenancy: &Tenancy) -> Result<TenantTx, StoreError> {
         let now = self.now();
-        let mut tx = self.pool().begin().await?;
+        // A caller may go away at any moment, but a `begin` that is dropped half-way leaves its connection in a
+        // transaction that nobody ends. So it is never dropped half-way.
+        let pool = self.pool().clone();
+        let begun = tokio::spawn(async move { pool.begin().await }).await;
+        let mut tx = begun.map_err(|_| sqlx::Error::WorkerCrashed)??;
         let entered: Option<String> = sqlx::query_scalar(ENTER)
             .bind(tenancy.customer.as_str())
             .bind(tenancy.token_bytes())

@@ -317,7 +317,7 @@ impl From<&FieldMapping> for MappingView {
             validations: mapping
                 .validate
                 .iter()
-                .map(|(word, value)| text::named(&format!("{word} {}", spelt(value))))
+                .map(|(word, value)| format!("{word} {}", text::named(&spelt(value))))
                 .collect(),
             on_fail: (!mapping.validate.is_empty() || mapping.on_fail != OnFail::Reject)
                 .then(|| mapping.on_fail.to_string()),

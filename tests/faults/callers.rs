@@ -15,7 +15,7 @@ use crate::process::Seat;
 use crate::world::FLOWS;
 
 /// How long somebody who wants a run goes on asking.
-const PATIENCE: Duration = Duration::from_secs(40);
+const PATIENCE: Duration = Duration::from_secs(90);
 
 /// What an answer over HTTP comes to.
 #[derive(Debug)]
@@ -70,6 +70,11 @@ impl Callers {
 
     pub fn violation(&self, text: String) {
         self.violations.lock().unwrap().push(text);
+    }
+
+    /// Somebody was told of a run.
+    pub fn accept(&self, flow: &'static str, run: String, key: Option<String>) {
+        self.accepted.lock().unwrap().push(Accepted { flow, run, key });
     }
 
     pub async fn tool(&self, serve: usize, token: &str, tool: &str, arguments: Value) -> Heard {
@@ -155,8 +160,7 @@ impl Callers {
                         }
                         Some(_) => return,
                         None => {
-                            let accepted = Accepted { flow, run: run.clone(), key: key.clone() };
-                            self.accepted.lock().unwrap().push(accepted);
+                            self.accept(flow, run.clone(), key.clone());
                             // The same key once more gives the same run.
                             if key.is_none() || dice.random_bool(0.5) {
                                 return;

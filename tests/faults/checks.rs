@@ -194,13 +194,16 @@ async fn totals(
         (
             "run_stats",
             "with counted as (
-                select flow_id, status, date_trunc('hour', finished_at, 'UTC') as hour, count(*) as runs,
+                select l.flow_id, g.grain, r.status, date_trunc(g.grain, r.finished_at, 'UTC') as at, count(*) as runs,
                        sum(records_read) as r, sum(records_written) as w, sum(records_failed) as f, sum(records_skipped) as s
-                  from runs group by 1, 2, 3),
+                  from runs r
+                 cross join (values ('hour'), ('day')) g (grain)
+                 cross join lateral (values (r.flow_id), ('')) l (flow_id)
+                 group by 1, 2, 3, 4),
              kept as (
-                select flow_id, status, at as hour, sum(runs) as runs, sum(records_read) as r, sum(records_written) as w,
+                select flow_id, grain, status, at, sum(runs) as runs, sum(records_read) as r, sum(records_written) as w,
                        sum(records_failed) as f, sum(records_skipped) as s
-                  from run_stats where grain = 'hour' and flow_id <> '' group by 1, 2, 3)
+                  from run_stats group by 1, 2, 3, 4)
              select count(*) from ((table counted except table kept) union all (table kept except table counted)) d",
         ),
         (

@@ -20,7 +20,7 @@ pub const FLOWS_ROLE: &str = "faults_flows";
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Everything that happens to a run's row is written down, as its owner sees it.
-const WITNESS: &str = "
+pub const WITNESS: &str = "
     insert into plans values ('faults', 600000, 100000, null, 100000, null, 50, 1000, 90, 30);
     create table witness (seq bigint generated always as identity primary key, run_id text, attempt integer,
         status text, batch bigint, records_read bigint, records_written bigint, records_failed bigint,
@@ -146,7 +146,7 @@ pub async fn patient(options: &PgConnectOptions) -> anyhow::Result<PgConnection>
 }
 
 /// What a command printed; it must succeed.
-async fn told(config: &Path, arguments: &[&str]) -> anyhow::Result<String> {
+pub async fn told(config: &Path, arguments: &[&str]) -> anyhow::Result<String> {
     run(config, arguments).await?.map_err(|said| anyhow!("{arguments:?}: {said}"))
 }
 

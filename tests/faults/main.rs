@@ -12,6 +12,7 @@ mod callers;
 mod checks;
 mod lane;
 mod plan;
+mod private;
 mod process;
 mod proxy;
 mod schedule;
@@ -31,6 +32,8 @@ use schedule::Report;
 
 /// Schedules of a run that nobody asked more of.
 const FEW: u64 = 4;
+/// From so many on the private PostgreSQL has its turn too, once.
+const MANY: u64 = 20;
 
 struct Arguments {
     first: u64,
@@ -48,6 +51,8 @@ fn arguments() -> anyhow::Result<Option<Arguments>> {
         match word.as_str() {
             "--schedules" => wanted.count = number()?,
             "--from" => wanted.first = number()?,
+            // The private PostgreSQL alone.
+            "--private" => wanted.count = 0,
             "--seed" => (wanted.first, wanted.count) = (number()?, 1),
             "--lanes" => wanted.lanes = usize::try_from(number()?)?.max(1),
             "--program" => {
@@ -59,7 +64,8 @@ fn arguments() -> anyhow::Result<Option<Arguments>> {
             _ => {}
         }
     }
-    wanted.lanes = wanted.lanes.min(usize::try_from(wanted.count)?.max(1));
+    // A server of its own for each lane is worth it for several schedules only.
+    wanted.lanes = wanted.lanes.min(usize::try_from(wanted.count.div_ceil(2))?);
     Ok(Some(wanted))
 }
 
@@ -114,6 +120,14 @@ async fn faults() -> anyhow::Result<()> {
         }
     });
     futures_util::future::try_join_all(lanes).await?;
+    if count == 0 || count >= MANY {
+        let started = Instant::now();
+        let played = private::play(&place.path().join("private"), first).await;
+        let broken = |error| Report { violations: vec![format!("{error:#}")], ..Report::default() };
+        let report = played.unwrap_or_else(broken);
+        tell(first, &report, started);
+        reports.lock().unwrap().push((first, report));
+    }
     let reports = std::mem::take(&mut *reports.lock().unwrap());
     let failed: Vec<u64> =
         reports.iter().filter(|(_, report)| !report.violations.is_empty()).map(|(seed, _)| *seed).collect();

@@ -17,7 +17,7 @@ use tokio::time::{Duration, Instant, sleep, timeout};
 pub static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
 
 /// How long a process may take to become ready, or to end when asked.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// One place for a process: killed ones are followed by others.
 pub struct Seat {

@@ -22,6 +22,11 @@ use crate::world::{CUSTOMER, FLOWS, World};
 
 /// How long everything may take to become quiet once it works again.
 const QUIET: Duration = Duration::from_secs(60);
+/// The shortest lease, in seconds: what is lost is found again soon.
+const LEASE: f64 = 2.5;
+/// How much longer than the making of two databases a lease is: on a machine with much else to do a lease of usual
+/// length runs out before a batch is done, and no run ever ends.
+const SLOWNESS: f64 = 5.0;
 
 /// What came of a schedule.
 #[derive(Default)]
@@ -42,6 +47,8 @@ struct Stage {
     cli: (Proxy, PathBuf),
     /// Ids of traps that sprang.
     sprung: broadcast::Sender<usize>,
+    /// How long everything may take to become quiet.
+    quiet: Duration,
     happened: Mutex<Vec<String>>,
 }
 
@@ -50,19 +57,21 @@ pub async fn play(lane: &Arc<Lane>, seed: u64, dir: &Path, liar: Option<&Path>) 
     let plan = Plan::of(seed, FLOWS.len());
     std::fs::create_dir_all(dir)?;
     std::fs::write(dir.join("plan.txt"), format!("{plan:#?}\n"))?;
+    let began = Instant::now();
     let (database, flows_database) = (format!("s{seed}"), format!("f{seed}"));
     for name in [&database, &flows_database] {
         lane.admin(format!("drop database if exists {name} with (force)")).await?;
     }
     lane.admin(format!("create database {database} template workspace owner {}", embedded::OWNER)).await?;
     lane.admin(format!("create database {flows_database} owner {FLOWS_ROLE}")).await?;
+    let lease = (SLOWNESS * began.elapsed().as_secs_f64()).clamp(LEASE, 30.0);
     let world = World::new(seed, plan.size);
     let files = dir.join("files");
     let mut tables = patient(&lane.flows(&flows_database)).await?;
     world.make(&files, &mut tables).await?;
     drop(tables);
 
-    let stage = Arc::new(set(lane, &plan, dir, &files, &flows_database, liar)?);
+    let stage = Arc::new(set(lane, &plan, dir, &files, &flows_database, lease, liar)?);
     let mut starting = JoinSet::new();
     for seat in stage.seats.iter().cloned() {
         starting.spawn(async move { seat.start().await });
@@ -106,6 +115,7 @@ fn set(
     dir: &Path,
     files: &Path,
     flows_database: &str,
+    lease: f64,
     liar: Option<&Path>,
 ) -> anyhow::Result<Stage> {
     let database = format!("s{}", plan.seed);
@@ -127,11 +137,12 @@ fn set(
             &config,
             format!(
                 "[server]\nlisten = \"127.0.0.1:0\"\n\
-                 [database]\nurl = \"{}\"\nowner_url = \"{}\"\npool_size = 4\nacquire_timeout_ms = 1000\n\
-                 [engine]\nlease_s = 2\nheartbeat_s = 0.4\npoll_ms = 200\nbatch_records = 25\n\
+                 [database]\nurl = \"{}\"\nowner_url = \"{}\"\npool_size = 4\nacquire_timeout_ms = 2000\n\
+                 [engine]\nlease_s = {lease}\nheartbeat_s = {}\npoll_ms = 200\nbatch_records = 25\n\
                  [engine.files_roots]\nmine = \"{}\"\n[engine.postgres_dsns.flows]\nurl = \"{}\"\n",
                 proxy.url(embedded::SERVER, &database),
                 proxy.url(embedded::OWNER, &database),
+                lease / 5.0,
                 files.display(),
                 proxy.url(FLOWS_ROLE, flows_database),
             ),
@@ -149,7 +160,16 @@ fn set(
         proxies.push(proxy);
     }
     let cli = place("cli")?;
-    Ok(Stage { lane: lane.clone(), database, seats, proxies, cli, sprung, happened: Mutex::default() })
+    Ok(Stage {
+        lane: lane.clone(),
+        database,
+        seats,
+        proxies,
+        cli,
+        sprung,
+        quiet: QUIET.max(Duration::from_secs_f64(lease * 20.0)),
+        happened: Mutex::default(),
+    })
 }
 
 /// Callers call, faults strike, then everything is put right and becomes quiet.
@@ -194,7 +214,7 @@ async fn perform(stage: &Arc<Stage>, plan: &Plan, callers: &Arc<Callers>) -> any
 
 /// Waits until every run has ended. The pauses before retries are skipped.
 async fn quiet(stage: &Stage) -> anyhow::Result<()> {
-    let deadline = Instant::now() + QUIET;
+    let deadline = Instant::now() + stage.quiet;
     let mut owner: Option<PgConnection> = None;
     loop {
         let conn = match &mut owner {

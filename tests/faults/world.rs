@@ -154,6 +154,19 @@ impl World {
 
     /// Writes the sources.
     pub async fn make(&self, files: &Path, tables: &mut PgConnection) -> anyhow::Result<()> {
+        self.make_files(files)?;
+        sqlx::query("create table source (id bigint primary key, name text, amount bigint)")
+            .execute(&mut *tables)
+            .await?;
+        sqlx::query("insert into source select * from jsonb_populate_recordset(null::source, $1)")
+            .bind(Json(&self.sources["public.source"]))
+            .execute(tables)
+            .await?;
+        Ok(())
+    }
+
+    /// Writes those that are files.
+    pub fn make_files(&self, files: &Path) -> anyhow::Result<()> {
         std::fs::create_dir_all(files)?;
         let mut csv = "id,name,amount\n".to_owned();
         for Row { id, name, amount } in &self.sources["a.csv"] {
@@ -164,13 +177,6 @@ impl World {
             rows.iter().map(|row| serde_json::to_string(row).map(|line| line + "\n")).collect()
         };
         std::fs::write(files.join("b.jsonl"), lines(&self.sources["b.jsonl"])?)?;
-        sqlx::query("create table source (id bigint primary key, name text, amount bigint)")
-            .execute(&mut *tables)
-            .await?;
-        sqlx::query("insert into source select * from jsonb_populate_recordset(null::source, $1)")
-            .bind(Json(&self.sources["public.source"]))
-            .execute(tables)
-            .await?;
         Ok(())
     }
 }

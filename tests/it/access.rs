@@ -99,7 +99,7 @@ async fn a_suspended_customer_and_an_expired_token_are_nobody() {
         .unwrap();
     assert!(access.recognise(Some(&token), None, Wants::Service).await.is_ok());
     app.clock.advance(TimeDelta::hours(1));
-    assert!(matches!(access.recognise(Some(&token), None, Wants::Service).await, Err(Refused::BadToken)));
+    assert!(matches!(access.recognise(Some(&token), None, Wants::Service).await, Err(Refused::BadToken(_))));
     let acme = app.acme().token();
     assert!(access.recognise(Some(&acme), None, Wants::Service).await.is_ok());
     sqlx::query("update customers set status = 'suspended' where customer_id = 'cus_acme'")
@@ -107,7 +107,7 @@ async fn a_suspended_customer_and_an_expired_token_are_nobody() {
         .await
         .unwrap();
     app.clock.advance(TimeDelta::seconds(1));
-    assert!(matches!(access.recognise(Some(&acme), None, Wants::Service).await, Err(Refused::BadToken)));
+    assert!(matches!(access.recognise(Some(&acme), None, Wants::Service).await, Err(Refused::BadToken(_))));
 }
 
 /// Each kind has a time of its own; a batch is bounded and says whether there may be more.

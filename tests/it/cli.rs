@@ -132,7 +132,7 @@ async fn the_demo_is_ready_with_its_first_line_and_leaves_nothing_behind() {
     let demo = Demo::start(&place);
     assert_eq!(demo.ready["ready"], true);
     let keys: Vec<&String> = demo.ready.as_object().unwrap().keys().collect();
-    assert_eq!(keys, ["ready", "mcp_url", "database_url", "workspaces"]);
+    assert_eq!(keys, ["ready", "mcp_url", "database_url", "operator_url", "workspaces"]);
     let url = demo.url().to_owned();
     let acme = demo.token("acme");
     let (status, body) = call(&url, &acme, "list_flows", json!({})).await;

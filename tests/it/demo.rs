@@ -6,6 +6,7 @@ use apixx_mcp::demo::{DemoToken, seed};
 use apixx_mcp::domain::clock::Clock;
 use apixx_mcp::domain::ids::IdSource;
 use apixx_mcp::store::Store;
+use apixx_mcp::store::tokens::Presented;
 use chrono::{DateTime, Utc};
 use sqlx::{ConnectOptions, PgConnection};
 
@@ -403,6 +404,8 @@ async fn a_later_start_moves_the_past_and_keeps_what_really_happened() {
     demo.holds().await;
     assert_ne!(demo.tokens[0].token.reveal(), tokens[0]);
     assert_eq!(demo.tokens[1].token.reveal(), tokens[1]);
-    let owner = demo.store.token_owner(demo.tokens[0].token.digest()).await.unwrap().unwrap();
+    let Presented::Live(owner) = demo.store.token_owner(demo.tokens[0].token.digest()).await.unwrap() else {
+        panic!("the new token is live")
+    };
     assert_eq!((owner.workspace.slug.as_str(), owner.scopes.iter().count()), ("acme", 6));
 }

@@ -176,7 +176,7 @@ async fn processes_that_come_and_go_take_nothing_along() {
 
 #[tokio::test]
 async fn a_day_goes_by_once_though_clocks_differ() {
-    let mut fleet = Fleet::of(&[0, 0]).await;
+    let fleet = Fleet::of(&[0, 0]).await;
     let sql = "update plans set daily_requests = 25, burst = 20 where plan_code = 'team'";
     sqlx::query(sql).execute(&mut fleet.app.owner().await).await.unwrap();
     // One process is past midnight, the other is not yet.

@@ -180,12 +180,13 @@ async fn a_slow_answer_is_not_cut_off() {
 #[tokio::test]
 async fn connections_beyond_the_limit_wait_for_a_place() {
     let config = ServerConfig { max_connections: 2.try_into().unwrap(), ..config(LONG) };
-    let server = Running::start(echo(), config, LONG).await;
+    let (told, asked) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+    let server = Running::start(patient(Arc::clone(&told), Arc::clone(&asked)), config, LONG).await;
     let mut inside = Vec::new();
     for _ in 0..2 {
         let mut stream = server.connect().await;
         stream.write_all(REQUEST).await.unwrap();
-        answer(&mut stream).await;
+        asked.notified().await;
         inside.push(stream);
     }
     let mut outside = Vec::new();
@@ -194,19 +195,76 @@ async fn connections_beyond_the_limit_wait_for_a_place() {
         stream.write_all(REQUEST).await.unwrap();
         outside.push(stream);
     }
-    for stream in &mut inside {
-        stream.write_all(REQUEST).await.unwrap();
-        assert!(answer(stream).await.starts_with("HTTP/1.1 200"));
-    }
     for stream in &outside {
         let error = stream.try_read(&mut [0; 1]).unwrap_err();
         assert_eq!(error.kind(), std::io::ErrorKind::WouldBlock);
     }
-    drop(inside);
+    for stream in &mut inside {
+        told.notify_one();
+        assert!(answer(stream).await.ends_with("at last"));
+    }
     for mut stream in outside {
-        assert!(answer(&mut stream).await.starts_with("HTTP/1.1 200"));
+        asked.notified().await;
+        told.notify_one();
+        assert!(answer(&mut stream).await.ends_with("at last"));
     }
     server.end().await;
+}
+
+#[tokio::test]
+async fn idle_connections_make_room_who_never_asked_anything_first() {
+    let config = ServerConfig { max_connections: 3.try_into().unwrap(), ..config(LONG) };
+    let server = Running::start(echo(), config, LONG).await;
+    let ask = async |stream: &mut TcpStream| {
+        stream.write_all(REQUEST).await.unwrap();
+        answer(stream).await.starts_with("HTTP/1.1 200")
+    };
+    let (mut first, mut second) = (server.connect().await, server.connect().await);
+    assert!(ask(&mut first).await && ask(&mut second).await && ask(&mut first).await);
+    // Some who say nothing, or nothing sensible.
+    let mut silent = Vec::new();
+    for beginning in [&b""[..], b"GET / HTTP/1.1\r\nX: ", b"GET /nothing HTTP/1.1\r\nHost: x\r\n\r\n"]
+        .iter()
+        .cycle()
+        .take(9)
+    {
+        let mut stream = server.connect().await;
+        stream.write_all(beginning).await.unwrap();
+        silent.push(stream);
+    }
+    for stream in silent.iter_mut().take(7) {
+        assert!(!rest(stream).await.starts_with(b"HTTP/1.1 200"));
+    }
+    assert!(ask(&mut first).await && ask(&mut second).await, "who behaved has kept its connection");
+    // Among those who behaved, the one that was idle for longest goes.
+    let mut third = server.connect().await;
+    assert!(ask(&mut third).await);
+    let mut fourth = server.connect().await;
+    assert!(ask(&mut fourth).await);
+    assert!(rest(&mut first).await.is_empty());
+    assert!(ask(&mut second).await);
+    server.end().await;
+}
+
+#[tokio::test]
+async fn who_does_not_take_its_answer_is_cut_off() {
+    let short = Duration::from_millis(10);
+    let config =
+        ServerConfig { header_timeout: short, body_timeout: short, call_timeout: short, ..config(SHORT) };
+    let endless = Router::new().route(
+        "/",
+        get(|| async {
+            let chunk = || Ok::<_, std::convert::Infallible>(bytes::Bytes::from(vec![b'x'; 1 << 20]));
+            axum::body::Body::from_stream(futures_util::stream::repeat_with(chunk))
+        }),
+    );
+    let server = Running::start(endless, config, LONG).await;
+    let mut stream = server.connect().await;
+    stream.write_all(REQUEST).await.unwrap();
+    // It takes the head of the answer and nothing more, until the server has gone.
+    stream.readable().await.unwrap();
+    server.lifecycle.stop();
+    server.served.await.unwrap();
 }
 
 #[tokio::test]

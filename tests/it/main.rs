@@ -18,6 +18,7 @@ mod isolation;
 mod lab;
 mod limits;
 mod listen;
+mod operating;
 mod readme;
 mod round_trips;
 mod sizes;

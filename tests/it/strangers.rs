@@ -108,7 +108,7 @@ impl Twins {
         self.forget_some("cus_acme").await;
         for sql in [
             "update flows set name = name || ' (old)', state = 'paused' where customer_id = 'cus_acme' and flow_id = any($1)",
-            "update flow_names set name_key = 'orders', label = 'Orders' where (customer_id, flow_id) in (select 'cus_acme', $1[1])
+            "update flow_names set name_key = 'quite another', label = 'Quite another' where (customer_id, flow_id) in (select 'cus_acme', $1[1])
                and kind = 'name'",
             "update connectors set status = 'down', auth_status = 'revoked', auth_error = 'acme' where customer_id = 'cus_acme'
                and cardinality($1) >= 0",
@@ -142,17 +142,17 @@ impl Twins {
     /// grows by its asking.
     async fn answers(&self, questions: &[(&'static str, Value)]) -> Vec<(String, Vec<String>)> {
         let twin = self.app.holder_of(self.token.reveal());
+        let own = regex::Regex::new(r#"API quota: [\d,]+ requests|"requests_today":\d+"#).unwrap();
         let mut answers = Vec::new();
         for (tool, arguments) in questions {
             let message = json!({ "jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": { "name": tool, "arguments": arguments } });
             self.statements.lock().unwrap().clear();
             let reply = twin.post(&message).await;
             let mut statements = std::mem::take(&mut *self.statements.lock().unwrap());
-            statements.retain(|sql| !sql.contains("allowances"));
+            // Permits are leased now and then; what is taken back belongs to the call before.
+            statements.retain(|sql| !sql.contains("lease_permits") && sql != "ROLLBACK");
             let body = String::from_utf8(reply.bytes).unwrap();
-            let body = regex::Regex::new(r#"API quota: [\d,]+ requests|"requests_today":\d+"#)
-                .unwrap()
-                .replace_all(&body, "…");
+            let body = own.replace_all(&body, "…");
             answers.push((format!("{} {body}", reply.status), statements));
         }
         answers
@@ -328,7 +328,9 @@ async fn an_ended_token_learns_nothing_either() {
         let remembered = twins.answers(&questions).await;
         twins.wipe().await;
         same(9, ended, &questions, &remembered, &twins.answers(&questions).await);
-        assert!(remembered.iter().all(|(answer, _)| !answer.contains("summary")), "{ended}");
+        for (question, (answer, _)) in questions.iter().zip(&remembered) {
+            assert!(!answer.contains("structuredContent"), "{ended}: {question:?}: {answer}");
+        }
         twins.app.clock.advance(TimeDelta::seconds(2));
         let forgotten = twins.answers(&questions[..3]).await;
         assert!(forgotten.iter().all(|(answer, _)| answer.starts_with("401 ")), "{forgotten:?}");

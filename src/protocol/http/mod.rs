@@ -125,7 +125,8 @@ where
         return gate::preflight(&shared.config, &parts).into_response();
     }
     if parts.method != Method::POST {
-        let problem = Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method", "Method not allowed: send POST.");
+        let problem =
+            Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method", "Method not allowed: send POST.");
         return ([(ALLOW, "POST")], problem).into_response();
     }
     let origin = match gate::pass(&shared.config, &parts) {
@@ -171,7 +172,8 @@ impl Problem {
 
     /// The same, with what a header said.
     fn about(mut self, header: Option<&HeaderValue>) -> Self {
-        let said = header.map(|value| String::from_utf8_lossy(value.as_bytes()).chars().take(MAX_DETAIL).collect());
+        let said =
+            header.map(|value| String::from_utf8_lossy(value.as_bytes()).chars().take(MAX_DETAIL).collect());
         self.refused.detail = said;
         self
     }

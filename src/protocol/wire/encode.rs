@@ -75,7 +75,8 @@ pub fn encode(
 /// Bytes that an answer takes, escapes included.
 fn about(answer: &ToolAnswer) -> usize {
     let text = |content: &Content| if let Content::Text(text) = content { text.len() * 9 / 8 } else { 0 };
-    answer.content.iter().map(text).sum::<usize>() + answer.structured.as_ref().map_or(0, |raw| raw.get().len())
+    answer.content.iter().map(text).sum::<usize>()
+        + answer.structured.as_ref().map_or(0, |raw| raw.get().len())
 }
 
 /// 2025-03-26 has no `structuredContent`; until 2025-11-25 it is an object; later any value.

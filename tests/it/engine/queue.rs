@@ -74,6 +74,28 @@ async fn a_flow_has_one_run_waiting_and_one_going() {
     lab.store.finish_run(&second, &done()).await.unwrap();
 }
 
+/// A caller who goes away while a transaction begins leaves no connection behind in it.
+#[tokio::test]
+async fn a_begin_that_is_dropped_leaves_no_transaction_open() {
+    let lab = Lab::start().await;
+    for polls in 0..60 {
+        let mut begin = Box::pin(lab.store.begin(&lab.tenancy));
+        for _ in 0..polls {
+            let _pending = futures_util::poll!(&mut begin);
+            tokio::task::yield_now().await;
+        }
+        drop(begin);
+    }
+    // Each connection answers once more, after whatever it was left with.
+    for _ in 0..8 {
+        let all: Vec<_> = (0..4).map(|_| lab.store.database_time()).collect();
+        futures_util::future::try_join_all(all).await.unwrap();
+    }
+    let open = "select count(*) from pg_stat_activity
+                 where datname = current_database() and application_name = 'apixx-mcp' and state like 'idle in %'";
+    assert_eq!(lab.ask::<i64>(open).await, 0);
+}
+
 #[tokio::test]
 async fn a_stale_worker_changes_nothing() {
     let (lab, run) = lab_with_a_run().await;

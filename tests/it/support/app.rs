@@ -93,6 +93,16 @@ impl TestApp {
         Self { database, clock, store, router, process }
     }
 
+    /// What the process tells its operator over HTTP.
+    pub fn operator(&self, measures: metrics_exporter_prometheus::PrometheusHandle) -> Router {
+        self.process.operator_router(measures)
+    }
+
+    /// What all calls of the process share.
+    pub fn serving(&self) -> &apixx_mcp::service::Serving {
+        &self.process.serving
+    }
+
     /// A caller with Acme's token.
     pub fn acme(&self) -> Agent<'_> {
         self.agent(0)

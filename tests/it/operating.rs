@@ -1,0 +1,333 @@
+//! What the operator sees: health, measures, and one line in the log for what is refused.
+
+use std::io::{self, Write};
+use std::sync::{Arc, Mutex};
+
+use apixx_mcp::domain::token::PlainToken;
+use apixx_mcp::observe::metrics as measures;
+use apixx_mcp::service::access::{Access, Refused, Wants};
+use axum::Router;
+use axum::body::Body;
+use chrono::TimeDelta;
+use http::{HeaderMap, HeaderName, Method, Request};
+use http_body_util::BodyExt;
+use serde_json::{Value, json};
+use tower::ServiceExt;
+
+use crate::support::app::{TestApp, first_run};
+
+fn list() -> String {
+    json!({ "jsonrpc": "2.0", "id": 1, "method": "tools/list" }).to_string()
+}
+
+fn call(tool: &str, arguments: Value) -> String {
+    let params = json!({ "name": tool, "arguments": arguments });
+    json!({ "jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params }).to_string()
+}
+
+async fn get(router: &Router, path: &str) -> (u16, String) {
+    let request = Request::get(path).body(Body::empty()).unwrap();
+    let response = router.clone().oneshot(request).await.unwrap();
+    let status = response.status().as_u16();
+    let body = response.into_body().collect().await.unwrap().to_bytes();
+    (status, String::from_utf8(body.to_vec()).unwrap())
+}
+
+/// What is logged on this thread, a JSON object a line.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Log {
+    fn keep() -> (Self, tracing::subscriber::DefaultGuard) {
+        let log = Self::default();
+        let writer = log.clone();
+        let subscriber = tracing_subscriber::fmt()
+            .with_max_level(tracing::Level::INFO)
+            .json()
+            .with_writer(move || writer.clone())
+            .finish();
+        (log, tracing::subscriber::set_default(subscriber))
+    }
+
+    /// The lines since the last time.
+    fn lines(&self) -> Vec<Value> {
+        let text = String::from_utf8(std::mem::take(&mut *self.0.lock().unwrap())).unwrap();
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    }
+}
+
+#[tokio::test]
+async fn the_operator_hears_of_health_and_asks_the_database_once_a_second() {
+    let app = TestApp::demo().await;
+    let recorder = measures::recorder().unwrap();
+    let _measured = metrics::set_default_local_recorder(&recorder);
+    let operator = app.operator(recorder.handle());
+    assert_eq!(get(&operator, "/healthz").await, (200, r#"{"status":"alive"}"#.into()));
+    for _ in 0..10 {
+        assert_eq!(get(&operator, "/readyz").await, (200, r#"{"status":"ready"}"#.into()));
+    }
+    let (_, text) = get(&operator, "/metrics").await;
+    assert!(text.contains("\napixx_database_round_trip_seconds_count 1\n"), "{text}");
+    app.store.close().await;
+    assert_eq!(get(&operator, "/readyz").await.0, 200, "as of a second ago");
+    app.clock.advance(TimeDelta::seconds(1));
+    assert_eq!(get(&operator, "/readyz").await, (503, r#"{"status":"not ready"}"#.into()));
+    assert_eq!(get(&operator, "/healthz").await.0, 200);
+    assert_eq!(get(&operator, "/metrics").await.0, 200, "measures are told whatever the database does");
+    assert_eq!(get(&operator, "/mcp").await.0, 404);
+}
+
+#[tokio::test]
+async fn measures_say_what_was_done_and_nothing_of_for_whom() {
+    let recorder = measures::recorder().unwrap();
+    let _measured = metrics::set_default_local_recorder(&recorder);
+    let app = TestApp::demo().await;
+    let operator = app.operator(recorder.handle());
+    app.acme().post(&serde_json::from_str(&list()).unwrap()).await;
+    app.acme().text("list_flows", json!({})).await;
+    assert!(app.acme().call("get_run", json!({ "run_id": "run_none" })).await.is_error);
+    let told = app.acme().text("trigger_sync", json!({ "flow": "NetSuite → Snowflake invoices" })).await;
+    app.work_until_idle().await;
+    app.clock.advance(TimeDelta::seconds(5));
+    let (_, text) = get(&operator, "/metrics").await;
+    for line in [
+        "apixx_http_requests_total{status=\"200\"} 4",
+        "apixx_http_requests_total{status=\"401\"} 0",
+        "apixx_http_request_seconds_count 4",
+        "mcp_requests_total{method=\"tools/call\"} 3",
+        "mcp_requests_total{method=\"tools/list\"} 1",
+        "apixx_tool_calls_total{tool=\"list_flows\",outcome=\"ok\"} 1",
+        "apixx_tool_calls_total{tool=\"get_run\",outcome=\"refused\"} 1",
+        "apixx_tool_calls_total{tool=\"get_run\",outcome=\"failed\"} 0",
+        "apixx_refusals_total{cause=\"RUN_NOT_FOUND\"} 1",
+        "apixx_calls_under_way 0",
+        "apixx_queue_runs{state=\"queued\"} 0",
+        "apixx_runs_claimed_total 1",
+        "apixx_runs_ended_total{status=\"succeeded\"} 1",
+    ] {
+        assert!(text.contains(&format!("\n{line}\n")), "no {line} in\n{text}");
+    }
+    assert!(text.contains("\napixx_records_total{result=\"written\"} "), "{text}");
+    assert!(
+        text.contains("\nprocess_resident_memory_bytes ") && text.contains("\nprocess_start_time_seconds ")
+    );
+    for secret in
+        ["acme", "Acme", "cus_", "mtk_", "flow_", "127.0.0.1", &first_run(&told), &app.acme().token()]
+    {
+        assert!(!text.contains(secret), "{secret} in\n{text}");
+    }
+    // Each name is one that is described; and each that is described stands in the README.
+    let known: Vec<&str> = measures::names().collect();
+    for name in text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next()) {
+        assert!(known.contains(&name) || name.starts_with("process_"), "{name}");
+    }
+    let readme = include_str!("../../README.md");
+    for name in known {
+        assert!(readme.contains(&format!("`{name}`")), "{name} is not in the README");
+    }
+}
+
+#[tokio::test]
+async fn each_refusal_has_one_line_that_says_why() {
+    let app =
+        TestApp::demo_with(&[("auth.failed_attempts_per_minute", "3"), ("server.max_body_bytes", "2000")])
+            .await;
+    let (log, _guard) = Log::keep();
+    let live = format!("Bearer {}", app.acme().token());
+    let unknown = PlainToken::new(app.store.ids());
+    let bearer = format!("Bearer {}", unknown.reveal());
+    let revoked = format!("Bearer {}", app.globex().token());
+    let mut owner = app.owner().await;
+    sqlx::query("update tokens set revoked_at = created_at where customer_id = 'cus_globex'")
+        .execute(&mut owner)
+        .await
+        .unwrap();
+    let payload = "ana@acme.example";
+    let invalid = call("get_run", json!({ "run": payload, payload: 1 }));
+    let old = ("mcp-protocol-version", "2025-06-18");
+    let auth = |value| ("authorization", value);
+    let cases: Vec<(&str, Vec<(&str, &str)>, String, u16, &str)> = vec![
+        ("POST", vec![], list(), 401, "no_token"),
+        ("POST", vec![auth("Bearer junk")], list(), 401, "malformed_token"),
+        ("POST", vec![auth(&bearer)], list(), 401, "unknown_token"),
+        ("POST", vec![auth(&revoked)], list(), 401, "revoked_token"),
+        ("GET", vec![auth(&live)], String::new(), 405, "method"),
+        ("POST", vec![auth(&live), ("host", "evil.example.com\u{7}")], list(), 403, "host"),
+        ("POST", vec![auth(&live), ("origin", "http://evil.example.com")], list(), 403, "origin"),
+        ("POST", vec![auth(&live), ("accept", "text/html")], list(), 406, "accept"),
+        ("POST", vec![auth(&live), ("content-type", "text/plain")], list(), 415, "content_type"),
+        ("POST", vec![auth(&live)], format!("\"{}\"", "x".repeat(3000)), 413, "body_too_large"),
+        ("POST", vec![auth(&live)], format!("{{ {payload}"), 400, "parse_error"),
+        (
+            "POST",
+            vec![auth(&live)],
+            json!({"jsonrpc": "2.0", "id": 1, "method": payload}).to_string(),
+            200,
+            "method_not_found",
+        ),
+        ("POST", vec![auth(&live), ("mcp-protocol-version", "1999")], list(), 400, "unsupported_version"),
+        ("POST", vec![auth(&live)], call(payload, json!({})), 200, "unknown_tool"),
+        ("POST", vec![auth(&live), old], invalid.clone(), 200, "INVALID_ARGUMENTS"),
+        ("POST", vec![auth(&live)], invalid, 200, "INVALID_ARGUMENTS"),
+        ("POST", vec![auth(&live)], call("get_run", json!({ "run_id": payload })), 200, "RUN_NOT_FOUND"),
+        (
+            "POST",
+            vec![auth(&live), ("mcp-protocol-version", "2025-03-26")],
+            format!("[{}, 7]", list()),
+            200,
+            "invalid_request",
+        ),
+        ("POST", vec![auth("Bearer junk")], list(), 429, "malformed_token"),
+    ];
+    log.lines();
+    for (method, headers, body, status, cause) in cases {
+        let mut all = HeaderMap::new();
+        let usual = [
+            ("host", "localhost"),
+            ("content-type", "application/json"),
+            ("accept", "*/*"),
+            ("x-request-id", "req-7"),
+        ];
+        for (name, value) in usual.iter().chain(&headers) {
+            let value = http::HeaderValue::from_maybe_shared(bytes::Bytes::copy_from_slice(
+                value.replace('\u{7}', "\t").as_bytes(),
+            ));
+            all.insert(HeaderName::try_from(*name).unwrap(), value.unwrap());
+        }
+        let mut request = Request::builder()
+            .method(method.parse::<Method>().unwrap())
+            .uri("/mcp")
+            .body(Body::from(body))
+            .unwrap();
+        *request.headers_mut() = all;
+        let reply = app.send(request).await;
+        assert_eq!(reply.status.as_u16(), status, "{cause}: {}", reply.body);
+        let lines = log.lines();
+        assert_eq!(lines.len(), 1, "{cause}: {lines:#?}");
+        let line = &lines[0];
+        assert_eq!(line["fields"]["cause"], cause, "{line}");
+        assert_eq!(line["fields"]["message"], "refused", "{line}");
+        assert!(line.to_string().contains("req-7"), "{line}");
+        for secret in
+            [payload, &app.acme().token(), &app.globex().token(), unknown.reveal(), unknown.last_four()]
+        {
+            assert!(!line.to_string().contains(secret), "{line}");
+        }
+        match cause {
+            "host" => assert_eq!(line["fields"]["detail"], "evil.example.com\t"),
+            "origin" => assert_eq!(line["fields"]["detail"], "http://evil.example.com"),
+            "unknown_token" => assert_eq!(line["fields"]["detail"], unknown.beginning()),
+            "revoked_token" => assert!(line["fields"]["detail"].as_str().unwrap().starts_with("mtk_")),
+            "RUN_NOT_FOUND" => assert_eq!(line["fields"]["tool.name"], "get_run"),
+            _ => {}
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_token_that_ended_is_told_from_one_that_never_was() {
+    let app = TestApp::demo().await;
+    let (log, _guard) = Log::keep();
+    let message = serde_json::from_str(&list()).unwrap();
+    let told = async |sql: &str| {
+        let mut owner = app.owner().await;
+        sqlx::query(sqlx::AssertSqlSafe(sql)).execute(&mut owner).await.unwrap();
+        app.clock.advance(TimeDelta::seconds(1));
+        assert_eq!(app.globex().post(&message).await.status, 401);
+        log.lines().last().unwrap()["fields"]["cause"].clone()
+    };
+    let globex = "where customer_id = 'cus_globex'";
+    assert_eq!(told(&format!("update tokens set expires_at = created_at {globex}")).await, "expired_token");
+    let suspend = "update customers set status = 'suspended' where customer_id = 'cus_globex'";
+    let mut owner = app.owner().await;
+    let again = format!("update tokens set expires_at = null {globex}");
+    sqlx::query(sqlx::AssertSqlSafe(again)).execute(&mut owner).await.unwrap();
+    assert_eq!(told(suspend).await, "suspended_customer");
+}
+
+#[tokio::test]
+async fn a_flood_fills_no_log() {
+    let app = TestApp::demo().await;
+    let (log, _guard) = Log::keep();
+    for _ in 0..200 {
+        let request = Request::post("/mcp").header("host", "localhost").body(Body::empty()).unwrap();
+        assert_eq!(app.send(request).await.status, 401);
+    }
+    assert_eq!(log.lines().len(), 5);
+    app.clock.advance(TimeDelta::seconds(1));
+    app.serving().refusals.catch_up();
+    let lines = log.lines();
+    assert_eq!(lines.len(), 1);
+    assert_eq!(
+        (&lines[0]["fields"]["cause"], &lines[0]["fields"]["more"]),
+        (&json!("no_token"), &json!(195))
+    );
+}
+
+#[tokio::test]
+async fn unknown_tokens_cost_one_look_and_malformed_ones_none() {
+    let app = TestApp::demo().await;
+    let message = serde_json::from_str(&list()).unwrap();
+    let unknown = PlainToken::new(app.store.ids());
+    assert_eq!(app.holder_of(unknown.reveal()).post(&message).await.status, 401);
+    assert_eq!(app.acme().post(&message).await.status, 200);
+    app.store.close().await;
+    assert_eq!(app.holder_of(unknown.reveal()).post(&message).await.status, 401);
+    assert_eq!(app.holder_of("mcp_junk").post(&message).await.status, 401);
+    let other = PlainToken::new(app.store.ids());
+    assert_eq!(app.holder_of(other.reveal()).post(&message).await.status, 503);
+}
+
+#[tokio::test]
+async fn one_customer_has_so_many_requests_and_waits_at_once() {
+    let app = TestApp::demo().await;
+    let access = Access::new(app.store.clone(), TimeDelta::seconds(1), 100.try_into().unwrap());
+    let token = app.globex().token();
+    let mut under_way = Vec::new();
+    for _ in 0..256 {
+        under_way.push(access.recognise(Some(&token), None, Wants::Service).await.unwrap());
+    }
+    let more = access.recognise(Some(&token), None, Wants::Service).await;
+    assert!(matches!(more, Err(Refused::TooManyAtOnce)), "{more:?}");
+    assert!(access.recognise(Some(&app.acme().token()), None, Wants::Service).await.is_ok());
+    let first = under_way.pop().unwrap();
+    let same = first.clone();
+    drop(first);
+    assert!(access.recognise(Some(&token), None, Wants::Service).await.is_err(), "still under way");
+    drop(same);
+    assert!(access.recognise(Some(&token), None, Wants::Service).await.is_ok());
+    // A wait too many is answered at once with what is known.
+    let run =
+        first_run(&app.acme().text("trigger_sync", json!({ "flow": "NetSuite → Snowflake invoices" })).await);
+    let acme = app.store.customer_named("acme").await.unwrap().unwrap();
+    let waits: Vec<_> = (0..64).map(|_| app.serving().waits.begin(&acme).unwrap()).collect();
+    let told = app.acme().call("get_run", json!({ "run_id": run, "wait_seconds": 50 })).await;
+    assert_eq!((told.is_error, &told.structured["run"]["done"]), (false, &json!(false)));
+    drop(waits);
+    assert!(app.serving().waits.begin(&acme).is_some());
+}
+
+#[tokio::test]
+async fn who_finds_no_connection_in_time_is_told_to_come_again() {
+    let app =
+        TestApp::demo_with(&[("database.pool_size", "1"), ("database.acquire_timeout_ms", "300")]).await;
+    app.acme().text("list_flows", json!({})).await;
+    let acme = app.store.customer_named("acme").await.unwrap().unwrap();
+    let taken = app.store.begin(&acme).await.unwrap();
+    let reply = app.acme().post(&serde_json::from_str(&call("list_flows", json!({}))).unwrap()).await;
+    assert_eq!(reply.status, 503, "{}", reply.body);
+    assert_eq!(reply.headers["retry-after"], "1");
+    assert_eq!(reply.body["error"]["data"]["retry_after_seconds"], 1);
+    drop(taken);
+    app.acme().text("list_flows", json!({})).await;
+}
