@@ -295,6 +295,7 @@ async fn compare(options: &Options) {
         let head = "# Side by side\n\nWritten by `cargo bench --bench side_by_side -- --write-results`. ";
         std::fs::write("benches/RESULTS.md", format!("{head}{tables}"))
             .expect("benches/RESULTS.md is written");
+        quote(&report.summary());
     }
     data.postgres.stop().await;
     std::fs::remove_dir_all(&scratch).unwrap();

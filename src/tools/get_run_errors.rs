@@ -216,7 +216,7 @@ impl Tool for GetRunErrors {
             flow: name,
             status: run.status.to_string(),
             reason_code: run.reason_code.map(|code| code.to_string()),
-            reason: run.reason.as_deref().map(|reason| text::fenced(reason)),
+            reason: run.reason.as_deref().map(text::fenced),
             records: run.records,
             total_errors: errors.total,
             group_by: input.group_by.to_string(),

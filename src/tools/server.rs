@@ -218,12 +218,15 @@ impl Server for ToolServer {
             }
             .increment(1);
         }
-        let answer = answer.or_else(|error| {
-            if let Some(cause) = error.cause() {
-                span.in_scope(|| self.refused(cause, entry.name));
+        let answer = match answer {
+            Ok(answer) => Ok(answer),
+            Err(error) => {
+                if let Some(cause) = error.cause() {
+                    span.in_scope(|| self.refused(cause, entry.name));
+                }
+                error.told(entry.name, &exchange.request_id)
             }
-            error.told(entry.name, &exchange.request_id)
-        });
+        };
         let duration_ms = i64::try_from(started.elapsed().as_millis()).unwrap_or(i64::MAX);
         let call = Call { tool: entry.name, failed, duration_ms };
         self.access.usage().called(&owner.tenancy, &owner.token, call, self.serving.store.now());

@@ -180,7 +180,7 @@ fn told(cx: &ToolCx<'_>, found: &Found, detail: &RunDetail, outcome: Outcome) ->
         done,
         records: run.records,
         reason_code: run.reason_code.map(|code| code.to_string()),
-        reason: run.reason.as_deref().map(|reason| text::fenced(reason)),
+        reason: run.reason.as_deref().map(text::fenced),
         position_in_queue: position,
         estimated_duration_ms: detail.median_ms,
         next_poll_seconds,

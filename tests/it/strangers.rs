@@ -329,7 +329,8 @@ async fn an_ended_token_learns_nothing_either() {
         twins.wipe().await;
         same(9, ended, &questions, &remembered, &twins.answers(&questions).await);
         for (question, (answer, _)) in questions.iter().zip(&remembered) {
-            assert!(!answer.contains("structuredContent"), "{ended}: {question:?}: {answer}");
+            let nothing = answer.contains("\"total\":0");
+            assert!(nothing || !answer.contains("structuredContent"), "{ended}: {question:?}: {answer}");
         }
         twins.app.clock.advance(TimeDelta::seconds(2));
         let forgotten = twins.answers(&questions[..3]).await;
