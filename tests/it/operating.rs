@@ -34,6 +34,9 @@ async fn get(router: &Router, path: &str) -> (u16, String) {
     (status, String::from_utf8(body.to_vec()).unwrap())
 }
 
+/// A request by its method, headers and body; its status, and the cause in its line.
+type Case<'a> = (&'a str, Vec<(&'a str, &'a str)>, String, u16, &'a str);
+
 thread_local! {
     static LOGGED: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
@@ -157,7 +160,7 @@ async fn each_refusal_has_one_line_that_says_why() {
     let invalid = call("get_run", json!({ "run": payload, payload: 1 }));
     let old = ("mcp-protocol-version", "2025-06-18");
     let auth = |value| ("authorization", value);
-    let cases: Vec<(&str, Vec<(&str, &str)>, String, u16, &str)> = vec![
+    let cases: Vec<Case<'_>> = vec![
         ("POST", vec![], list(), 401, "no_token"),
         ("POST", vec![auth("Bearer junk")], list(), 401, "malformed_token"),
         ("POST", vec![auth(&bearer)], list(), 401, "unknown_token"),
