@@ -85,6 +85,9 @@ const CALLS: [&str; 2] = ["get_run", "list_runs page"];
 const ALL: [usize; 3] = [1, 8, 64];
 const BUSY: [usize; 2] = [8, 64];
 
+/// What is read off a sample.
+type Figure = fn(&Sample) -> f64;
+
 impl Report {
     fn cell(&self, call: &str, server: &str, connections: usize) -> Option<&Cell> {
         self.cells
@@ -115,7 +118,7 @@ impl Report {
         let gate = |number, what, bound, found| Gate { number, what, bound, found };
         let least = |gate, aim| Bound::AtLeast { gate, aim };
         let most = |gate, aim| Bound::AtMost { gate, aim };
-        let (rate, cpu): (fn(&Sample) -> f64, fn(&Sample) -> f64) = (|s| s.rate, |s| s.server_us);
+        let (rate, cpu): (Figure, Figure) = (|s| s.rate, |s| s.server_us);
         let sdks = ["typescript", "python"].iter().flat_map(|server| {
             let found = self.ratios(&CALLS, server, &[8], rate).into_iter();
             found.map(move |(call, ratio)| (format!("{server} {call}"), ratio))
@@ -171,7 +174,7 @@ impl Report {
                 "tools/list" => "–".to_owned(),
                 _ => ratio("bare", |s| s.database_us),
             };
-            let (rate, cpu): (fn(&Sample) -> f64, fn(&Sample) -> f64) = (|s| s.rate, |s| s.server_us);
+            let (rate, cpu): (Figure, Figure) = (|s| s.rate, |s| s.server_us);
             let (bare, rmcp, cpu) = (ratio("bare", rate), ratio("rmcp", rate), ratio("rmcp", cpu));
             let _ = writeln!(text, "| `{call}` | {bare} | {rmcp} | {cpu} | {database} |");
         }

@@ -33,7 +33,6 @@ pub(super) async fn demo(config: Config, args: &super::Demo) -> anyhow::Result<(
     lifecycle.stop_on_signals()?;
     // An address that is taken is told before anything is started.
     let listener = listen::bind(config.server.listen).await?;
-    let operator = super::operator(&config.operator).await?;
     if config.database.url.is_some() {
         prepare(&config).await?;
     }
@@ -42,7 +41,11 @@ pub(super) async fn demo(config: Config, args: &super::Demo) -> anyhow::Result<(
         () = lifecycle.stopping().cancelled() => return Ok(()),
     };
     let end = config.server.end();
-    let ran = run(config, args, &database, Doors { listener, operator }, &lifecycle).await;
+    let ran = async {
+        let operator = super::operator(&config.operator).await?;
+        run(config, args, &database, Doors { listener, operator }, &lifecycle).await
+    };
+    let ran = ran.await;
     database.close(lifecycle.left_of(end)).await;
     ran
 }

@@ -22,13 +22,13 @@ async fn until_told(mut config: Config, serves: bool, works: bool) -> anyhow::Re
     lifecycle.stop_on_signals()?;
     // An address that is taken is told before anything is started.
     let listener = if serves { Some(listen::bind(config.server.listen).await?) } else { None };
-    let operator = super::operator(&config.operator).await?;
     let database = tokio::select! {
         database = Database::open(&config.database, Sharing::Welcome) => database?,
         () = lifecycle.stopping().cancelled() => return Ok(()),
     };
     let end = config.server.end();
     let ran = async {
+        let operator = super::operator(&config.operator).await?;
         super::places::allow(&mut config)?;
         super::places::ensure_lab(&config, &database).await?;
         let clock = Clock::system();

@@ -73,7 +73,8 @@ pub async fn play(lane: &Arc<Lane>, seed: u64, dir: &Path, liar: Option<&Path>) 
 
     let stage = Arc::new(set(lane, &plan, dir, &files, &flows_database, lease, liar)?);
     let mut starting = JoinSet::new();
-    for seat in stage.seats.iter().cloned() {
+    for seat in &stage.seats {
+        let seat = Arc::clone(seat);
         starting.spawn(async move { seat.start().await });
     }
     while let Some(started) = starting.join_next().await {

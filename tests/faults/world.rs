@@ -124,7 +124,7 @@ impl World {
         let rows = |name: &str, size: i64| -> Vec<Row> {
             (1..=size)
                 .map(|id| {
-                    let wrong = (id.cast_unsigned().wrapping_mul(2_654_435_761) ^ seed) % 17 == 0;
+                    let wrong = (id.cast_unsigned().wrapping_mul(2_654_435_761) ^ seed).is_multiple_of(17);
                     let amount = if wrong { -id } else { id / 3 };
                     Row { id, name: format!("{name} {id} of {seed}"), amount }
                 })
