@@ -37,7 +37,7 @@ impl Requests {
     fn request(&self, which: usize) -> Request<Full<Bytes>> {
         let (token, body) = &self.all[which % self.all.len()];
         let mut request = Request::post(self.path)
-            .header("host", "127.0.0.1")
+            .header("host", self.address.to_string())
             .header("content-type", "application/json")
             .header("accept", "application/json, text/event-stream")
             .header("mcp-protocol-version", "2025-11-25");

@@ -289,6 +289,9 @@ async fn compare(options: &Options) {
     };
     let tables = report.tables();
     println!("{tables}");
+    if let Some(parent) = options.json.parent() {
+        std::fs::create_dir_all(parent).expect("a directory for the figures");
+    }
     std::fs::write(&options.json, serde_json::to_vec_pretty(&report).unwrap())
         .expect("the figures are written");
     if options.write_results {
