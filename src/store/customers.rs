@@ -205,7 +205,7 @@ impl Reader<'_> {
     /// When the database fails, or the token is no longer live.
     pub async fn workspace(&self) -> Result<Workspace, StoreError> {
         let row: Option<(String, String, String)> =
-            self.query_as(WORKSPACE).fetch_optional(self.store().pool()).await?;
+            self.query_as(WORKSPACE).fetch_optional(self.store().reads()).await?;
         let (name, slug, zone) = row.ok_or(StoreError::NotLive)?;
         let zone = zone.parse().map_err(|_| StoreError::inconsistent("customers", "timezone"))?;
         Ok(Workspace { name, slug, zone })

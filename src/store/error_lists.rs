@@ -243,7 +243,7 @@ impl Reader<'_> {
             .bind(filter.kind.clone())
             .bind(filter.field.clone())
             .bind(samples)
-            .fetch_optional(self.store().pool())
+            .fetch_optional(self.store().reads())
             .await?;
         let (keys, total, groups) = row.ok_or(StoreError::NotLive)?;
         Ok(Errors { total, runs: 1, keys, groups: groups.0 })
@@ -268,7 +268,7 @@ impl Reader<'_> {
             .bind(after.map(|after| after.0))
             .bind(after.map(|after| after.1.clone()))
             .bind(limit)
-            .fetch_all(self.store().pool())
+            .fetch_all(self.store().reads())
             .await?)
     }
 
@@ -296,7 +296,7 @@ impl Reader<'_> {
             .bind(hours.days_to)
             .bind(grouping.as_str())
             .bind(limit)
-            .fetch_optional(self.store().pool())
+            .fetch_optional(self.store().reads())
             .await?;
         let (total, runs, keys, groups) = row.ok_or(StoreError::NotLive)?;
         Ok(Errors { total, runs, keys, groups: groups.0 })

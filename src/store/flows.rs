@@ -513,7 +513,7 @@ impl Reader<'_> {
             .query_as(FLOW_BY_NAME)
             .bind(id.map(|id| id.as_str().to_owned()))
             .bind(name_key.to_owned())
-            .fetch_optional(self.store().pool())
+            .fetch_optional(self.store().reads())
             .await?;
         row.map(|row| Ok(Named { id: found(&row.flow_id)?, label: row.name.clone(), name: row.name }))
             .transpose()
@@ -524,7 +524,7 @@ impl Reader<'_> {
     /// # Errors
     /// When the database fails.
     pub async fn flow_names(&self) -> Result<Vec<Named<FlowId>>, StoreError> {
-        let rows: Vec<NameRow> = self.query_as(FLOW_NAMES).fetch_all(self.store().pool()).await?;
+        let rows: Vec<NameRow> = self.query_as(FLOW_NAMES).fetch_all(self.store().reads()).await?;
         named(rows)
     }
 
@@ -543,7 +543,7 @@ impl Reader<'_> {
             .bind(after.map(|after| after.sort_key.clone()))
             .bind(after.map(|after| after.flow.clone()))
             .bind(limit)
-            .fetch_all(self.store().pool())
+            .fetch_all(self.store().reads())
             .await?;
         rows.into_iter().map(Flow::try_from).collect()
     }
@@ -554,7 +554,7 @@ impl Reader<'_> {
     /// [`StoreError::NotLive`] when the token was revoked meanwhile; when the database fails.
     pub async fn flow_counts(&self, filter: &FlowFilter) -> Result<FlowCounts, StoreError> {
         bind_filter!(self.query_as(FLOW_COUNTS), filter)
-            .fetch_optional(self.store().pool())
+            .fetch_optional(self.store().reads())
             .await?
             .ok_or(StoreError::NotLive)
     }
@@ -565,7 +565,7 @@ impl Reader<'_> {
     /// When the database fails, or the row holds something this build does not know.
     pub async fn flow(&self, id: &FlowId) -> Result<Option<FlowDetail>, StoreError> {
         let row: Option<DetailRow> =
-            self.query_as(FLOW).bind(id.as_str().to_owned()).fetch_optional(self.store().pool()).await?;
+            self.query_as(FLOW).bind(id.as_str().to_owned()).fetch_optional(self.store().reads()).await?;
         let Some(row) = row else { return Ok(None) };
         let flow: Flow = row.flow.try_into()?;
         Ok(Some(FlowDetail {
@@ -596,7 +596,7 @@ impl Reader<'_> {
         let row: Option<(i32, Json<FlowDefinition>)> = self
             .query_as(DEFINITION)
             .bind(id.as_str().to_owned())
-            .fetch_optional(self.store().pool())
+            .fetch_optional(self.store().reads())
             .await?;
         Ok(row.map(|(version, definition)| (version, definition.0)))
     }

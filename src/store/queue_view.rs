@@ -61,7 +61,7 @@ impl Reader<'_> {
     /// # Errors
     /// [`StoreError::NotLive`] when the token was revoked meanwhile; when the database fails.
     pub async fn queue(&self) -> Result<Queue, StoreError> {
-        let row: Option<Queue> = self.query_as(QUEUE).fetch_optional(self.store().pool()).await?;
+        let row: Option<Queue> = self.query_as(QUEUE).fetch_optional(self.store().reads()).await?;
         row.ok_or(StoreError::NotLive)
     }
 }

@@ -94,6 +94,7 @@ struct Run<'a> {
     id: String,
     status: &'static str,
     trigger: &'static str,
+    scheduled: Option<DateTime<Utc>>,
     queued: DateTime<Utc>,
     started: Option<DateTime<Utc>>,
     finished: Option<DateTime<Utc>>,
@@ -138,6 +139,12 @@ pub(super) async fn put(large: Large, pool: &PgPool) -> Past {
         let flow = if hot { 0 } else { dice.random_range(0..flows[place].len()) };
         let (flow_id, source, destination) = &flows[place][flow];
         let started = ends - TimeDelta::milliseconds(dice.random_range(4_000..300_000));
+        let trigger = match dice.random_range(0..100) {
+            0..88 => "schedule",
+            88..96 => "mcp",
+            96..99 => "api",
+            _ => "retry",
+        };
         let mut run = Run {
             customer: &customers[place],
             place,
@@ -147,12 +154,9 @@ pub(super) async fn put(large: Large, pool: &PgPool) -> Past {
             destination,
             id: run_id(ends, dice.random()),
             status: "succeeded",
-            trigger: match dice.random_range(0..100) {
-                0..88 => "schedule",
-                88..96 => "mcp",
-                96..99 => "api",
-                _ => "retry",
-            },
+            trigger,
+            // No two runs end at the same time, and no flow is due twice at one.
+            scheduled: (trigger == "schedule").then_some(ends - TimeDelta::minutes(6)),
             queued: started - TimeDelta::milliseconds(1_500),
             started: Some(started),
             finished: Some(ends),
@@ -216,6 +220,7 @@ pub(super) async fn put(large: Large, pool: &PgPool) -> Past {
                 id: run_id(queued, dice.random()),
                 status: if goes { "running" } else { "queued" },
                 trigger: "mcp",
+                scheduled: None,
                 queued,
                 started: goes.then_some(queued + TimeDelta::seconds(1)),
                 finished: None,
@@ -324,7 +329,7 @@ impl Tables {
             .maybe(reason)
             .maybe(message)
             .text(run.trigger)
-            .time_or_null((run.trigger == "schedule").then_some(run.queued))
+            .time_or_null(run.scheduled)
             .time(run.queued)
             .time(run.queued)
             .time_or_null(run.started)
