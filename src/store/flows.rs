@@ -553,10 +553,7 @@ impl Reader<'_> {
     /// # Errors
     /// [`StoreError::NotLive`] when the token was revoked meanwhile; when the database fails.
     pub async fn flow_counts(&self, filter: &FlowFilter) -> Result<FlowCounts, StoreError> {
-        bind_filter!(self.query_as(FLOW_COUNTS), filter)
-            .fetch_optional(self.store().pool())
-            .await?
-            .ok_or(StoreError::NotLive)
+        Ok(bind_filter!(self.query_as(FLOW_COUNTS), filter).fetch_one(self.store().pool()).await?)
     }
 
     /// A flow in full, or `None` when the customer has no flow with that id.
