@@ -26,6 +26,7 @@ mod migrate;
 pub mod operator;
 pub mod past;
 pub mod platform;
+mod put_definitions;
 pub mod queue;
 pub mod queue_view;
 pub mod retention;

@@ -46,6 +46,7 @@ pub fn all_statements() -> Vec<&'static str> {
         super::operator::ALL,
         super::platform::ALL,
         super::leases::ALL,
+        super::put_definitions::ALL,
         super::queue::ALL,
         super::queue_view::ALL,
         super::retention::ALL,
