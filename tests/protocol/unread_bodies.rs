@@ -15,12 +15,12 @@ use crate::support::{Post, app_of, read_until, serving};
 async fn refusing(body_timeout: Duration) -> TcpStream {
     let config = HttpConfig { body_timeout, ..HttpConfig::default() };
     let address = serving(app_of(Probe::new().0, config, &["secret"])).await;
-    TcpStream::connect(address).await.unwrap()
+    TcpStream::connect(address).await.expect("the server listens")
 }
 
 /// The head of a request whose body comes as `framing` says.
 fn head(post: Post, framing: &str) -> Vec<u8> {
-    let whole = String::from_utf8(post.on_the_wire()).unwrap();
+    let whole = String::from_utf8(post.on_the_wire()).expect("a head is text");
     whole.replacen("content-length: 0", framing, 1).into_bytes()
 }
 
@@ -32,7 +32,7 @@ async fn answer(connection: &mut TcpStream) -> String {
             length.is_some_and(|length| length.parse() == Ok(body.len()))
         })
     });
-    whole.await.split_once("\r\n\r\n").unwrap().0.to_owned()
+    whole.await.split_once("\r\n\r\n").expect("a whole head").0.to_owned()
 }
 
 #[tokio::test]

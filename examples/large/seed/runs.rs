@@ -199,9 +199,9 @@ pub(super) async fn put(large: Large, pool: &PgPool) -> Past {
         tables.add(&run, &kinds, number % 10 == 0, &mut dice).await;
     }
     // What is open: twenty runs that go and a hundred that wait in the wide workspace, a few in others.
-    for place in 0..large.customers.min(60) {
+    for (place, flows) in flows.iter().enumerate().take(60) {
         let (going, waiting) = if place == WIDE { (20, 100) } else { (1, 1) };
-        for flow in flows[place].iter().take(going + waiting) {
+        for flow in flows.iter().take(going + waiting) {
             let queued = now() - TimeDelta::seconds(60 + flow.number as i64);
             let goes = flow.number < going;
             let run = Run {
