@@ -61,6 +61,7 @@ pub struct Store {
     pool: PgPool,
     clock: Clock,
     ids: IdSource,
+    turn: leases::Turn,
 }
 
 /// Which database one is.
@@ -114,7 +115,7 @@ impl Store {
             .test_before_acquire(false)
             .connect_with(options)
             .await?;
-        Ok(Self { pool, clock, ids })
+        Ok(Self { pool, clock, ids, turn: leases::Turn::default() })
     }
 
     /// The clock of this process.
