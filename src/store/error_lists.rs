@@ -90,11 +90,18 @@ statements! {
                    offset 0) s
             union all
             select l.level, ", group_key!("l.level"), ", sum(c.count)::bigint, count(distinct c.run_id)
-              from (select r.run_id from runs r
-                     where r.customer_id = $1 and r.flow_id = $4 and r.window_at >= $5 and r.window_at < $7
+              from (select r.run_id
+                      from (values ('partial'), ('failed'), ('cancelled')) ended (status)
+                     cross join (values ($5::timestamptz, $7::timestamptz), ($8, $6::timestamptz)) cut (since, until)
+                     cross join lateral (
+                           select r.run_id from runs r
+                            where r.customer_id = $1 and r.flow_id = $4 and r.status = ended.status
+                              and r.window_at >= cut.since and r.window_at < cut.until
+                           offset 0) r
                      union all
                     select r.run_id from runs r
-                     where r.customer_id = $1 and r.flow_id = $4 and r.window_at >= $8 and r.window_at < $6) r
+                     where r.customer_id = $1 and r.flow_id = $4 and r.status in ('running', 'retrying', 'cancelling')
+                       and r.window_at < $6) r
               join run_error_counts c on c.customer_id = $1 and c.run_id = r.run_id
               join error_groups g on g.customer_id = $1 and g.group_id = c.group_id
              cross join levels l
@@ -272,7 +279,7 @@ impl Reader<'_> {
     }
 
     /// What the errors of a flow come to in a window, in its `limit` largest groups. Whole days and hours
-    /// come from the roll-ups, the cut hours from the runs themselves.
+    /// come from the roll-ups, the cut hours from the runs themselves, of which those that succeeded rejected nothing.
     ///
     /// # Errors
     /// [`StoreError::NotLive`] when the token was revoked meanwhile; when the database fails.

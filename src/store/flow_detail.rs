@@ -21,24 +21,24 @@ statements! {
                coalesce((select jsonb_agg(n.label order by n.label) from flow_names n
                           where n.customer_id = $1 and n.flow_id = f.flow_id and n.kind = 'alias'), '[]') as aliases,
                coalesce((select jsonb_agg(s) from (
-                    select w.hours,
-                           sum(x.runs)::bigint as runs,
-                           coalesce(sum(x.runs) filter (where x.status = 'failed'), 0)::bigint as failed,
-                           sum(x.records_read)::bigint as read, sum(x.records_written)::bigint as written,
-                           sum(x.records_failed)::bigint as rejected, sum(x.records_skipped)::bigint as skipped
+                    select w.hours, x.*
                       from (values (24), (168)) w (hours)
-                      join lateral (
-                           select h.runs, h.status, h.records_read, h.records_written, h.records_failed, h.records_skipped
-                             from run_stats h
-                            where h.customer_id = $1 and h.flow_id = f.flow_id and h.grain = 'hour'
-                              and h.at > $3 - w.hours * interval '1 hour'
-                            union all
-                           select 1, r.status, r.records_read, r.records_written, r.records_failed, r.records_skipped
-                             from runs r
-                            where r.customer_id = $1 and r.flow_id || '' = f.flow_id
-                              and r.window_at >= $3 - w.hours * interval '1 hour'
-                              and r.window_at <= date_trunc('hour', $3, 'UTC') - (w.hours - 1) * interval '1 hour') x on true
-                     group by w.hours) s), '[]') as stats,
+                     cross join lateral (
+                           select sum(h.runs)::bigint as runs,
+                                  coalesce(sum(h.runs) filter (where h.status = 'failed'), 0)::bigint as failed,
+                                  sum(h.records_read)::bigint as read, sum(h.records_written)::bigint as written,
+                                  sum(h.records_failed)::bigint as rejected, sum(h.records_skipped)::bigint as skipped
+                             from (select h.runs, h.status, h.records_read, h.records_written, h.records_failed, h.records_skipped
+                                     from run_stats h
+                                    where h.customer_id = $1 and h.flow_id = f.flow_id and h.grain = 'hour'
+                                      and h.at > $3 - w.hours * interval '1 hour'
+                                    union all
+                                   select 1, r.status, r.records_read, r.records_written, r.records_failed, r.records_skipped
+                                     from runs r
+                                    where r.customer_id = $1 and r.flow_id || '' = f.flow_id
+                                      and r.window_at >= $3 - w.hours * interval '1 hour'
+                                      and r.window_at <= date_trunc('hour', $3, 'UTC') - (w.hours - 1) * interval '1 hour') h) x
+                     where x.runs is not null) s), '[]') as stats,
                (select percentile_cont(0.5) within group (order by extract(epoch from d.finished_at - d.started_at) * 1000)
                   from (select d.finished_at, d.started_at from runs d
                          where d.customer_id = $1 and d.flow_id = f.flow_id and d.status = 'succeeded'

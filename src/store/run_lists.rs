@@ -150,6 +150,9 @@ pub struct RunList {
     pub shared: Vec<SharedConnector>,
 }
 
+/// Rows of a page at most, and one more, which tells that there are more.
+const MOST_ROWS: usize = 101;
+
 /// Groups shown at most; the rest is one group `other`.
 const MAX_GROUPS: usize = 50;
 
@@ -299,6 +302,9 @@ impl Shape {
                   order by x.window_at desc, x.run_id desc limit $8"
             ),
         };
+        // Of a limit that is bound the planner thinks that it is a tenth of all there is, and reads every flow and
+        // connector for it; this one it knows.
+        let page = format!("select * from ({page}) r limit {MOST_ROWS}");
         let (columns, joins) = (run_columns!(), run_joins!());
         if self.after {
             return format!(
