@@ -19,22 +19,26 @@ begin
 end $$;
 
 -- Whose rows a statement may touch: the customer of a live token, or, for work that no token asked for
--- (a worker's, an operator's), the customer named. Null when the token is not live.
--- In PL/pgSQL, because that keeps its plan; every statement on a customer's tables calls it.
+-- (a worker's, an operator's), the customer named. Fails when the token is not live, so that no statement can take
+-- that for an empty answer. In PL/pgSQL, because that keeps its plan; every statement on a customer's tables calls it.
 create function live_caller(customer text, token bytea, at timestamptz) returns text
 language plpgsql stable security definer set search_path = pg_catalog, pg_temp as $$
+declare owner text;
 begin
     if token is null then
         return customer;
     end if;
-    return (
-        select t.customer_id
-          from public.tokens t
-          join public.customers c on c.customer_id = t.customer_id
-         where t.digest = token
-           and t.revoked_at is null
-           and (t.expires_at is null or t.expires_at > at)
-           and c.status = 'active');
+    select t.customer_id into owner
+      from public.tokens t
+      join public.customers c on c.customer_id = t.customer_id
+     where t.digest = token
+       and t.revoked_at is null
+       and (t.expires_at is null or t.expires_at > at)
+       and c.status = 'active';
+    if owner is null then
+        raise exception using errcode = 'NL001', message = 'the token is not live';
+    end if;
+    return owner;
 end $$;
 
 -- Who holds a token, before the customer is known; whether it is live, or why it is not.

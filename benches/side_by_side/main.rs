@@ -30,21 +30,19 @@ mod sdks;
 #[path = "../../examples/large/seed/mod.rs"]
 mod seed;
 mod servers;
+mod targets;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use bytes::Bytes;
 use clap::Parser;
-use serde_json::{Value, json};
 
-use data::{Customer, Data};
-use load::Requests;
-use queries::Asked;
+use data::Data;
 use report::{Cell, Footprint, Report, Sample, median};
 use servers::{Ran, Server};
+use targets::{Servers, Target};
 
 /// How often each server is started to see how long it takes.
 const STARTS: usize = 5;
@@ -114,14 +112,6 @@ async fn serve(role: &str, listen: SocketAddr, database: &str, listing: &Path) {
     }
 }
 
-/// A call on one server.
-struct Target {
-    call: &'static str,
-    server: &'static str,
-    pid: u32,
-    requests: Requests,
-}
-
 async fn compare(options: &Options) {
     let scratch = std::env::temp_dir().join(format!("apixx-mcp-bench-{}", std::process::id()));
     std::fs::create_dir_all(&scratch).unwrap();
@@ -137,7 +127,7 @@ async fn compare(options: &Options) {
     let listen = |command: &mut Command, address: SocketAddr| {
         command.env("APIXX_SERVER__LISTEN", address.to_string());
     };
-    let first = |address| product_requests(address, &data.customers, "tools/list", |_, _| Value::Null);
+    let first = |address| targets::list_of_product(address, &data.customers);
     let log = scratch.join("product.log");
     let mut product_starts = Vec::new();
     for _ in 1..STARTS {
@@ -147,9 +137,8 @@ async fn compare(options: &Options) {
     let product = Server::start(product(scratch.clone()), &log, listen, first).await;
     product_starts.push(product.started_in.as_secs_f64() * 1e3);
 
-    let tools_list = first(product.address);
     let listing = scratch.join("tools-list.json");
-    std::fs::write(&listing, tools_list.one(0).await).unwrap();
+    std::fs::write(&listing, first(product.address).one(0).await).unwrap();
     let other = |role: &str| {
         let mut command = Command::new(std::env::current_exe().unwrap());
         command.args(["--role", role, "--database", &data.owner_url]).arg("--listing").arg(&listing);
@@ -158,109 +147,24 @@ async fn compare(options: &Options) {
     let listen = |command: &mut Command, address: SocketAddr| {
         command.args(["--listen", &address.to_string()]);
     };
-    let bare = Server::start(other("bare"), &scratch.join("bare.log"), listen, |address| {
-        plain(address, "/static", vec![json!({})])
-    })
-    .await;
-    let rmcp_first = |address| plain(address, "/mcp", vec![call("tools/list", Value::Null)]);
-    let rmcp = Server::start(other("rmcp"), &scratch.join("rmcp.log"), listen, rmcp_first).await;
-    let sdks = sdks::start(&scratch, &data, &listing, rmcp_first).await;
+    let bare = Server::start(other("bare"), &scratch.join("bare.log"), listen, targets::list_of_bare).await;
+    let rmcp = Server::start(other("rmcp"), &scratch.join("rmcp.log"), listen, targets::list_of_sdk).await;
+    let sdks = sdks::start(&scratch, &data, &listing, targets::list_of_sdk).await;
 
-    let page = |customer: &Customer| json!({ "since": customer.since, "until": customer.until });
-    let cursors = cursors(&product, &data.customers, page).await;
-    let asked = asked(&data.customers);
-    let arguments: Vec<Value> = asked.iter().map(|asked| json!(asked)).collect();
-    let calls = |name: &'static str| {
-        arguments
-            .iter()
-            .map(|arguments| call("tools/call", json!({ "name": name, "arguments": arguments })))
-            .collect()
-    };
-    let tool = |name: &'static str, arguments: Value| json!({ "name": name, "arguments": arguments });
-    let ours = |arguments: &dyn Fn(usize, &Customer) -> Value| {
-        product_requests(product.address, &data.customers, "tools/call", arguments)
-    };
-
-    let target = |call, server, pid, requests| Target { call, server, pid, requests };
-    let mut targets = vec![
-        target(
-            "tools/list",
-            "bare",
-            bare.pid(),
-            plain(bare.address, "/static", vec![call("tools/list", Value::Null)]),
-        ),
-        target("tools/list", "rmcp", rmcp.pid(), rmcp_first(rmcp.address)),
-        target("tools/list", "product", product.pid(), tools_list),
-        target("get_run", "bare", bare.pid(), plain(bare.address, "/get_run", arguments.clone())),
-        target("get_run", "rmcp", rmcp.pid(), plain(rmcp.address, "/mcp", calls("get_run"))),
-        target(
-            "get_run",
-            "product",
-            product.pid(),
-            ours(&|which, customer| {
-                tool("get_run", json!({ "run_id": customer.runs[which % customer.runs.len()].0 }))
-            }),
-        ),
-        target("list_runs page", "bare", bare.pid(), plain(bare.address, "/list_runs", arguments.clone())),
-        target("list_runs page", "rmcp", rmcp.pid(), plain(rmcp.address, "/mcp", calls("list_runs"))),
-        target(
-            "list_runs page",
-            "product",
-            product.pid(),
-            ours(&|which, customer| {
-                let mut arguments = page(customer);
-                arguments["cursor"] = json!(cursors[which % cursors.len()]);
-                tool("list_runs", arguments)
-            }),
-        ),
-        target(
-            "list_runs with totals",
-            "product",
-            product.pid(),
-            ours(&|_, customer| tool("list_runs", page(customer))),
-        ),
-        target(
-            "get_flow_error_summary",
-            "product",
-            product.pid(),
-            ours(&|_, customer| {
-                let mut arguments = page(customer);
-                arguments["flow"] = json!(customer.flow);
-                tool("get_flow_error_summary", arguments)
-            }),
-        ),
-        target(
-            "get_system_health",
-            "product",
-            product.pid(),
-            ours(&|_, _| tool("get_system_health", json!({}))),
-        ),
-    ];
-    for sdk in &sdks {
-        for name in ["get_run", "list_runs"] {
-            let call = if name == "get_run" { name } else { "list_runs page" };
-            let requests = plain(sdk.server.address, "/mcp", calls(name));
-            let place = targets.iter().rposition(|target| target.call == call).unwrap();
-            targets.insert(place, target(call, sdk.name, sdk.server.pid(), requests));
-        }
-    }
+    let servers = Servers { bare, rmcp, product, sdks };
+    let mut targets = targets::all(&servers, &data.customers).await;
     targets.retain(|target| target.call.contains(&options.only));
     for target in &targets {
-        check(target).await;
+        target.check().await;
     }
 
     tokio::time::sleep(Duration::from_millis(500)).await;
-    let idle: Vec<(&'static str, f64)> = [("bare", &bare), ("rmcp", &rmcp), ("product", &product)]
-        .into_iter()
-        .chain(sdks.iter().map(|sdk| (sdk.name, &sdk.server)))
-        .map(|(name, server)| (name, server.memory().0))
-        .collect();
+    let idle: Vec<f64> = servers.all().map(|(_, server)| server.memory().0).collect();
     let cells = measure(options, &targets, data.postmaster).await;
-    let footprints = [("bare", &bare), ("rmcp", &rmcp), ("product", &product)]
-        .into_iter()
-        .chain(sdks.iter().map(|sdk| (sdk.name, &sdk.server)))
+    let footprints = servers
+        .all()
         .zip(idle)
-        .map(|((name, server), (_, idle_mb))| Footprint {
+        .map(|((name, server), idle_mb)| Footprint {
             server: name,
             idle_mb,
             at_64_mb: server.memory().1,
@@ -270,7 +174,7 @@ async fn compare(options: &Options) {
             },
         })
         .collect();
-    drop((product, bare, rmcp, sdks));
+    drop(servers);
     let claims = if options.only.is_empty() { claims::measure(&data, options.rounds).await } else { vec![] };
 
     let report = Report {
@@ -338,79 +242,6 @@ async fn measure(options: &Options, targets: &[Target], postmaster: u32) -> Vec<
     }
     cells.sort_by_key(|cell| targets.iter().position(|target| target.call == cell.call));
     cells
-}
-
-/// That a server does what is measured: it answers with what was asked for.
-async fn check(target: &Target) {
-    let body = target.requests.one(0).await;
-    let text = String::from_utf8_lossy(&body);
-    let right = match target.call {
-        "tools/list" => text.contains("get_flow_error_summary"),
-        _ => text.contains("run_") && !text.contains("\"isError\":true") && !text.contains("\"error\":{"),
-    };
-    assert!(right, "{} of {}: {text}", target.call, target.server);
-    eprintln!("{} of {}: {} bytes", target.call, target.server, body.len());
-}
-
-fn call(method: &str, params: Value) -> Value {
-    match params {
-        Value::Null => json!({ "jsonrpc": "2.0", "id": 1, "method": method }),
-        params => json!({ "jsonrpc": "2.0", "id": 1, "method": method, "params": params }),
-    }
-}
-
-fn plain(address: SocketAddr, path: &'static str, bodies: Vec<Value>) -> Requests {
-    let all = bodies.iter().map(|body| (None, Bytes::from(body.to_string()))).collect();
-    Requests { address, path, all }
-}
-
-/// Requests of every customer to the product, several of each, in turn.
-fn product_requests(
-    address: SocketAddr,
-    customers: &[Customer],
-    method: &str,
-    params: impl Fn(usize, &Customer) -> Value,
-) -> Requests {
-    let most = customers.iter().map(|customer| customer.runs.len()).max().unwrap_or(1);
-    let all = (0..most * customers.len()).map(|which| {
-        let customer = &customers[which % customers.len()];
-        let place = if method == "tools/call" { which } else { 0 };
-        let body = call(method, params(place, customer));
-        (Some(format!("Bearer {}", customer.token)), Bytes::from(body.to_string()))
-    });
-    Requests { address, path: "/mcp", all: all.collect() }
-}
-
-/// What the servers beside the product are asked for: each customer's runs, and the page after each first page.
-fn asked(customers: &[Customer]) -> Vec<Asked> {
-    let most = customers.iter().map(|customer| customer.runs.len()).max().unwrap_or(1);
-    (0..most * customers.len())
-        .map(|which| {
-            let customer = &customers[which % customers.len()];
-            let (run_id, window_at) = customer.runs[which % customer.runs.len()].clone();
-            Asked {
-                customer: customer.id.clone(),
-                run_id,
-                window_at,
-                now: customer.until,
-                since: customer.since,
-                until: customer.until,
-            }
-        })
-        .collect()
-}
-
-/// For each customer, the cursor that goes on after the first page.
-async fn cursors(product: &Server, customers: &[Customer], page: impl Fn(&Customer) -> Value) -> Vec<String> {
-    let mut cursors = Vec::new();
-    for (place, customer) in customers.iter().enumerate() {
-        let params = json!({ "name": "list_runs", "arguments": page(customer) });
-        let requests = product_requests(product.address, customers, "tools/call", |_, _| params.clone());
-        let answer: Value = serde_json::from_slice(&requests.one(place).await).unwrap();
-        let cursor = answer["result"]["structuredContent"]["next_cursor"].as_str();
-        cursors.push(cursor.unwrap_or_else(|| panic!("no second page: {answer}")).to_owned());
-    }
-    cursors
 }
 
 fn machine() -> String {

@@ -204,9 +204,8 @@ impl Reader<'_> {
     /// # Errors
     /// When the database fails, or the token is no longer live.
     pub async fn workspace(&self) -> Result<Workspace, StoreError> {
-        let row: Option<(String, String, String)> =
-            self.query_as(WORKSPACE).fetch_optional(self.store().pool()).await?;
-        let (name, slug, zone) = row.ok_or(StoreError::NotLive)?;
+        let (name, slug, zone): (String, String, String) =
+            self.query_as(WORKSPACE).fetch_one(self.store().reads()).await?;
         let zone = zone.parse().map_err(|_| StoreError::inconsistent("customers", "timezone"))?;
         Ok(Workspace { name, slug, zone })
     }

@@ -7,7 +7,7 @@ use sqlx::postgres::{PgDatabaseError, PgSeverity};
 pub enum StoreError {
     /// PostgreSQL, or the way to it, failed.
     #[error("database: {0}")]
-    Database(#[from] sqlx::Error),
+    Database(#[source] sqlx::Error),
     /// The connection broke while a change was being committed: whether it was is not known.
     #[error("database, while committing: {0}")]
     Unknown(sqlx::Error),
@@ -28,6 +28,16 @@ pub enum StoreError {
     /// The row to be made exists already.
     #[error("{0}")]
     Conflict(&'static str),
+}
+
+/// What `live_caller` fails with when the token is not live (`migrations/0004_doors.sql`).
+const NOT_LIVE: &str = "NL001";
+
+impl From<sqlx::Error> for StoreError {
+    fn from(error: sqlx::Error) -> Self {
+        let state = error.as_database_error().and_then(|refused| refused.code());
+        if state.as_deref() == Some(NOT_LIVE) { Self::NotLive } else { Self::Database(error) }
+    }
 }
 
 impl StoreError {

@@ -236,16 +236,15 @@ impl Reader<'_> {
         filter: &ErrorFilter,
         samples: i64,
     ) -> Result<Errors, StoreError> {
-        let row: Option<(i64, i64, Json<Vec<ErrorGroup>>)> = self
+        let (keys, total, groups): (i64, i64, Json<Vec<ErrorGroup>>) = self
             .query_as(RUN_ERRORS)
             .bind(run.as_str().to_owned())
             .bind(grouping.as_str())
             .bind(filter.kind.clone())
             .bind(filter.field.clone())
             .bind(samples)
-            .fetch_optional(self.store().pool())
+            .fetch_one(self.store().reads())
             .await?;
-        let (keys, total, groups) = row.ok_or(StoreError::NotLive)?;
         Ok(Errors { total, runs: 1, keys, groups: groups.0 })
     }
 
@@ -268,7 +267,7 @@ impl Reader<'_> {
             .bind(after.map(|after| after.0))
             .bind(after.map(|after| after.1.clone()))
             .bind(limit)
-            .fetch_all(self.store().pool())
+            .fetch_all(self.store().reads())
             .await?)
     }
 
@@ -285,7 +284,7 @@ impl Reader<'_> {
         limit: i64,
     ) -> Result<Errors, StoreError> {
         let hours = Hours::of(window);
-        let row: Option<(i64, i64, i64, Json<Vec<ErrorGroup>>)> = self
+        let (total, runs, keys, groups): (i64, i64, i64, Json<Vec<ErrorGroup>>) = self
             .query_as(FLOW_ERRORS)
             .bind(flow.as_str().to_owned())
             .bind(window.since)
@@ -296,9 +295,8 @@ impl Reader<'_> {
             .bind(hours.days_to)
             .bind(grouping.as_str())
             .bind(limit)
-            .fetch_optional(self.store().pool())
+            .fetch_one(self.store().reads())
             .await?;
-        let (total, runs, keys, groups) = row.ok_or(StoreError::NotLive)?;
         Ok(Errors { total, runs, keys, groups: groups.0 })
     }
 }

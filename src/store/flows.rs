@@ -1,18 +1,15 @@
-//! Flows, read: found by name, listed, and one in full.
-
-use std::collections::HashMap;
+//! Flows, listed, and the columns that every reading of flows shows.
 
 use chrono::{DateTime, Utc};
 use serde::Deserialize;
 use sqlx::FromRow;
 use sqlx::types::Json;
 
-use super::runs::{Side, VersionChange, side};
+pub use super::flow_detail::{FlowDetail, FlowStats};
+use super::runs::{Side, side};
 use super::{Reader, StoreError};
-use crate::domain::definition::FlowDefinition;
 use crate::domain::flow::{FlowState, FlowStatus, Health, StatusReason};
 use crate::domain::ids::{ConnectorId, FlowId};
-use crate::domain::names::Named;
 use crate::domain::run::{Records, RunStatus};
 use crate::domain::schedule::{Schedule, ScheduleKind};
 
@@ -46,6 +43,8 @@ macro_rules! flow_joins {
     };
 }
 
+pub(super) use {flow_columns, flow_joins};
+
 /// What a list of flows may be narrowed by: `$4` states, `$5` healths (of active flows), `$6` words, `$7` connector,
 /// `$8` object read, `$9` object written.
 macro_rules! flow_filter {
@@ -65,19 +64,6 @@ macro_rules! flow_filter {
 }
 
 statements! {
-    FLOW_BY_NAME = tenant "
-        select f.flow_id, f.name
-          from (select coalesce($4, (select n.flow_id from flow_names n where n.customer_id = $1 and n.name_key = $5)) as id
-                offset 0) wanted
-          join flows f on f.customer_id = $1 and f.flow_id = wanted.id
-         where caller.id = $1
-         limit 1";
-    FLOW_NAMES = tenant "
-        select n.flow_id, n.label, n.kind
-          from flow_names n
-         where n.customer_id = $1 and caller.id = $1
-           and n.flow_id not in (select f.flow_id from flows f where f.customer_id = $1 and f.rank = 7)
-         limit 10000";
     FLOWS = tenant "
         select ", flow_columns!(), "
           from (select f.* from flows f
@@ -102,54 +88,6 @@ statements! {
           from (select * from flows f where f.customer_id = $1 and caller.id = $1 order by f.flow_id) f
         having caller.id = $1
         offset 0";
-    FLOW = tenant "
-        select ", flow_columns!(), ",
-               f.max_attempts, f.timeout_s, f.max_error_rate, f.degraded_error_rate, f.created_at,
-               v.definition, v.created_at as version_at, v.created_by as version_by, v.summary as version_summary,
-               to_jsonb(o) as open_run,
-               coalesce((select jsonb_agg(n.label order by n.label) from flow_names n
-                          where n.customer_id = $1 and n.flow_id = f.flow_id and n.kind = 'alias'), '[]') as aliases,
-               coalesce((select jsonb_agg(s) from (
-                    select w.hours,
-                           sum(x.runs)::bigint as runs,
-                           coalesce(sum(x.runs) filter (where x.status = 'failed'), 0)::bigint as failed,
-                           sum(x.records_read)::bigint as read, sum(x.records_written)::bigint as written,
-                           sum(x.records_failed)::bigint as rejected, sum(x.records_skipped)::bigint as skipped
-                      from (values (24), (168)) w (hours)
-                      join lateral (
-                           select h.runs, h.status, h.records_read, h.records_written, h.records_failed, h.records_skipped
-                             from run_stats h
-                            where h.customer_id = $1 and h.flow_id = f.flow_id and h.grain = 'hour'
-                              and h.at > $3 - w.hours * interval '1 hour'
-                            union all
-                           select 1, r.status, r.records_read, r.records_written, r.records_failed, r.records_skipped
-                             from runs r
-                            where r.customer_id = $1 and r.flow_id || '' = f.flow_id
-                              and r.window_at >= $3 - w.hours * interval '1 hour'
-                              and r.window_at <= date_trunc('hour', $3, 'UTC') - (w.hours - 1) * interval '1 hour') x on true
-                     group by w.hours) s), '[]') as stats,
-               (select percentile_cont(0.5) within group (order by extract(epoch from d.finished_at - d.started_at) * 1000)
-                  from (select d.finished_at, d.started_at from runs d
-                         where d.customer_id = $1 and d.flow_id = f.flow_id and d.status = 'succeeded'
-                           and d.started_at is not null
-                         order by d.window_at desc, d.run_id desc limit 20) d)::bigint as median_ms
-          from flows f ", flow_joins!(), "
-          join flow_versions v on v.customer_id = $1 and v.flow_id = f.flow_id and v.version = f.current_version
-          left join lateral (
-               select r.run_id, r.status, r.started_at, r.finished_at, r.reason_code, r.records_read, r.records_written,
-                      r.records_failed, r.records_skipped
-                 from runs r
-                where r.customer_id = $1 and r.flow_id = f.flow_id
-                  and r.status in ('queued', 'running', 'retrying', 'cancelling')
-                order by (r.status = 'queued'), r.queued_at limit 1) o on true
-         where f.customer_id = $1 and caller.id = $1 and f.flow_id = $4
-         limit 1";
-    DEFINITION = tenant "
-        select f.current_version, v.definition
-          from flows f
-          join flow_versions v on v.customer_id = $1 and v.flow_id = f.flow_id and v.version = f.current_version
-         where f.customer_id = $1 and caller.id = $1 and f.flow_id = $4
-         limit 1";
 }
 
 /// A flow as lists show it.
@@ -221,8 +159,9 @@ impl RunBrief {
     }
 }
 
+/// Those of [`flow_columns`].
 #[derive(FromRow)]
-struct FlowRow {
+pub(super) struct FlowRow {
     flow_id: String,
     name: String,
     sort_key: String,
@@ -319,73 +258,6 @@ pub(super) fn schedule(
     })
 }
 
-/// A flow in full.
-#[derive(Clone, Debug)]
-pub struct FlowDetail {
-    /// The flow.
-    pub flow: Flow,
-    /// Its other names.
-    pub aliases: Vec<String>,
-    /// What its current version does.
-    pub definition: FlowDefinition,
-    /// Its current version, as a change.
-    pub version: VersionChange,
-    /// Attempts per run.
-    pub max_attempts: i32,
-    /// Longest run, in seconds.
-    pub timeout_s: i32,
-    /// Share of rejected records from which a run fails, 0 to 1.
-    pub max_error_rate: f64,
-    /// Share of rejected records from which the flow is degraded, 0 to 1.
-    pub degraded_error_rate: f64,
-    /// The run that is queued or going.
-    pub open_run: Option<RunBrief>,
-    /// Figures of the last 24 hours and 7 days.
-    pub stats: Vec<FlowStats>,
-    /// Median duration of its last twenty successful runs.
-    pub median_ms: Option<i64>,
-}
-
-/// What the runs of a flow came to in the last hours.
-#[derive(Clone, Debug, Deserialize)]
-pub struct FlowStats {
-    /// How many hours.
-    pub hours: i32,
-    /// Runs that ended.
-    pub runs: i64,
-    /// Of these, failed.
-    pub failed: i64,
-    read: i64,
-    written: i64,
-    rejected: i64,
-    skipped: i64,
-}
-
-impl FlowStats {
-    /// What happened to their records.
-    pub fn records(&self) -> Records {
-        Records::new(self.read, self.written, self.rejected, self.skipped)
-    }
-}
-
-#[derive(FromRow)]
-struct DetailRow {
-    #[sqlx(flatten)]
-    flow: FlowRow,
-    aliases: Json<Vec<String>>,
-    definition: Json<FlowDefinition>,
-    version_at: DateTime<Utc>,
-    version_by: Option<String>,
-    version_summary: Option<String>,
-    max_attempts: i32,
-    timeout_s: i32,
-    max_error_rate: f64,
-    degraded_error_rate: f64,
-    open_run: Option<Json<RunBrief>>,
-    stats: Json<Vec<FlowStats>>,
-    median_ms: Option<i64>,
-}
-
 /// Which flows.
 #[derive(Clone, Debug, Default)]
 pub struct FlowFilter {
@@ -444,40 +316,6 @@ impl FlowAfter {
     }
 }
 
-#[derive(FromRow)]
-struct FoundRow {
-    flow_id: String,
-    name: String,
-}
-
-#[derive(FromRow)]
-struct NameRow {
-    flow_id: String,
-    label: String,
-    kind: String,
-}
-
-fn found(flow: &str) -> Result<FlowId, StoreError> {
-    FlowId::parse(flow).map_err(|_| StoreError::inconsistent("flow_names", "flow_id"))
-}
-
-/// Names before aliases, each with the name of its flow, in the order of these.
-fn named(rows: Vec<NameRow>) -> Result<Vec<Named<FlowId>>, StoreError> {
-    let is_name = |row: &&NameRow| row.kind == "name";
-    let names: HashMap<&str, &str> =
-        rows.iter().filter(is_name).map(|row| (row.flow_id.as_str(), row.label.as_str())).collect();
-    let mut all: Vec<(String, bool, Named<FlowId>)> = rows
-        .iter()
-        .map(|row| {
-            let name = (*names.get(row.flow_id.as_str()).unwrap_or(&row.label.as_str())).to_owned();
-            let named = Named { id: found(&row.flow_id)?, label: row.label.clone(), name };
-            Ok((named.name.to_lowercase(), row.kind != "name", named))
-        })
-        .collect::<Result<_, StoreError>>()?;
-    all.sort_by(|a, b| (&a.0, a.1, &a.2.label).cmp(&(&b.0, b.1, &b.2.label)));
-    Ok(all.into_iter().map(|(.., named)| named).collect())
-}
-
 /// How a name for objects is looked up: lower-cased, whole.
 pub fn object_key(object: &str) -> String {
     object.trim().to_lowercase()
@@ -504,34 +342,6 @@ macro_rules! bind_filter {
 }
 
 impl Reader<'_> {
-    /// The flow with this id or, without one, with this exact key of a name or alias.
-    ///
-    /// # Errors
-    /// When the database fails.
-    pub async fn flow_named(
-        &self,
-        id: Option<&FlowId>,
-        name_key: &str,
-    ) -> Result<Option<Named<FlowId>>, StoreError> {
-        let row: Option<FoundRow> = self
-            .query_as(FLOW_BY_NAME)
-            .bind(id.map(|id| id.as_str().to_owned()))
-            .bind(name_key.to_owned())
-            .fetch_optional(self.store().pool())
-            .await?;
-        row.map(|row| Ok(Named { id: found(&row.flow_id)?, label: row.name.clone(), name: row.name }))
-            .transpose()
-    }
-
-    /// Names and aliases of all flows that are not archived.
-    ///
-    /// # Errors
-    /// When the database fails.
-    pub async fn flow_names(&self) -> Result<Vec<Named<FlowId>>, StoreError> {
-        let rows: Vec<NameRow> = self.query_as(FLOW_NAMES).fetch_all(self.store().pool()).await?;
-        named(rows)
-    }
-
     /// At most `limit` flows after `after`: failing ones first, then degraded, pending, healthy, paused, by name.
     ///
     /// # Errors
@@ -547,7 +357,7 @@ impl Reader<'_> {
             .bind(after.map(|after| after.sort_key.clone()))
             .bind(after.map(|after| after.flow.clone()))
             .bind(limit)
-            .fetch_all(self.store().pool())
+            .fetch_all(self.store().reads())
             .await?;
         rows.into_iter().map(Flow::try_from).collect()
     }
@@ -557,51 +367,6 @@ impl Reader<'_> {
     /// # Errors
     /// [`StoreError::NotLive`] when the token was revoked meanwhile; when the database fails.
     pub async fn flow_counts(&self, filter: &FlowFilter) -> Result<FlowCounts, StoreError> {
-        bind_filter!(self.query_as(FLOW_COUNTS), filter)
-            .fetch_optional(self.store().pool())
-            .await?
-            .ok_or(StoreError::NotLive)
-    }
-
-    /// A flow in full, or `None` when the customer has no flow with that id.
-    ///
-    /// # Errors
-    /// When the database fails, or the row holds something this build does not know.
-    pub async fn flow(&self, id: &FlowId) -> Result<Option<FlowDetail>, StoreError> {
-        let row: Option<DetailRow> =
-            self.query_as(FLOW).bind(id.as_str().to_owned()).fetch_optional(self.store().pool()).await?;
-        let Some(row) = row else { return Ok(None) };
-        let flow: Flow = row.flow.try_into()?;
-        Ok(Some(FlowDetail {
-            version: VersionChange {
-                version: flow.version,
-                at: row.version_at,
-                by: row.version_by,
-                summary: row.version_summary,
-            },
-            flow,
-            aliases: row.aliases.0,
-            definition: row.definition.0,
-            max_attempts: row.max_attempts,
-            timeout_s: row.timeout_s,
-            max_error_rate: row.max_error_rate,
-            degraded_error_rate: row.degraded_error_rate,
-            open_run: row.open_run.map(|json| json.0),
-            stats: row.stats.0,
-            median_ms: row.median_ms,
-        }))
-    }
-
-    /// What the current version of a flow does, with its number.
-    ///
-    /// # Errors
-    /// When the database fails.
-    pub async fn definition(&self, id: &FlowId) -> Result<Option<(i32, FlowDefinition)>, StoreError> {
-        let row: Option<(i32, Json<FlowDefinition>)> = self
-            .query_as(DEFINITION)
-            .bind(id.as_str().to_owned())
-            .fetch_optional(self.store().pool())
-            .await?;
-        Ok(row.map(|(version, definition)| (version, definition.0)))
+        Ok(bind_filter!(self.query_as(FLOW_COUNTS), filter).fetch_one(self.store().reads()).await?)
     }
 }

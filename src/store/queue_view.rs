@@ -55,7 +55,6 @@ impl Reader<'_> {
     /// # Errors
     /// [`StoreError::NotLive`] when the token was revoked meanwhile; when the database fails.
     pub async fn queue(&self) -> Result<Queue, StoreError> {
-        let row: Option<Queue> = self.query_as(QUEUE).fetch_optional(self.store().pool()).await?;
-        row.ok_or(StoreError::NotLive)
+        Ok(self.query_as(QUEUE).fetch_one(self.store().reads()).await?)
     }
 }

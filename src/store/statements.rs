@@ -3,7 +3,7 @@
 /// Declares the statements of a file and lists them in its `ALL`.
 ///
 /// `plain` is the text as it stands. `tenant` is the one-statement form of a read on a customer's tables:
-/// its head sets the customer and checks the token, and takes the parameters `$1` (customer), `$2` (token
+/// its head sets the customer and fails when the token is not live, and takes the parameters `$1` (customer), `$2` (token
 /// digest or null) and `$3` (the time); the text's own parameters begin at `$4`. The text must say
 /// `where … customer_id = $1 and caller.id = $1`: the second half is what makes PostgreSQL run the head
 /// first. It ends in `offset 0` or a `limit`, so that the planner cannot pull it apart.
@@ -37,13 +37,16 @@ pub fn all_statements() -> Vec<&'static str> {
         super::customers::ALL,
         super::definitions::ALL,
         super::error_lists::ALL,
+        super::flow_detail::ALL,
         super::flow_health::ALL,
+        super::flow_names::ALL,
         super::flow_state::ALL,
         super::flows::ALL,
         super::history::ALL,
         super::operator::ALL,
         super::platform::ALL,
         super::leases::ALL,
+        super::put_definitions::ALL,
         super::queue::ALL,
         super::queue_view::ALL,
         super::retention::ALL,

@@ -63,13 +63,13 @@ impl Store {
         let pool = self.pool().clone();
         let begun = tokio::spawn(async move { pool.begin().await }).await;
         let mut tx = begun.map_err(|_| sqlx::Error::WorkerCrashed)??;
-        let entered: Option<String> = sqlx::query_scalar(ENTER)
+        let entered: String = sqlx::query_scalar(ENTER)
             .bind(tenancy.customer.as_str())
             .bind(tenancy.token_bytes())
             .bind(now)
             .fetch_one(&mut *tx)
             .await?;
-        if entered.as_deref() != Some(tenancy.customer.as_str()) {
+        if entered != tenancy.customer.as_str() {
             return Err(StoreError::NotLive);
         }
         Ok(TenantTx { tx, tenancy: tenancy.clone(), now, ids: self.ids().clone() })
@@ -85,7 +85,8 @@ impl Store {
     }
 }
 
-/// One customer's rows, read one statement at a time; each is its own round trip.
+/// One customer's rows, read one statement at a time; each is its own round trip, and [`StoreError::NotLive`] once the
+/// token was revoked or has expired.
 #[derive(Clone, Copy, Debug)]
 pub struct Reader<'a> {
     store: &'a Store,

@@ -309,7 +309,8 @@ async fn a_revoked_token_reads_nothing_from_the_commit_on() {
     tx.commit().await.unwrap();
     // The token is remembered for up to a second, and opens no row in it.
     let after = agent.post(&flows).await;
-    assert!(!after.body.to_string().contains("flow_"), "{}", after.body);
+    let told = after.body["result"]["content"][0]["text"].as_str().unwrap();
+    assert!(told.starts_with("TOKEN_REVOKED: ") && !told.contains("flow_"), "{}", after.body);
     app.clock.advance(TimeDelta::seconds(1));
     assert_eq!(agent.post(&list()).await.status, StatusCode::UNAUTHORIZED);
 }

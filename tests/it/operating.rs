@@ -7,15 +7,12 @@ use std::sync::Once;
 use apixx_mcp::domain::token::PlainToken;
 use apixx_mcp::observe::metrics as measures;
 use apixx_mcp::service::access::{Access, Refused, Wants};
-use axum::Router;
 use axum::body::Body;
 use chrono::TimeDelta;
 use http::{HeaderMap, HeaderName, Method, Request};
-use http_body_util::BodyExt;
 use serde_json::{Value, json};
-use tower::ServiceExt;
 
-use crate::support::app::{TestApp, first_run};
+use crate::support::app::{TestApp, first_run, get};
 
 fn list() -> String {
     json!({ "jsonrpc": "2.0", "id": 1, "method": "tools/list" }).to_string()
@@ -24,14 +21,6 @@ fn list() -> String {
 fn call(tool: &str, arguments: Value) -> String {
     let params = json!({ "name": tool, "arguments": arguments });
     json!({ "jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params }).to_string()
-}
-
-async fn get(router: &Router, path: &str) -> (u16, String) {
-    let request = Request::get(path).body(Body::empty()).unwrap();
-    let response = router.clone().oneshot(request).await.unwrap();
-    let status = response.status().as_u16();
-    let body = response.into_body().collect().await.unwrap().to_bytes();
-    (status, String::from_utf8(body.to_vec()).unwrap())
 }
 
 /// A request by its method, headers and body; its status, and the cause in its line.

@@ -16,3 +16,4 @@ mod properties;
 mod streams;
 mod support;
 mod transcripts;
+mod unread_bodies;

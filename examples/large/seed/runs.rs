@@ -83,17 +83,30 @@ struct Tables {
     samples: Table,
 }
 
+/// A flow, and whose.
+struct Flow {
+    place: usize,
+    number: usize,
+    customer: String,
+    id: String,
+    source: String,
+    destination: String,
+}
+
+impl Flow {
+    fn of(large: Large, place: usize, number: usize) -> Self {
+        let (source, destination) = large.sides(place, number);
+        Self { place, number, customer: customer_id(place), id: flow_id(place, number), source, destination }
+    }
+}
+
 /// Everything that is copied of one run.
 struct Run<'a> {
-    customer: &'a str,
-    place: usize,
-    flow: usize,
-    flow_id: &'a str,
-    source: &'a str,
-    destination: &'a str,
+    flow: &'a Flow,
     id: String,
     status: &'static str,
     trigger: &'static str,
+    scheduled: Option<DateTime<Utc>>,
     queued: DateTime<Utc>,
     started: Option<DateTime<Utc>>,
     finished: Option<DateTime<Utc>>,
@@ -104,17 +117,9 @@ struct Run<'a> {
 
 /// Copies all runs; the groups of their errors too.
 pub(super) async fn put(large: Large, pool: &PgPool) -> Past {
-    let flows: Vec<Vec<(String, String, String)>> = (0..large.customers)
-        .map(|place| {
-            (0..large.flows_of(place))
-                .map(|flow| {
-                    let (source, destination) = large.sides(place, flow);
-                    (flow_id(place, flow), source, destination)
-                })
-                .collect()
-        })
+    let flows: Vec<Vec<Flow>> = (0..large.customers)
+        .map(|place| (0..large.flows_of(place)).map(|number| Flow::of(large, place, number)).collect())
         .collect();
-    let customers: Vec<String> = (0..large.customers).map(customer_id).collect();
     let kinds = kinds();
     let mut dice = StdRng::seed_from_u64(19);
     let mut tables = Tables::open(pool);
@@ -135,24 +140,21 @@ pub(super) async fn put(large: Large, pool: &PgPool) -> Past {
             n => 2 + (n % (large.customers as u64 - 2)) as usize,
         };
         let hot = place == DEEP && dice.random_range(0..10) < 3;
-        let flow = if hot { 0 } else { dice.random_range(0..flows[place].len()) };
-        let (flow_id, source, destination) = &flows[place][flow];
+        let number = if hot { 0 } else { dice.random_range(0..flows[place].len()) };
         let started = ends - TimeDelta::milliseconds(dice.random_range(4_000..300_000));
+        let trigger = match dice.random_range(0..100) {
+            0..88 => "schedule",
+            88..96 => "mcp",
+            96..99 => "api",
+            _ => "retry",
+        };
         let mut run = Run {
-            customer: &customers[place],
-            place,
-            flow,
-            flow_id,
-            source,
-            destination,
+            flow: &flows[place][number],
             id: run_id(ends, dice.random()),
             status: "succeeded",
-            trigger: match dice.random_range(0..100) {
-                0..88 => "schedule",
-                88..96 => "mcp",
-                96..99 => "api",
-                _ => "retry",
-            },
+            trigger,
+            // No two runs end at the same time, and no flow is due twice at one.
+            scheduled: (trigger == "schedule").then_some(ends - TimeDelta::minutes(6)),
             queued: started - TimeDelta::milliseconds(1_500),
             started: Some(started),
             finished: Some(ends),
@@ -171,7 +173,7 @@ pub(super) async fn put(large: Large, pool: &PgPool) -> Past {
             }
             30..50 if !hot => {
                 run.status = "partial";
-                run.errors.push((1 + flow % 2, dice.random_range(1..4)));
+                run.errors.push((1 + number % 2, dice.random_range(1..4)));
             }
             n if hot && n < 30 + HOT_PARTIAL => {
                 run.status = "partial";
@@ -183,7 +185,7 @@ pub(super) async fn put(large: Large, pool: &PgPool) -> Past {
             _ => {}
         }
         for (kind, _) in &run.errors {
-            let seen = seen.entry((place, flow, *kind)).or_insert_with(|| Seen {
+            let seen = seen.entry((place, number, *kind)).or_insert_with(|| Seen {
                 first: ends,
                 last: ends,
                 run: String::new(),
@@ -191,7 +193,7 @@ pub(super) async fn put(large: Large, pool: &PgPool) -> Past {
             seen.last = ends;
             seen.run.clone_from(&run.id);
         }
-        let last = last.get_mut(&(place, flow)).unwrap();
+        let last = last.get_mut(&(place, number)).unwrap();
         if run.status != "skipped" {
             last.run = Some(run.id.clone());
         }
@@ -201,21 +203,17 @@ pub(super) async fn put(large: Large, pool: &PgPool) -> Past {
         tables.add(&run, &kinds, number % 10 == 0, &mut dice).await;
     }
     // What is open: twenty runs that go and a hundred that wait in the wide workspace, a few in others.
-    for place in 0..large.customers.min(60) {
+    for (place, flows) in flows.iter().enumerate().take(60) {
         let (going, waiting) = if place == WIDE { (20, 100) } else { (1, 1) };
-        for (flow, (flow_id, source, destination)) in flows[place].iter().enumerate().take(going + waiting) {
-            let queued = now() - TimeDelta::seconds(60 + flow as i64);
-            let goes = flow < going;
+        for flow in flows.iter().take(going + waiting) {
+            let queued = now() - TimeDelta::seconds(60 + flow.number as i64);
+            let goes = flow.number < going;
             let run = Run {
-                customer: &customers[place],
-                place,
                 flow,
-                flow_id,
-                source,
-                destination,
                 id: run_id(queued, dice.random()),
                 status: if goes { "running" } else { "queued" },
                 trigger: "mcp",
+                scheduled: None,
                 queued,
                 started: goes.then_some(queued + TimeDelta::seconds(1)),
                 finished: None,
@@ -226,14 +224,13 @@ pub(super) async fn put(large: Large, pool: &PgPool) -> Past {
         }
     }
     tables.end().await;
-    put_groups(pool, &flows, &customers, &kinds, seen).await;
+    put_groups(pool, &flows, &kinds, seen).await;
     Past { last }
 }
 
 async fn put_groups(
     pool: &PgPool,
-    flows: &[Vec<(String, String, String)>],
-    customers: &[String],
+    flows: &[Vec<Flow>],
     kinds: &[Kind],
     seen: HashMap<(usize, usize, usize), Seen>,
 ) {
@@ -245,16 +242,16 @@ async fn put_groups(
     );
     let mut all: Vec<_> = seen.into_iter().collect();
     all.sort_by_key(|(key, _)| *key);
-    for ((place, flow, kind), seen) in all {
-        let what = &kinds[kind];
+    for ((place, number, kind), seen) in all {
+        let (flow, what) = (&flows[place][number], &kinds[kind]);
         let words = template(&what.message);
         let print = fingerprint(what.class, what.code, what.stage, what.field.as_deref(), &words, true);
         groups
             .row()
             .await
-            .text(&customers[place])
-            .text(&group_id(place, flow, kind))
-            .text(&flows[place][flow].0)
+            .text(&flow.customer)
+            .text(&group_id(place, number, kind))
+            .text(&flow.id)
             .bytes(&print)
             .bytes(&GROUPING_VERSION.to_be_bytes())
             .text(what.class.as_str())
@@ -314,17 +311,17 @@ impl Tables {
         let top =
             run.errors.iter().max_by_key(|(_, count)| *count).map(|(kind, _)| kinds[*kind].class.as_str());
         let row = self.runs.row().await;
-        row.text(run.customer)
+        row.text(&run.flow.customer)
             .text(&run.id)
-            .text(run.flow_id)
+            .text(&run.flow.id)
             .int(1)
-            .text(run.source)
-            .text(run.destination)
+            .text(&run.flow.source)
+            .text(&run.flow.destination)
             .text(run.status)
             .maybe(reason)
             .maybe(message)
             .text(run.trigger)
-            .time_or_null((run.trigger == "schedule").then_some(run.queued))
+            .time_or_null(run.scheduled)
             .time(run.queued)
             .time(run.queued)
             .time_or_null(run.started)
@@ -343,7 +340,7 @@ impl Tables {
             .maybe(top);
         if let (Some(started), Some(finished), true) = (run.started, run.finished, told) {
             let row = self.attempts.row().await;
-            row.text(run.customer)
+            row.text(&run.flow.customer)
                 .text(&run.id)
                 .int(1)
                 .text("seed")
@@ -358,19 +355,24 @@ impl Tables {
             ];
             for (seq, (at, kind, message)) in told.into_iter().enumerate() {
                 let row = self.events.row().await;
-                row.text(run.customer).text(&run.id).int(seq as i32 + 1).time(at).text(kind).text(message);
+                row.text(&run.flow.customer)
+                    .text(&run.id)
+                    .int(seq as i32 + 1)
+                    .time(at)
+                    .text(kind)
+                    .text(message);
             }
         }
         let Some(at) = run.finished else { return };
         for (kind, count) in &run.errors {
-            let (what, group) = (&kinds[*kind], group_id(run.place, run.flow, *kind));
+            let (what, group) = (&kinds[*kind], group_id(run.flow.place, run.flow.number, *kind));
             let row = self.counts.row().await;
-            row.text(run.customer).text(&run.id).text(&group).big(*count).time(at).time(at);
+            row.text(&run.flow.customer).text(&run.id).text(&group).big(*count).time(at).time(at);
             let samples = if failure { 0 } else { (*count).min(MAX_SAMPLES) };
             for index in 0..samples {
                 let key = format!("id={}", dice.random_range(0..10_000_000_u32));
                 let row = self.samples.row().await;
-                row.text(run.customer)
+                row.text(&run.flow.customer)
                     .text(&run.id)
                     .text(&group)
                     .text(&format!("err_{}", base32(stamp(at, dice.random()))))

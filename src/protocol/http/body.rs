@@ -1,12 +1,14 @@
-//! Reads a body within its bounds of size and time.
+//! Reads a body within its bounds of size and time, or reads past one that nobody wants.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::{Body, HttpBody};
+use axum::response::Response;
 use bytes::{Bytes, BytesMut};
-use http::header::CONTENT_LENGTH;
-use http::{HeaderMap, StatusCode};
+use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT};
+use http::request::Parts;
+use http::{HeaderMap, HeaderValue, StatusCode, Version};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -76,6 +78,31 @@ pub(super) async fn whole(
                 format!("The body did not arrive within {} s; send it again, faster.", time.as_secs_f32());
             Err(Problem::new(StatusCode::REQUEST_TIMEOUT, "body_too_slow", message))
         }
+    }
+}
+
+/// What becomes of a body after a refusal that did not wait for it. The next request of an HTTP/1 connection stands
+/// behind it, so it is read past, within the `time` of any body; a client that did not look for an answer before it had
+/// sent everything would otherwise find its connection broken. Nothing of it is kept.
+///
+/// Where it is long, or waits for a word that will not come (RFC 9110, section 10.1.1), the connection ends and the
+/// answer says so.
+pub(super) fn pass_over(body: Body, parts: &Parts, time: Duration, response: &mut Response) {
+    if parts.version > Version::HTTP_11 || body.is_end_stream() {
+        return;
+    }
+    let long = usize::try_from(body.size_hint().lower()).map_or(true, |said| said > LARGE);
+    if long || parts.headers.contains_key(EXPECT) {
+        return ends_connection(parts, response);
+    }
+    let mut rest = Limited::new(body, LARGE);
+    tokio::spawn(tokio::time::timeout(time, async move { while let Some(Ok(_)) = rest.frame().await {} }));
+}
+
+/// Says that the connection ends with this answer (RFC 9112, section 9.6), as it does when a body is left on it.
+pub(super) fn ends_connection(parts: &Parts, response: &mut Response) {
+    if parts.version <= Version::HTTP_11 {
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
 }
 

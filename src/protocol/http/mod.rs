@@ -14,6 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use axum::body::Body;
 use axum::extract::{FromRequestParts, Request, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::any;
@@ -121,23 +122,43 @@ where
     S: Send + Sync,
 {
     let (mut parts, body) = request.into_parts();
-    if parts.method == Method::OPTIONS && gate::is_preflight(&parts) {
-        return gate::preflight(&shared.config, &parts).into_response();
+    let (mut unread, time) = (Some(body), shared.config.body_timeout);
+    let mut response = answer(shared, state, &mut parts, &mut unread).await;
+    if let Some(body) = unread {
+        body::pass_over(body, &parts, time, &mut response);
+    }
+    response
+}
+
+/// The answer; a body that it did not need is left.
+async fn answer<P, S>(
+    shared: Arc<Shared<P>>,
+    state: S,
+    parts: &mut Parts,
+    body: &mut Option<Body>,
+) -> Response
+where
+    P: Server,
+    P::Caller: FromRequestParts<S>,
+    S: Send + Sync,
+{
+    if parts.method == Method::OPTIONS && gate::is_preflight(parts) {
+        return gate::preflight(&shared.config, parts).into_response();
     }
     if parts.method != Method::POST {
         let problem =
             Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method", "Method not allowed: send POST.");
         return ([(ALLOW, "POST")], problem).into_response();
     }
-    let origin = match gate::pass(&shared.config, &parts) {
+    let origin = match gate::pass(&shared.config, parts) {
         Ok(origin) => origin,
         Err(problem) => return problem.into_response(),
     };
-    let mut response = match admitted::<P, S>(&shared.config, &mut parts, &state).await {
+    let mut response = match admitted::<P, S>(&shared.config, parts, &state).await {
         Err(refusal) => refusal,
         Ok(caller) => {
             let server = Arc::clone(&shared.server);
-            let mut response = post::post(shared, caller.clone(), &parts, body).await;
+            let mut response = post::post(shared, caller.clone(), parts, body).await;
             server.headers(&caller, response.headers_mut());
             response
         }

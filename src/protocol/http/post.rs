@@ -33,21 +33,26 @@ use super::{Refused, RequestId, Shared, body, json, media};
 /// How many notifications a slow client may leave unread before the call waits for it.
 const UNREAD: usize = 16;
 
-/// Answers a recognised caller.
+/// Answers a recognised caller, whose body it takes if it reads it.
 pub(super) async fn post<P: Server>(
     shared: Arc<Shared<P>>,
     caller: P::Caller,
     parts: &Parts,
-    body: Body,
+    body: &mut Option<Body>,
 ) -> Response {
     let config = &shared.config;
     if let Err(refusal) = media::check(&parts.headers) {
         return refusal.into_response();
     }
+    let body = body.take().unwrap_or_default();
     let whole = body::whole(body, config.max_body_bytes, config.body_timeout, &shared.large).await;
     let (bytes, _large) = match whole {
         Ok(read) => read,
-        Err(refusal) => return refusal.into_response(),
+        Err(refusal) => {
+            let mut response = refusal.into_response();
+            body::ends_connection(parts, &mut response);
+            return response;
+        }
     };
     let messages = jsonrpc::read(&bytes, config.max_depth, config.max_batch);
     let request_id = parts.extensions.get::<RequestId>().map(|id| id.0.clone()).unwrap_or_default();

@@ -291,3 +291,12 @@ pub fn first_run(text: &str) -> String {
     let at = text.find("run_").unwrap_or_else(|| panic!("no run id in\n{text}"));
     text[at..].chars().take_while(|c| c.is_ascii_alphanumeric() || *c == '_').collect()
 }
+
+/// What a router answers to a GET: the status and the body.
+pub async fn get(router: &Router, path: &str) -> (u16, String) {
+    let request = Request::get(path).body(Body::empty()).unwrap();
+    let response = router.clone().oneshot(request).await.unwrap();
+    let status = response.status().as_u16();
+    let body = response.into_body().collect().await.unwrap().to_bytes();
+    (status, String::from_utf8(body.to_vec()).unwrap())
+}
