@@ -32,7 +32,7 @@ pub(super) struct GetSystemHealth;
 
 /// Failing and degraded flows listed at most, failing ones first; the others are counted. Each costs the caller a
 /// kilobyte to read, and `list_flows` shows them all.
-const MAX_FLOWS: i64 = 8;
+const MAX_FLOWS: i64 = 5;
 
 /// Causes told at most; the others are counted.
 const MAX_CAUSES: usize = 12;
