@@ -102,8 +102,8 @@ pub fn cases(runs: [&str; 2], cursors: &[(String, Value)]) -> Vec<Case> {
         let groups = json!({ "flow": flow, "window": "30d", "group_by": "group", "limit": 50 });
         add("get_flow_error_summary", "30d by group", groups, 700);
         for window in ["24h", "30d"] {
-            // Flows and connectors read whole, twice and once; fifty flows in trouble; totals of two windows.
-            let most = 4 * FLOWS + 50 * FLOW_ROW + 2 * TOTALS;
+            // Flows read whole, to be counted and with the connectors; those listed; open runs; totals of two windows.
+            let most = 2 * FLOWS + 5 * FLOW_ROW + TOTALS;
             add("get_system_health", window, json!({ "window": window }), most);
         }
         add("list_flows", "first page", json!({}), FLOWS + 51 * FLOW_ROW);

@@ -34,6 +34,9 @@ const FLAT: f64 = 1.5;
 /// Pages by which the height of an index and the raggedness of an hour may differ where hardly any are touched.
 const SLACK: u64 = 20;
 
+/// Bytes of the largest answer, its text and the same rows typed.
+const BYTES: usize = 96 * 1024;
+
 #[derive(Parser)]
 struct Arguments {
     /// The private PostgreSQL.
@@ -138,7 +141,8 @@ async fn measure(
         .iter()
         .zip(&costs)
         .map(|(case, cost)| {
-            let figures = json!({ "statements": cost.statements, "pages": cost.pages, "cpu_us": cost.cpu_us, "chars": cost.chars });
+            let figures = json!({ "statements": cost.statements, "pages": cost.pages, "cpu_us": cost.cpu_us, "chars": cost.chars,
+                "bytes": cost.bytes });
             (format!("{} {}", case.tool, case.name), figures)
         })
         .collect();
@@ -150,8 +154,8 @@ async fn measure(
 fn told(cases: &[Case], costs: &[Cost], before: &Value) -> Vec<String> {
     let mut faults = Vec::new();
     println!(
-        "{:<23}{:<28}{:>5}{:>8}{:>8}{:>8}{:>7}{:>10}{:>7}{:>7}",
-        "tool", "case", "stmts", "most", "pages", "before", "ratio", "cpu us", "ratio", "chars"
+        "{:<23}{:<28}{:>5}{:>8}{:>8}{:>8}{:>7}{:>10}{:>7}{:>7}{:>7}",
+        "tool", "case", "stmts", "most", "pages", "before", "ratio", "cpu us", "ratio", "chars", "bytes"
     );
     for (case, cost) in cases.iter().zip(costs) {
         let name = format!("{} {}", case.tool, case.name);
@@ -161,7 +165,7 @@ fn told(cases: &[Case], costs: &[Cost], before: &Value) -> Vec<String> {
             then.map_or_else(|| "-".to_owned(), |then| format!("{:.2}", now / then))
         };
         println!(
-            "{:<23}{:<28}{:>5}{:>8}{:>8}{:>8}{:>7}{:>10.0}{:>7}{:>7}",
+            "{:<23}{:<28}{:>5}{:>8}{:>8}{:>8}{:>7}{:>10.0}{:>7}{:>7}{:>7}",
             case.tool,
             case.name,
             cost.statements,
@@ -171,9 +175,13 @@ fn told(cases: &[Case], costs: &[Cost], before: &Value) -> Vec<String> {
             ratio(cost.pages as f64, pages.map(|pages| pages as f64)),
             cost.cpu_us,
             ratio(cost.cpu_us, cpu),
-            cost.chars
+            cost.chars,
+            cost.bytes
         );
         faults.extend(cost.faults.iter().map(|fault| format!("{name}: {fault}")));
+        if cost.bytes > BYTES {
+            faults.push(format!("{name}: {} bytes, more than {BYTES}", cost.bytes));
+        }
         if cost.pages > case.most {
             faults.push(format!("{name}: {} pages, more than {}", cost.pages, case.most));
         }

@@ -62,6 +62,8 @@ pub struct Cost {
     pub cpu_us: f64,
     /// Characters of the answer's text.
     pub chars: usize,
+    /// Bytes of the text and of the typed answer together.
+    pub bytes: usize,
     /// What no statement may do, and this one did.
     pub faults: Vec<String>,
 }
@@ -150,8 +152,9 @@ impl Probe {
         let mut cheapest = Cost { pages: u64::MAX, ..Cost::default() };
         for _ in 0..3 {
             self.plans.take();
-            let (text, ..) = self.call(place, tool, arguments).await;
-            let mut cost = Cost { chars: text.chars().count(), ..Cost::default() };
+            let (text, typed, _) = self.call(place, tool, arguments).await;
+            let bytes = text.len() + typed.to_string().len();
+            let mut cost = Cost { chars: text.chars().count(), bytes, ..Cost::default() };
             for plan in self.plans.take() {
                 self.count(&plan, &mut cost);
             }

@@ -20,7 +20,7 @@ statements! {
                c.last_activity_at, c.config -> 'tools' as tools,
                coalesce(q.quotas, '[]') as quotas,
                case when row_number() over () = 1 then (
-                    select jsonb_agg(jsonb_build_object('name', f.name, 'failing', f.health = 'failing',
+                    select json_agg(json_build_object('name', f.name, 'failing', f.health = 'failing',
                                'source', f.source_connector_id, 'destination', f.destination_connector_id))
                       from (select * from flows f where f.customer_id = $1 and f.state = 'active'
                              order by f.flow_id) f) end as users

@@ -82,7 +82,9 @@ statements! {
                count(*) filter (where f.state = 'paused') as paused,
                count(*) filter (where f.state = 'draft') as draft,
                count(*) filter (where f.state = 'archived') as archived,
-               count(*) filter (where ", flow_filter!(), ") as matching
+               count(*) filter (where ", flow_filter!(), ") as matching,
+               extract(epoch from $3 - min(f.next_run_at) filter (where f.state = 'active' and f.next_run_at <= $3))::bigint
+                   as overdue_s
           from (select * from flows f where f.customer_id = $1 and caller.id = $1 order by f.flow_id) f
         having caller.id = $1
         offset 0";
@@ -292,6 +294,8 @@ pub struct FlowCounts {
     pub archived: i64,
     /// Those that match the filter.
     pub matching: i64,
+    /// For how long the schedule of the most overdue one has waited to be followed, in seconds.
+    pub overdue_s: Option<i64>,
 }
 
 /// Where a page of flows begins: after this one.

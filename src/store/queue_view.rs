@@ -15,12 +15,10 @@ statements! {
                (select p.max_concurrent_runs from customers c join plans p on p.plan_code = c.plan_code
                  where c.customer_id = $1) as max_concurrent_runs,
                (select count(*) from workers w where w.seen_at > $3 - interval '2 minutes') as workers_alive,
-               (select extract(epoch from $3 - min(f.next_run_at))::bigint
-                  from (select f.next_run_at from flows f
-                         where f.customer_id = $1 and f.state = 'active' and f.next_run_at <= $3
-                         order by f.flow_id offset 0) f) as scheduler_lag_s,
-               (select extract(epoch from $3 - min(c.next_check_at))::bigint from connectors c
-                 where c.customer_id = $1 and c.enabled and c.next_check_at <= $3) as checker_lag_s,
+               (select extract(epoch from $3 - min(c.next_check_at))::bigint
+                  from (select c.next_check_at from connectors c
+                         where c.customer_id = $1 and c.enabled and c.next_check_at <= $3
+                         order by c.connector_id offset 0) c) as checker_lag_s,
                coalesce((select a.requests from allowances a
                           where a.customer_id = $1 and a.day = ($3 at time zone 'UTC')::date), 0) as requests_today
           from runs r
@@ -47,8 +45,6 @@ pub struct Queue {
     pub max_concurrent_runs: Option<i32>,
     /// Worker processes heard of in the last two minutes.
     pub workers_alive: i64,
-    /// How long the oldest due schedule has waited, in seconds.
-    pub scheduler_lag_s: Option<i64>,
     /// How long the oldest due check has waited, in seconds.
     pub checker_lag_s: Option<i64>,
     /// Requests drawn today (UTC).

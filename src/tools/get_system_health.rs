@@ -30,14 +30,15 @@ use crate::view::window::{WindowView, in_words};
 
 pub(super) struct GetSystemHealth;
 
-/// Failing and degraded flows listed at most.
-const MAX_FLOWS: i64 = 50;
+/// Failing and degraded flows listed at most, failing ones first; the others are counted. Each costs the caller a
+/// kilobyte to read, and `list_flows` shows them all.
+const MAX_FLOWS: i64 = 5;
 
-/// Causes that the text tells at most; all are in the typed answer.
-const MAX_CAUSES: usize = 20;
+/// Causes told at most; the others are counted.
+const MAX_CAUSES: usize = 12;
 
-/// Failing and degraded flows that the text names at most, of each.
-const MAX_NAMES: usize = 10;
+/// Connectors in trouble, and quotas nearly used up, listed at most; the others are counted.
+const MAX_CONNECTORS: usize = 5;
 
 #[derive(Deserialize, JsonSchema)]
 pub(super) struct Input {
@@ -74,6 +75,8 @@ pub(super) struct Output {
     verdict: Verdict,
     headline: String,
     attention: Vec<AttentionView>,
+    /// Causes beyond those listed.
+    attention_more: usize,
     flows: FlowsView,
     connectors: ConnectorsView,
     queue: QueueView,
@@ -112,7 +115,9 @@ struct ConnectorsView {
     #[serde(flatten)]
     counts: list_connectors::CountsView,
     attention: Vec<ConnectorView>,
+    attention_more: usize,
     near_quota: Vec<NearQuotaView>,
+    near_quota_more: usize,
 }
 
 #[derive(Serialize, JsonSchema)]
@@ -194,6 +199,8 @@ impl Tool for GetSystemHealth {
         let totals = totals(cx, &asked.window, asked.zone).await?;
         let before = self::totals(cx, &previous(&asked.window), asked.zone).await?;
         let failing = counts.failing;
+        let overdue_s = counts.overdue_s;
+        let unlisted = counts.matching - flows.len() as i64;
         let counts = list_flows::CountsView::from(&counts);
 
         let facts = Facts {
@@ -204,9 +211,15 @@ impl Tool for GetSystemHealth {
             active: counts.in_use() - counts.paused(),
         };
         let (now, zone) = (cx.now(), asked.zone);
-        let attention = facts.attention(now, zone);
+        let mut attention = facts.attention(now, zone);
         let verdict = facts.verdict();
-        let headline = headline(verdict, &attention);
+        let headline = headline(verdict, &attention, unlisted);
+        let attention_more = cut(&mut attention, MAX_CAUSES);
+        let in_trouble = connectors.iter().filter(|c| crate::view::connector::needs_attention(c));
+        let mut in_trouble: Vec<ConnectorView> = in_trouble.map(Into::into).collect();
+        let in_trouble_more = cut(&mut in_trouble, MAX_CONNECTORS);
+        let mut near_quota = near_quota(&connectors);
+        let near_quota_more = cut(&mut near_quota, MAX_CONNECTORS);
         let place = text::named(&cx.principal.workspace().name);
         let summary = format!("{place} is {verdict}. {headline}");
         let output = Output {
@@ -216,6 +229,7 @@ impl Tool for GetSystemHealth {
             verdict,
             headline,
             attention,
+            attention_more,
             flows: FlowsView {
                 total: counts.in_use(),
                 counts,
@@ -225,12 +239,10 @@ impl Tool for GetSystemHealth {
             connectors: ConnectorsView {
                 total: connectors.len(),
                 counts: list_connectors::CountsView::of(&connectors),
-                attention: connectors
-                    .iter()
-                    .filter(|connector| crate::view::connector::needs_attention(connector))
-                    .map(Into::into)
-                    .collect(),
-                near_quota: near_quota(&connectors),
+                attention: in_trouble,
+                attention_more: in_trouble_more,
+                near_quota,
+                near_quota_more,
             },
             queue: QueueView {
                 queued: queue.queued,
@@ -257,7 +269,7 @@ impl Tool for GetSystemHealth {
             },
             platform: PlatformView {
                 workers_alive: queue.workers_alive,
-                scheduler_lag_seconds: queue.scheduler_lag_s.unwrap_or(0).max(0),
+                scheduler_lag_seconds: overdue_s.unwrap_or(0).max(0),
                 poller_lag_seconds: queue.checker_lag_s.unwrap_or(0).max(0),
             },
             api_quota: ApiQuotaView {
@@ -269,6 +281,13 @@ impl Tool for GetSystemHealth {
         let text = written(&output, &in_words(&asked.window, zone), now, zone, &asked.notices);
         Ok(Answer { text, output })
     }
+}
+
+/// Keeps the first `most`; how many went.
+fn cut<T>(list: &mut Vec<T>, most: usize) -> usize {
+    let more = list.len().saturating_sub(most);
+    list.truncate(most);
+    more
 }
 
 async fn totals(cx: &ToolCx<'_>, window: &Window, zone: Tz) -> Result<RunTotals, ToolError> {
@@ -451,7 +470,7 @@ fn quiet_cause(connector: &Connector, now: DateTime<Utc>, zone: Tz) -> Option<At
     })
 }
 
-fn headline(verdict: Verdict, attention: &[AttentionView]) -> String {
+fn headline(verdict: Verdict, attention: &[AttentionView], unlisted: i64) -> String {
     let serious: Vec<&AttentionView> = attention.iter().filter(|cause| cause.severity != "info").collect();
     match (verdict, serious.as_slice()) {
         (Verdict::Healthy, []) => "Nothing needs attention.".to_owned(),
@@ -459,7 +478,14 @@ fn headline(verdict: Verdict, attention: &[AttentionView]) -> String {
         (_, [one]) => format!("{}.", one.message.trim_end_matches('.')),
         (_, [first, rest @ ..]) => {
             let more = text::counted(rest.len() as i64, "thing more needs", "things more need");
-            format!("{}; {more} attention.", first.message.trim_end_matches('.'))
+            let unlisted = match unlisted {
+                ..1 => String::new(),
+                _ => format!(
+                    ", and {} not listed",
+                    text::counted(unlisted, "flow in trouble is", "flows in trouble are")
+                ),
+            };
+            format!("{}; {more} attention{unlisted}.", first.message.trim_end_matches('.'))
         }
     }
 }
@@ -471,28 +497,38 @@ fn written(output: &Output, window: &str, now: DateTime<Utc>, zone: Tz, notices:
         for (place, cause) in output.attention.iter().enumerate() {
             let row =
                 format!("{} | {} | next: {}", cause.severity.to_uppercase(), cause.message, cause.next_step);
-            if place == MAX_CAUSES || !page.row(&row, place) {
-                page.line(format!("… {} more", output.attention.len() - place));
+            if !page.row(&row, place) {
+                page.line(format!("… {} more", output.attention.len() - place + output.attention_more));
                 break;
+            }
+            if place + 1 == output.attention.len() && output.attention_more > 0 {
+                page.line(format!("… {} more", output.attention_more));
             }
         }
     }
     page.line(format!("Flows: {} ({})", output.flows.total, output.flows.counts.in_words()));
-    for (word, list) in [("Failing", &output.flows.failing_list), ("Degraded", &output.flows.degraded_list)] {
-        if !list.is_empty() {
-            let shown = list.iter().take(MAX_NAMES).map(|flow| format!("{} [{}]", flow.name, flow.id));
-            let more = (list.len() > MAX_NAMES).then(|| "… (list_flows shows all)".to_owned());
+    let flows = &output.flows;
+    for (word, status, list, all) in [
+        ("Failing", FlowStatus::Failing, &flows.failing_list, flows.counts.failing()),
+        ("Degraded", FlowStatus::Degraded, &flows.degraded_list, flows.counts.degraded()),
+    ] {
+        if all > 0 {
+            let shown = list.iter().map(|flow| format!("{} [{}]", flow.name, flow.id));
+            let more = all - list.len() as i64;
+            let more = (more > 0).then(|| format!("{more} more (list_flows status={status})"));
             let names: Vec<String> = shown.chain(more).collect();
             page.line(format!("{word}: {}", names.join("; ")));
         }
     }
     page.line(format!("Connectors: {} ({})", output.connectors.total, output.connectors.counts.in_words()));
     if !output.connectors.near_quota.is_empty() {
+        let more = output.connectors.near_quota_more;
         let near: Vec<String> = output
             .connectors
             .near_quota
             .iter()
             .map(|near| format!("{} {}", near.connector, near.quota.in_words(now, zone)))
+            .chain((more > 0).then(|| format!("{more} more (list_connectors)")))
             .collect();
         page.line(format!("Near quota: {}", near.join("; ")));
     }

@@ -126,6 +126,16 @@ impl CountsView {
         self.failing + self.degraded + self.pending + self.healthy + self.paused
     }
 
+    /// Flows that fail.
+    pub(super) fn failing(&self) -> i64 {
+        self.failing
+    }
+
+    /// Flows that work, but badly.
+    pub(super) fn degraded(&self) -> i64 {
+        self.degraded
+    }
+
     /// Flows that people paused.
     pub(super) fn paused(&self) -> i64 {
         self.paused
