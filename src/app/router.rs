@@ -3,41 +3,34 @@
 use std::sync::Arc;
 
 use axum::Router;
-use axum::middleware::{from_fn, from_fn_with_state};
+use axum::middleware::from_fn_with_state;
 use axum::response::Response;
 use axum::routing::get;
 use http::StatusCode;
-use tower::ServiceBuilder;
 
 use super::operator;
 use super::state::AppState;
 use crate::config::ServerConfig;
 use crate::domain::ids::IdSource;
-use crate::middleware::{
-    Headers, TrustedProxies, catch_panics, find_peer, name_request, refusal, security_headers, tell,
-};
+use crate::middleware::{Edge, TrustedProxies, pass, refusal};
 use crate::protocol::http::{HttpConfig, Refused};
 use crate::protocol::jsonrpc::RpcError;
 use crate::protocol::{self, Server};
 use crate::service::access::Principal;
 
-/// Everything that is served, in the layers that every request passes, the outermost first.
+/// Everything that is served, behind the layer that every request passes.
 pub(super) fn router<P>(state: AppState, server: Arc<P>, config: &ServerConfig, ids: IdSource) -> Router
 where
     P: Server<Caller = Principal>,
 {
     let only_tls = config.public_url.as_ref().is_some_and(|url| url.scheme_str() == Some("https"));
-    let layers = ServiceBuilder::new()
-        .layer(from_fn_with_state(ids, name_request))
-        .layer(from_fn_with_state(Headers { only_tls }, security_headers))
-        .layer(from_fn_with_state(TrustedProxies::new(&config.trusted_proxies), find_peer))
-        .layer(from_fn_with_state(state.teller.clone(), tell))
-        .layer(from_fn(catch_panics));
+    let proxies = TrustedProxies::new(&config.trusted_proxies);
+    let edge = Edge { ids, only_tls, proxies, teller: state.teller.clone() };
     protocol::http::router(server, http_config(config))
         .route("/healthz", get(operator::alive))
         .fallback(not_found)
         .with_state(state)
-        .layer(layers)
+        .layer(from_fn_with_state(edge, pass))
 }
 
 async fn not_found() -> Response {

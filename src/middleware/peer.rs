@@ -3,9 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use axum::extract::{ConnectInfo, Request, State};
-use axum::middleware::Next;
-use axum::response::Response;
+use axum::extract::{ConnectInfo, Request};
 use http::{HeaderMap, HeaderName};
 use ipnet::IpNet;
 
@@ -33,6 +31,9 @@ impl TrustedProxies {
     /// believed from its end on, for as long as its writers are trusted.
     fn behind(&self, nearest: IpAddr, headers: &HeaderMap) -> IpAddr {
         let mut peer = nearest.to_canonical();
+        if !self.trust(peer) {
+            return peer;
+        }
         let lines: Vec<&str> =
             headers.get_all(FORWARDED_FOR).iter().map(|line| line.to_str().unwrap_or("")).collect();
         for hop in lines.iter().rev().flat_map(|line| line.rsplit(',')) {
@@ -44,15 +45,14 @@ impl TrustedProxies {
         }
         peer
     }
-}
 
-/// Notes the [`Peer`] of the request among its extensions.
-pub async fn find_peer(State(trusted): State<TrustedProxies>, mut request: Request, next: Next) -> Response {
-    if let Some(ConnectInfo(nearest)) = request.extensions().get::<ConnectInfo<SocketAddr>>() {
-        let peer = Peer(trusted.behind(nearest.ip(), request.headers()));
+    /// Notes the [`Peer`] of the request among its extensions.
+    pub(super) fn note(&self, request: &mut Request) -> Option<Peer> {
+        let ConnectInfo(nearest) = request.extensions().get::<ConnectInfo<SocketAddr>>()?;
+        let peer = Peer(self.behind(nearest.ip(), request.headers()));
         request.extensions_mut().insert(peer);
+        Some(peer)
     }
-    next.run(request).await
 }
 
 /// An address as proxies write it: with or without a port, IPv6 with or without brackets.

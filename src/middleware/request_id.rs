@@ -1,14 +1,10 @@
 //! A name for every request, by which its answer and the lines of the log find each other.
 
-use axum::extract::{Request, State};
-use axum::middleware::Next;
-use axum::response::Response;
+use axum::extract::Request;
 use http::header::AUTHORIZATION;
-use http::{HeaderName, HeaderValue};
-use tracing::Instrument;
+use http::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::domain::ids::IdSource;
-use crate::observe::request_span;
 use crate::protocol::http::RequestId;
 
 const NAME: HeaderName = HeaderName::from_static("x-request-id");
@@ -16,20 +12,23 @@ const NAME: HeaderName = HeaderName::from_static("x-request-id");
 /// The longest name that is taken from a caller, in characters.
 const MAX_CHARS: usize = 64;
 
-/// Names the request as `X-Request-Id` says, where that can stand in a log, or anew; the answer carries the
-/// name too. From here on the `Authorization` header does not show itself when printed.
-pub async fn name_request(State(ids): State<IdSource>, mut request: Request, next: Next) -> Response {
+/// Names the request as `X-Request-Id` says, where that can stand in a log, or anew. From here on the `Authorization`
+/// header does not show itself when printed.
+pub(super) fn name(ids: &IdSource, request: &mut Request) -> String {
     if let Some(secret) = request.headers_mut().get_mut(AUTHORIZATION) {
         secret.set_sensitive(true);
     }
     let given = request.headers().get(NAME).and_then(|name| name.to_str().ok()).filter(|name| is_sane(name));
-    let name = given.map_or_else(|| new_name(&ids), str::to_owned);
+    let name = given.map_or_else(|| new_name(ids), str::to_owned);
     request.extensions_mut().insert(RequestId(name.clone()));
-    let mut response = next.run(request).instrument(request_span(&name)).await;
-    if let Ok(name) = HeaderValue::from_str(&name) {
-        response.headers_mut().insert(NAME, name);
+    name
+}
+
+/// The answer carries the name too.
+pub(super) fn carry(name: &str, headers: &mut HeaderMap) {
+    if let Ok(name) = HeaderValue::from_str(name) {
+        headers.insert(NAME, name);
     }
-    response
 }
 
 fn is_sane(name: &str) -> bool {
@@ -40,7 +39,14 @@ fn is_sane(name: &str) -> bool {
 fn new_name(ids: &IdSource) -> String {
     let mut bytes = [0; 10];
     ids.fill(&mut bytes);
-    bytes.iter().fold("req_".to_owned(), |name, byte| name + &format!("{byte:02x}"))
+    let mut name = String::with_capacity(24);
+    name.push_str("req_");
+    for byte in bytes {
+        for digit in [byte >> 4, byte & 15] {
+            name.extend(char::from_digit(digit.into(), 16));
+        }
+    }
+    name
 }
 
 #[cfg(test)]

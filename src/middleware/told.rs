@@ -1,13 +1,11 @@
 //! What the operator hears of every answer: a count, a time, and for a refusal one line that says why.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use axum::extract::{Request, State};
-use axum::middleware::Next;
 use axum::response::Response;
 use http::StatusCode;
 use metrics::{Counter, Histogram, counter, histogram};
-use tokio::time::Instant;
 
 use super::peer::Peer;
 use crate::observe::Refusals;
@@ -41,21 +39,17 @@ impl Teller {
         let known = self.answers.iter().find(|(known, _)| *known == status.as_u16());
         known.map_or(&self.others, |(_, counter)| counter).increment(1);
     }
-}
 
-/// Tells the operator of this request's answer.
-pub async fn tell(State(teller): State<Teller>, request: Request, next: Next) -> Response {
-    let peer = request.extensions().get::<Peer>().copied();
-    let begun = Instant::now();
-    let response = next.run(request).await;
-    let status = response.status();
-    teller.seconds.record(begun.elapsed());
-    teller.answered(status);
-    if let Some(Refused { cause, detail }) = response.extensions().get::<Refused>() {
-        teller.refusals.refused(cause, || {
-            let peer = peer.map(|peer| tracing::field::display(peer.0));
-            tracing::info!(status = status.as_u16(), cause, detail = detail.as_deref(), peer, "refused");
-        });
+    /// Tells the operator of an answer to a request of `peer` that took so long.
+    pub(super) fn tell(&self, response: &Response, took: Duration, peer: Option<Peer>) {
+        let status = response.status();
+        self.seconds.record(took);
+        self.answered(status);
+        if let Some(Refused { cause, detail }) = response.extensions().get::<Refused>() {
+            self.refusals.refused(cause, || {
+                let peer = peer.map(|peer| tracing::field::display(peer.0));
+                tracing::info!(status = status.as_u16(), cause, detail = detail.as_deref(), peer, "refused");
+            });
+        }
     }
-    response
 }

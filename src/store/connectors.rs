@@ -199,7 +199,7 @@ impl Reader<'_> {
     /// # Errors
     /// When the database fails, or a row holds something this build does not know.
     pub async fn connectors(&self) -> Result<Vec<Connector>, StoreError> {
-        let mut rows: Vec<ConnectorRow> = self.query_as(CONNECTORS).fetch_all(self.store().pool()).await?;
+        let mut rows: Vec<ConnectorRow> = self.query_as(CONNECTORS).fetch_all(self.store().reads()).await?;
         let mut users =
             rows.iter_mut().find_map(|row| row.users.take()).map(|json| json.0).unwrap_or_default();
         users.sort_by_cached_key(|user| user.flow.name.to_lowercase());

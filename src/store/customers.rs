@@ -205,7 +205,7 @@ impl Reader<'_> {
     /// When the database fails, or the token is no longer live.
     pub async fn workspace(&self) -> Result<Workspace, StoreError> {
         let (name, slug, zone): (String, String, String) =
-            self.query_as(WORKSPACE).fetch_one(self.store().pool()).await?;
+            self.query_as(WORKSPACE).fetch_one(self.store().reads()).await?;
         let zone = zone.parse().map_err(|_| StoreError::inconsistent("customers", "timezone"))?;
         Ok(Workspace { name, slug, zone })
     }

@@ -243,7 +243,7 @@ impl Reader<'_> {
             .bind(filter.kind.clone())
             .bind(filter.field.clone())
             .bind(samples)
-            .fetch_one(self.store().pool())
+            .fetch_one(self.store().reads())
             .await?;
         Ok(Errors { total, runs: 1, keys, groups: groups.0 })
     }
@@ -267,7 +267,7 @@ impl Reader<'_> {
             .bind(after.map(|after| after.0))
             .bind(after.map(|after| after.1.clone()))
             .bind(limit)
-            .fetch_all(self.store().pool())
+            .fetch_all(self.store().reads())
             .await?)
     }
 
@@ -295,7 +295,7 @@ impl Reader<'_> {
             .bind(hours.days_to)
             .bind(grouping.as_str())
             .bind(limit)
-            .fetch_one(self.store().pool())
+            .fetch_one(self.store().reads())
             .await?;
         Ok(Errors { total, runs, keys, groups: groups.0 })
     }

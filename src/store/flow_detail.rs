@@ -136,7 +136,7 @@ impl Reader<'_> {
     /// When the database fails, or the row holds something this build does not know.
     pub async fn flow(&self, id: &FlowId) -> Result<Option<FlowDetail>, StoreError> {
         let row: Option<DetailRow> =
-            self.query_as(FLOW).bind(id.as_str().to_owned()).fetch_optional(self.store().pool()).await?;
+            self.query_as(FLOW).bind(id.as_str().to_owned()).fetch_optional(self.store().reads()).await?;
         let Some(row) = row else { return Ok(None) };
         let flow: Flow = row.flow.try_into()?;
         Ok(Some(FlowDetail {
@@ -167,7 +167,7 @@ impl Reader<'_> {
         let row: Option<(i32, Json<FlowDefinition>)> = self
             .query_as(DEFINITION)
             .bind(id.as_str().to_owned())
-            .fetch_optional(self.store().pool())
+            .fetch_optional(self.store().reads())
             .await?;
         Ok(row.map(|(version, definition)| (version, definition.0)))
     }

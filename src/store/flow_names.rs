@@ -71,7 +71,7 @@ impl Reader<'_> {
             .query_as(FLOW_BY_NAME)
             .bind(id.map(|id| id.as_str().to_owned()))
             .bind(name_key.to_owned())
-            .fetch_optional(self.store().pool())
+            .fetch_optional(self.store().reads())
             .await?;
         row.map(|row| Ok(Named { id: found(&row.flow_id)?, label: row.name.clone(), name: row.name }))
             .transpose()
@@ -82,7 +82,7 @@ impl Reader<'_> {
     /// # Errors
     /// When the database fails.
     pub async fn flow_names(&self) -> Result<Vec<Named<FlowId>>, StoreError> {
-        let rows: Vec<NameRow> = self.query_as(FLOW_NAMES).fetch_all(self.store().pool()).await?;
+        let rows: Vec<NameRow> = self.query_as(FLOW_NAMES).fetch_all(self.store().reads()).await?;
         named(rows)
     }
 }

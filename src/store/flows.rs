@@ -353,7 +353,7 @@ impl Reader<'_> {
             .bind(after.map(|after| after.sort_key.clone()))
             .bind(after.map(|after| after.flow.clone()))
             .bind(limit)
-            .fetch_all(self.store().pool())
+            .fetch_all(self.store().reads())
             .await?;
         rows.into_iter().map(Flow::try_from).collect()
     }
@@ -363,6 +363,6 @@ impl Reader<'_> {
     /// # Errors
     /// [`StoreError::NotLive`] when the token was revoked meanwhile; when the database fails.
     pub async fn flow_counts(&self, filter: &FlowFilter) -> Result<FlowCounts, StoreError> {
-        Ok(bind_filter!(self.query_as(FLOW_COUNTS), filter).fetch_one(self.store().pool()).await?)
+        Ok(bind_filter!(self.query_as(FLOW_COUNTS), filter).fetch_one(self.store().reads()).await?)
     }
 }

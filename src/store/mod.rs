@@ -30,6 +30,7 @@ pub mod platform;
 mod put_definitions;
 pub mod queue;
 pub mod queue_view;
+mod reads;
 pub mod retention;
 mod run_end;
 mod run_errors;
@@ -59,11 +60,13 @@ pub use wake::Wakes;
 use crate::domain::clock::Clock;
 use crate::domain::ids::IdSource;
 use crate::domain::page::CursorKey;
+use reads::Reads;
 
 /// The database as this process sees it. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Store {
     pool: PgPool,
+    reads: Reads,
     clock: Clock,
     ids: IdSource,
 }
@@ -93,7 +96,7 @@ statements! {
 }
 
 impl Store {
-    /// Opens `size` connections as the server's role and keeps them.
+    /// Connects as the server's role: at most `size` times for single reads, and as often for everything else.
     ///
     /// Plans are made once per statement and connection (`force_generic_plan`): otherwise a bound
     /// `limit` makes PostgreSQL plan every call anew.
@@ -113,13 +116,13 @@ impl Store {
             ("timezone", "UTC"),
         ]);
         let pool = PgPoolOptions::new()
-            .min_connections(size)
             .max_connections(size)
             .acquire_timeout(acquire)
             .test_before_acquire(false)
-            .connect_with(options)
+            .connect_with(options.clone())
             .await?;
-        Ok(Self { pool, clock, ids })
+        let reads = Reads::new(options, size, acquire)?;
+        Ok(Self { pool, reads, clock, ids })
     }
 
     /// The clock of this process.
@@ -140,6 +143,11 @@ impl Store {
     /// The connections, for the other files of this floor.
     fn pool(&self) -> &PgPool {
         &self.pool
+    }
+
+    /// The connections for single statements that only read.
+    fn reads(&self) -> &Reads {
+        &self.reads
     }
 
     /// Whether the role this process logged in as could see other customers' rows: it owns the tables,
@@ -180,6 +188,7 @@ impl Store {
 
     /// Closes every connection; statements under way end first.
     pub async fn close(&self) {
+        self.reads.close();
         self.pool.close().await;
     }
 }

@@ -60,6 +60,7 @@ impl Store {
     /// The connections of this process that are idle, and those in use.
     pub fn connections(&self) -> (u32, u32) {
         let idle = u32::try_from(self.pool().num_idle()).unwrap_or(u32::MAX);
-        (idle, self.pool().size().saturating_sub(idle))
+        let (reads_idle, reads_used) = self.reads().connections();
+        (idle + reads_idle, self.pool().size().saturating_sub(idle) + reads_used)
     }
 }

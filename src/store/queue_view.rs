@@ -61,6 +61,6 @@ impl Reader<'_> {
     /// # Errors
     /// [`StoreError::NotLive`] when the token was revoked meanwhile; when the database fails.
     pub async fn queue(&self) -> Result<Queue, StoreError> {
-        Ok(self.query_as(QUEUE).fetch_one(self.store().pool()).await?)
+        Ok(self.query_as(QUEUE).fetch_one(self.store().reads()).await?)
     }
 }

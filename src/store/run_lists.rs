@@ -158,7 +158,7 @@ impl Reader<'_> {
         limit: i64,
     ) -> Result<RunList, StoreError> {
         let rows: Vec<ListRow> =
-            self.list(filter, grouping, None, limit).fetch_all(self.store().pool()).await?;
+            self.list(filter, grouping, None, limit).fetch_all(self.store().reads()).await?;
         let mut figures = None;
         let mut runs = Vec::with_capacity(rows.len());
         for row in rows {
@@ -181,7 +181,7 @@ impl Reader<'_> {
         limit: i64,
     ) -> Result<Vec<Run>, StoreError> {
         let query = self.list(filter, RunGrouping::None, Some(after), limit);
-        let rows: Vec<PageRow> = query.fetch_all(self.store().pool()).await?;
+        let rows: Vec<PageRow> = query.fetch_all(self.store().reads()).await?;
         if rows.is_empty() {
             return Err(StoreError::NotLive);
         }

@@ -446,7 +446,7 @@ impl Reader<'_> {
     /// When the database fails, or the row holds something this build does not know.
     pub async fn run(&self, id: &RunId) -> Result<Option<RunDetail>, StoreError> {
         let row: Option<DetailRow> =
-            self.query_as(RUN).bind(id.as_str().to_owned()).fetch_optional(self.store().pool()).await?;
+            self.query_as(RUN).bind(id.as_str().to_owned()).fetch_optional(self.store().reads()).await?;
         let Some(row) = row else { return Ok(None) };
         Ok(Some(RunDetail {
             run: row.run,
@@ -468,6 +468,6 @@ impl Reader<'_> {
     /// # Errors
     /// When the database fails.
     pub async fn run_progress(&self, id: &RunId) -> Result<Option<RunProgress>, StoreError> {
-        Ok(self.query_as(RUN_STATE).bind(id.as_str().to_owned()).fetch_optional(self.store().pool()).await?)
+        Ok(self.query_as(RUN_STATE).bind(id.as_str().to_owned()).fetch_optional(self.store().reads()).await?)
     }
 }

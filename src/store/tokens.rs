@@ -190,7 +190,7 @@ impl Reader<'_> {
     /// # Errors
     /// When the database fails.
     pub async fn tokens(&self) -> Result<Vec<TokenRow>, StoreError> {
-        Ok(self.query_as(TOKENS).fetch_all(self.store().pool()).await?)
+        Ok(self.query_as(TOKENS).fetch_all(self.store().reads()).await?)
     }
 }
 

@@ -106,6 +106,7 @@ struct Run<'a> {
     id: String,
     status: &'static str,
     trigger: &'static str,
+    scheduled: Option<DateTime<Utc>>,
     queued: DateTime<Utc>,
     started: Option<DateTime<Utc>>,
     finished: Option<DateTime<Utc>>,
@@ -141,16 +142,19 @@ pub(super) async fn put(large: Large, pool: &PgPool) -> Past {
         let hot = place == DEEP && dice.random_range(0..10) < 3;
         let number = if hot { 0 } else { dice.random_range(0..flows[place].len()) };
         let started = ends - TimeDelta::milliseconds(dice.random_range(4_000..300_000));
+        let trigger = match dice.random_range(0..100) {
+            0..88 => "schedule",
+            88..96 => "mcp",
+            96..99 => "api",
+            _ => "retry",
+        };
         let mut run = Run {
             flow: &flows[place][number],
             id: run_id(ends, dice.random()),
             status: "succeeded",
-            trigger: match dice.random_range(0..100) {
-                0..88 => "schedule",
-                88..96 => "mcp",
-                96..99 => "api",
-                _ => "retry",
-            },
+            trigger,
+            // No two runs end at the same time, and no flow is due twice at one.
+            scheduled: (trigger == "schedule").then_some(ends - TimeDelta::minutes(6)),
             queued: started - TimeDelta::milliseconds(1_500),
             started: Some(started),
             finished: Some(ends),
@@ -209,6 +213,7 @@ pub(super) async fn put(large: Large, pool: &PgPool) -> Past {
                 id: run_id(queued, dice.random()),
                 status: if goes { "running" } else { "queued" },
                 trigger: "mcp",
+                scheduled: None,
                 queued,
                 started: goes.then_some(queued + TimeDelta::seconds(1)),
                 finished: None,
@@ -316,7 +321,7 @@ impl Tables {
             .maybe(reason)
             .maybe(message)
             .text(run.trigger)
-            .time_or_null((run.trigger == "schedule").then_some(run.queued))
+            .time_or_null(run.scheduled)
             .time(run.queued)
             .time(run.queued)
             .time_or_null(run.started)
