@@ -2,7 +2,8 @@
 
 create table runs (
     customer_id text not null references customers (customer_id),
-    run_id      text not null check (run_id ~ '^run_[0-9a-zA-Z_-]{3,60}$'),
+    -- (checked at every update: a pattern that counts costs as much as all else that an update does)
+    run_id      text not null check (run_id ~ '^run_[0-9a-zA-Z_-]+$' and length(run_id) between 7 and 64),
     flow_id     text not null,
     flow_version integer not null,
     source_connector_id      text not null,                  -- as of the run
@@ -25,6 +26,7 @@ create table runs (
     window_at   timestamptz not null default '9999-12-31T00:00:00Z',
     phase       text,
     attempt     integer not null default 0,                  -- counts from 1 once claimed; fences every write of a worker
+    attempt_at  timestamptz,                                 -- when the attempt that is going began
     max_attempts integer not null default 3,
     priority    integer not null default 100,                -- lower first
     worker_id   text,
@@ -74,6 +76,7 @@ create index runs_flow_status on runs (customer_id, status, flow_id, window_at d
 -- A flow's runs are its customer's: without knowing it the planner thinks a flow has next to no runs, and any index does.
 create statistics runs_of_flow (dependencies) on customer_id, flow_id from runs;
 
+-- Attempts that ended (of runs that another platform reports, also those that go); the one that is going is its run's.
 create table run_attempts (
     customer_id text not null,
     run_id      text not null,

@@ -173,58 +173,91 @@ language sql volatile security definer set search_path = pg_catalog, pg_temp as 
            duration_ms = h.duration_ms + excluded.duration_ms
 $$;
 
--- Claims runs for a worker: customers with few running runs first, none above its plan's limit. Claims are
--- short and one at a time, which makes that limit hard.
-create function claim_runs(worker text, at timestamptz, until timestamptz, most integer)
+-- Claims runs for a worker: oldest of the highest priority first within a customer, no customer above its plan's limit.
+-- Customers take turns, beginning after `after`: of the next few, those with few running runs come first, so that where
+-- few wait nobody gets a second run before another has the first, and where many wait nobody is looked at twice before
+-- all were. A customer's claims are made one at a time, which makes its limit hard, and customers that another claim
+-- deals with are passed over. Those are waited for only when nothing else was found, and only by whoever holds none that
+-- come after: waits go upwards, never in a circle.
+create function claim_runs(worker text, at timestamptz, until timestamptz, most integer, after text)
 returns table (customer_id text, run_id text, flow_id text, flow_version integer, attempt integer, max_attempts integer)
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp as $$
+#variable_conflict use_column
+declare
+    place text := after;
+    candidate text;
+    wrapped boolean := false;
+    over boolean := most < 1;
+    held text[];
+    highest text := '';
+    passed_over text;
+    missing integer := most;
+    found integer;
 begin
-    perform pg_advisory_xact_lock(hashtext('apixx.claim_runs'));
-    return query
-    with recursive waiting as (
-        (select r.customer_id from public.runs r
-          where r.origin = 'native' and r.status in ('queued', 'retrying')
-          order by r.customer_id limit 1)
-        union all
-        select (select r.customer_id from public.runs r
-                 where r.origin = 'native' and r.status in ('queued', 'retrying') and r.customer_id > w.customer_id
-                 order by r.customer_id limit 1)
-          from waiting w where w.customer_id is not null),
-    room as (
-        select w.customer_id, b.busy, p.max_concurrent_runs - b.busy as free
-          from waiting w
-          join public.customers c on c.customer_id = w.customer_id and c.status = 'active'
-          join public.plans p on p.plan_code = c.plan_code
-         cross join lateral (
-            select count(*)::integer as busy from public.runs r
-             where r.customer_id = w.customer_id and r.origin = 'native' and r.status in ('running', 'cancelling')) b),
-    ready as (
-        select room.customer_id, r.run_id, r.priority, r.available_at,
-               room.busy + row_number() over (partition by room.customer_id order by r.priority, r.available_at, r.run_id) as load
-          from room
-         cross join lateral (
-            select q.run_id, q.priority, q.available_at from public.runs q
-             where q.customer_id = room.customer_id and q.origin = 'native' and q.status in ('queued', 'retrying')
-               and q.available_at <= at
-               and (q.status = 'retrying' or not exists (
-                    select 1 from public.runs a
-                     where a.customer_id = q.customer_id and a.flow_id = q.flow_id and a.origin = 'native'
-                       and a.status in ('running', 'retrying', 'cancelling')))
-             order by q.priority, q.available_at, q.run_id
-             limit greatest(0, least(most, room.free))
-               for update skip locked) r),
-    picked as (select * from ready order by load, priority, available_at limit most),
-    claimed as (
+    while not over loop
+        held := '{}';
+        while not over and cardinality(held) <= missing loop
+            select r.customer_id into candidate from public.runs r
+             where r.origin = 'native' and r.status in ('queued', 'retrying') and r.customer_id > place
+             order by r.customer_id
+             limit 1;
+            if candidate is null and not wrapped then
+                wrapped := true;
+                place := '';
+            elsif candidate is null or (wrapped and candidate > after) then
+                over := true;
+            else
+                place := candidate;
+                if pg_try_advisory_xact_lock(hashtextextended(candidate, 2)) then
+                    held := held || candidate;
+                    highest := greatest(highest, candidate);
+                else
+                    passed_over := greatest(passed_over, candidate);
+                end if;
+            end if;
+        end loop;
+        if over and held = '{}' and missing = most and passed_over > highest then
+            perform pg_advisory_xact_lock(hashtextextended(passed_over, 2));
+            held := array[passed_over];
+        end if;
+        -- A statement of its own, which sees what those committed who held these customers before.
+        return query
+        with room as (
+            select h.customer_id, b.busy, p.max_concurrent_runs - b.busy as free
+              from unnest(held) h (customer_id)
+              join public.customers c on c.customer_id = h.customer_id and c.status = 'active'
+              join public.plans p on p.plan_code = c.plan_code
+             cross join lateral (
+                select count(*)::integer as busy from (
+                    select 1 from public.runs r
+                     where r.customer_id = h.customer_id and r.origin = 'native' and r.status in ('running', 'cancelling')
+                     limit p.max_concurrent_runs) g) b),
+        ready as (
+            select room.customer_id, r.run_id, r.priority, r.available_at,
+                   room.busy + row_number() over (partition by room.customer_id order by r.priority, r.available_at, r.run_id) as load
+              from room
+             cross join lateral (
+                select q.run_id, q.priority, q.available_at from public.runs q
+                 where q.customer_id = room.customer_id and q.origin = 'native' and q.status in ('queued', 'retrying')
+                   and q.available_at <= at
+                   and (q.status = 'retrying' or not exists (
+                        select 1 from public.runs a
+                         where a.customer_id = q.customer_id and a.flow_id = q.flow_id and a.origin = 'native'
+                           and a.status in ('running', 'retrying', 'cancelling')))
+                 order by q.priority, q.available_at, q.run_id
+                 limit greatest(0, least(missing, room.free))
+                   for update skip locked) r),
+        picked as (select * from ready order by load, priority, available_at limit missing)
         update public.runs r
-           set status = 'running', attempt = r.attempt + 1, worker_id = worker, lease_until = until,
+           set status = 'running', attempt = r.attempt + 1, attempt_at = at, worker_id = worker, lease_until = until,
                started_at = coalesce(r.started_at, at), phase = 'extract'
           from picked
          where r.customer_id = picked.customer_id and r.run_id = picked.run_id
-        returning r.customer_id, r.run_id, r.flow_id, r.flow_version, r.attempt, r.max_attempts),
-    attempts as (
-        insert into public.run_attempts (customer_id, run_id, attempt, worker_id, status, started_at)
-        select c.customer_id, c.run_id, c.attempt, worker, 'running', at from claimed c)
-    select c.customer_id, c.run_id, c.flow_id, c.flow_version, c.attempt, c.max_attempts from claimed c;
+        returning r.customer_id, r.run_id, r.flow_id, r.flow_version, r.attempt, r.max_attempts;
+        get diagnostics found = row_count;
+        missing := missing - found;
+        over := over or missing = 0;
+    end loop;
 end $$;
 
 -- Runs whose worker has gone silent.

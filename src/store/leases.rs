@@ -1,6 +1,7 @@
 //! Leases: what a worker may do with the run that it claimed, until another one may.
 
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
@@ -19,7 +20,7 @@ use crate::domain::ids::{ConnectorId, FlowId, RunId};
 use crate::domain::run::{Records, RunStatus};
 
 statements! {
-    CLAIM = plain "select * from claim_runs($1, $2, $3, $4)";
+    CLAIM = plain "select * from claim_runs($1, $2, $3, $4, $5)";
     LOAD = tenant "
         select f.name as flow_name, v.definition, f.timeout_s, f.max_error_rate, r.started_at, r.cancel_requested_at,
                r.checkpoint, r.records_read, r.records_written, r.records_failed, r.records_skipped,
@@ -126,6 +127,24 @@ impl Lease {
     /// How many attempts the run has.
     pub fn max_attempts(&self) -> i32 {
         self.max_attempts
+    }
+}
+
+/// The customer that this process last claimed a run of; its next claim begins with the one after.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Turn(Arc<Mutex<String>>);
+
+impl Turn {
+    fn after(&self) -> String {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Claims go upwards from [`Turn::after`], then on from the first customer up to it.
+    fn went_to<'a>(&self, customers: impl Iterator<Item = &'a str>) {
+        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(customer) = customers.max_by_key(|customer| (*customer <= last.as_str(), *customer)) {
+            *last = customer.to_owned();
+        }
     }
 }
 
@@ -262,8 +281,8 @@ impl From<StandingRow> for Standing {
 }
 
 impl Store {
-    /// Claims up to `most` runs for `worker` until `lease` from now: customers with few running runs first,
-    /// none above its plan's limit.
+    /// Claims up to `most` runs for `worker` until `lease` from now: customers in turn, of the next few those with
+    /// few running runs first, none above its plan's limit.
     ///
     /// # Errors
     /// When the database fails.
@@ -279,8 +298,10 @@ impl Store {
             .bind(now)
             .bind(now + lease)
             .bind(most)
+            .bind(self.turn.after())
             .fetch_all(self.pool())
             .await?;
+        self.turn.went_to(rows.iter().map(|row| row.customer_id.as_str()));
         rows.into_iter()
             .map(|row| {
                 Ok(Lease {

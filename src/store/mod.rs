@@ -69,6 +69,7 @@ pub struct Store {
     reads: Reads,
     clock: Clock,
     ids: IdSource,
+    turn: leases::Turn,
 }
 
 /// Which database one is.
@@ -122,7 +123,7 @@ impl Store {
             .connect_with(options.clone())
             .await?;
         let reads = Reads::new(options, size, acquire)?;
-        Ok(Self { pool, reads, clock, ids })
+        Ok(Self { pool, reads, clock, ids, turn: leases::Turn::default() })
     }
 
     /// The clock of this process.

@@ -30,18 +30,20 @@ statements! {
          where e.customer_id = $1 and e.run_id = $2";
     LATER = plain "
         update runs
-           set status = 'retrying', available_at = $3, lease_until = null, worker_id = null, phase = null,
-               max_attempts = max_attempts + $4
+           set status = 'retrying', available_at = $3, lease_until = null, worker_id = null, attempt_at = null,
+               phase = null, max_attempts = max_attempts + $4
          where customer_id = $1 and run_id = $2";
     END_ATTEMPT = plain "
-        update run_attempts a
-           set status = $3, finished_at = $4, error_class = $5, message = $6,
-               records_written = r.records_written - (
+        insert into run_attempts (customer_id, run_id, attempt, worker_id, status, started_at, finished_at,
+               records_written, error_class, message)
+        select $1, r.run_id, r.attempt, r.worker_id, $3, r.attempt_at, $4,
+               r.records_written - (
                    select coalesce(sum(b.records_written), 0)::bigint from run_attempts b
-                    where b.customer_id = $1 and b.run_id = $2 and b.attempt < r.attempt)
+                    where b.customer_id = $1 and b.run_id = $2 and b.attempt < r.attempt),
+               $5, $6
           from runs r
-         where r.customer_id = $1 and r.run_id = $2
-           and a.customer_id = $1 and a.run_id = $2 and a.attempt = r.attempt and a.status = 'running'";
+         where r.customer_id = $1 and r.run_id = $2 and r.attempt_at is not null
+            on conflict do nothing";
     EXPIRED = plain "select * from expired_runs($1, $2)";
     EXPIRED_NOW = plain "
         select status, attempt < max_attempts as attempts_left, flow_id from runs

@@ -45,7 +45,12 @@ statements! {
                             'started_at', a.started_at, 'finished_at', a.finished_at,
                             'records_written', a.records_written, 'error_class', a.error_class, 'message', a.message)
                             order by a.attempt)
-                           from run_attempts a where a.customer_id = $1 and a.run_id = r.run_id), '[]') as attempts,
+                           from (select a.attempt, a.status, a.started_at, a.finished_at, a.records_written,
+                                        a.error_class, a.message
+                                   from run_attempts a where a.customer_id = $1 and a.run_id = r.run_id
+                                 union all
+                                 select r.attempt, 'running', r.attempt_at, null, 0, null, null
+                                  where r.attempt_at is not null and r.finished_at is null) a), '[]') as attempts,
                coalesce((select json_agg(json_build_object('at', e.at, 'kind', e.kind, 'message', e.message) order by e.seq)
                            from (select * from run_events e where e.customer_id = $1 and e.run_id = r.run_id
                                   order by e.seq desc limit 40) e), '[]') as events,

@@ -188,9 +188,14 @@ impl Lab {
         self.ask(&format!("select array_agg(kind order by seq) from run_events where run_id = '{run}'")).await
     }
 
+    /// How its attempts ended, and `running` for one that is going.
     pub async fn attempts(&self, run: &RunId) -> Vec<String> {
         self.ask(&format!(
-            "select array_agg(status order by attempt) from run_attempts where run_id = '{run}'"
+            "select array_agg(status order by attempt)
+               from (select attempt, status from run_attempts where run_id = '{run}'
+                     union all
+                     select attempt, 'running' from runs
+                      where run_id = '{run}' and attempt_at is not null and finished_at is null) a"
         ))
         .await
     }

@@ -1,12 +1,14 @@
 //! The queue: who may work on a run, and what becomes of it when they stop.
 
+use std::collections::BTreeSet;
+
 use apixx_mcp::domain::error_class::{ErrorClass, Stage};
 use apixx_mcp::domain::failure::Failure;
 use apixx_mcp::domain::ids::FlowId;
 use apixx_mcp::domain::run::Records;
 use apixx_mcp::domain::schedule::Schedule;
 use apixx_mcp::store::leases::{Batch, Checkpoint, Lease};
-use apixx_mcp::store::{Ending, FoundErrors, Sample, StoreError};
+use apixx_mcp::store::{Ending, FoundErrors, Sample, StoreError, Tenancy};
 use chrono::TimeDelta;
 use futures_util::FutureExt;
 use serde_json::json;
@@ -416,6 +418,66 @@ async fn customers_share_the_workers_and_keep_to_their_plans() {
         lab.store.finish_run(&lease, &done()).await.unwrap();
     }
     assert_eq!(owners(&lab.claim_all(20).await), (0, 2));
+}
+
+/// A customer with so many flows, each with a run that waits.
+async fn waiting(lab: &Lab, slug: &str, plan: &str, flows: usize) -> Tenancy {
+    let tenancy = customer(&lab.store, slug, plan).await;
+    let connector = lab.connector(ConnectorKind::Sim, json!({"sim": {}})).await;
+    let mut tx = lab.store.begin(&tenancy).await.unwrap();
+    tx.put_connector(&connector.0, &connector.1).await.unwrap();
+    tx.commit().await.unwrap();
+    for _ in 0..flows {
+        let definition = streams("a", "b", json!({}));
+        let flow = flow_of(&lab.store, &tenancy, &connector, &connector, definition, Policy::default()).await;
+        queue(&lab.store, &tenancy, &flow).await.unwrap();
+    }
+    tenancy
+}
+
+#[tokio::test]
+async fn a_plan_holds_however_many_claim_at_once() {
+    let lab = Lab::start().await;
+    let customers = [
+        (waiting(&lab, "one", "free", 6).await, 2),
+        (waiting(&lab, "two", "team", 7).await, 5),
+        (waiting(&lab, "three", "business", 9).await, 9),
+    ];
+    let mut leases = Vec::new();
+    loop {
+        let claims = (0..8).map(|_| lab.claim_all(3));
+        let claimed: Vec<Lease> =
+            futures_util::future::join_all(claims).await.into_iter().flatten().collect();
+        if claimed.is_empty() {
+            break;
+        }
+        leases.extend(claimed);
+    }
+    for (tenancy, allowed) in &customers {
+        let theirs = leases.iter().filter(|lease| lease.tenancy().customer() == tenancy.customer());
+        assert_eq!(theirs.count(), *allowed);
+    }
+    assert_eq!(leases.len(), 16);
+}
+
+#[tokio::test]
+async fn nobody_is_second_before_everybody_was_first() {
+    let lab = Lab::start().await;
+    for slug in ["a", "b", "c", "d", "e", "f"] {
+        waiting(&lab, slug, "team", 3).await;
+    }
+    for most in [1, 2, 3] {
+        let mut served = BTreeSet::new();
+        let mut leases = Vec::new();
+        for _ in 0..6 / most {
+            leases.extend(lab.claim_all(most).await);
+        }
+        served.extend(leases.iter().map(|lease| lease.tenancy().customer().to_string()));
+        assert_eq!((leases.len(), served.len()), (6, 6), "{most} at a time");
+        for lease in &leases {
+            lab.store.finish_run(lease, &done()).await.unwrap();
+        }
+    }
 }
 
 #[tokio::test]
