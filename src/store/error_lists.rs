@@ -6,7 +6,7 @@ use serde_json::Value;
 use sqlx::FromRow;
 use sqlx::types::Json;
 
-use super::run_lists::Hours;
+use super::hours::Hours;
 use super::{Reader, StoreError};
 use crate::domain::error_class::{ErrorClass, ErrorGrouping, Origin, Stage};
 use crate::domain::ids::{FlowId, RunId};

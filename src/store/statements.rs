@@ -60,5 +60,5 @@ pub fn all_statements() -> Vec<&'static str> {
         super::usage::ALL,
         super::wake::ALL,
     ];
-    [fixed.concat(), super::run_lists::all()].concat()
+    [fixed.concat(), super::run_shapes::all()].concat()
 }

@@ -8,22 +8,20 @@ use serde::{Deserialize, Serialize};
 use super::cx::ToolCx;
 use super::error::ToolError;
 use super::get_flow_error_summary::previous;
+use super::health_causes::{AttentionView, Facts, Verdict, headline};
 use super::list_connectors;
 use super::list_flows;
 use super::tool::{Access, Answer, Tool};
 use super::window::{self, WindowArgs};
-use crate::domain::connector::{AuthStatus, ConnectorStatus};
 use crate::domain::flow::{FlowStatus, Health};
 use crate::domain::run::{Records, RunGrouping};
 use crate::domain::scope::Scope;
 use crate::domain::window::Window;
-use crate::domain::words;
 use crate::store::connectors::Connector;
 use crate::store::flows::{Flow, FlowFilter};
-use crate::store::queue_view::Queue;
 use crate::store::run_lists::{RunFilter, RunTotals};
 use crate::view::connector::{ConnectorView, NEAR_QUOTA_PERCENT, QuotaView};
-use crate::view::flow::{FlowView, reasons_in_words};
+use crate::view::flow::FlowView;
 use crate::view::run::{TotalsView, records};
 use crate::view::text::{self, Page};
 use crate::view::window::{WindowView, in_words};
@@ -55,18 +53,6 @@ fn day() -> String {
     "24h".to_owned()
 }
 
-words! {
-    /// How the workspace is as a whole.
-    Verdict {
-        /// Something stands still.
-        Critical = "critical",
-        /// Something has trouble.
-        Degraded = "degraded",
-        /// Nothing to say.
-        Healthy = "healthy",
-    }
-}
-
 #[derive(Serialize, JsonSchema)]
 pub(super) struct Output {
     summary: String,
@@ -85,19 +71,6 @@ pub(super) struct Output {
     records: RecordsView,
     platform: PlatformView,
     api_quota: ApiQuotaView,
-}
-
-/// A cause of trouble (not a symptom), with what to do about it.
-#[derive(Serialize, JsonSchema)]
-struct AttentionView {
-    severity: String,
-    kind: String,
-    id: String,
-    name: String,
-    message: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    since: Option<DateTime<Utc>>,
-    next_step: String,
 }
 
 #[derive(Serialize, JsonSchema)]
@@ -319,175 +292,6 @@ fn near_quota(connectors: &[Connector]) -> Vec<NearQuotaView> {
         .collect();
     near.sort_by(|a, b| b.quota.percent.total_cmp(&a.quota.percent));
     near
-}
-
-/// What the verdict and the causes are found from.
-struct Facts<'a> {
-    flows: &'a [Flow],
-    connectors: &'a [Connector],
-    queue: &'a Queue,
-    /// Flows that are failing, listed or not.
-    failing: i64,
-    /// Flows that are neither paused nor drafts.
-    active: i64,
-}
-
-impl Facts<'_> {
-    fn verdict(&self) -> Verdict {
-        let down = self.connectors.iter().any(|c| c.status == ConnectorStatus::Down && !c.flows.is_empty());
-        let stuck = self.queue.oldest_wait_s.is_some_and(|seconds| seconds > 15 * 60);
-        if down || (self.active > 0 && self.failing * 5 >= self.active) || stuck || self.no_worker() {
-            return Verdict::Critical;
-        }
-        let degraded = self.connectors.iter().any(|c| c.status == ConnectorStatus::Degraded);
-        if !self.flows.is_empty() || degraded { Verdict::Degraded } else { Verdict::Healthy }
-    }
-
-    fn no_worker(&self) -> bool {
-        self.queue.workers_alive == 0 && self.queue.ready > 0
-    }
-
-    /// Causes, worst first: three flows that fail because of one connector are one cause.
-    fn attention(&self, now: DateTime<Utc>, zone: Tz) -> Vec<AttentionView> {
-        let mut causes = Vec::new();
-        let down: Vec<&Connector> =
-            self.connectors.iter().filter(|c| c.status == ConnectorStatus::Down).collect();
-        causes.extend(down.iter().map(|connector| self.connector_down(connector, now, zone)));
-        if self.no_worker() {
-            causes.push(AttentionView {
-                severity: "critical".to_owned(),
-                kind: "platform".to_owned(),
-                id: "workers".to_owned(),
-                name: "workers".to_owned(),
-                message: "no worker has reported in the last 2 minutes; queued runs wait".to_owned(),
-                since: None,
-                next_step: "start a worker (apixx-mcp worker)".to_owned(),
-            });
-        }
-        let by_itself = |flow: &&Flow| {
-            !down.iter().any(|c| c.id == flow.source.connector || c.id == flow.destination.connector)
-        };
-        for flow in self.flows.iter().filter(|flow| flow.status == FlowStatus::Failing).filter(by_itself) {
-            causes.push(flow_cause(flow, "critical", now, zone));
-        }
-        let connectors = self.connectors.iter().filter(|c| c.status == ConnectorStatus::Degraded);
-        for connector in connectors {
-            causes.push(AttentionView {
-                severity: "warning".to_owned(),
-                kind: "connector".to_owned(),
-                id: connector.id.to_string(),
-                name: text::named(&connector.name),
-                message: format!(
-                    "{} is degraded: {}",
-                    text::named(&connector.name),
-                    reasons_in_words(&connector.reasons, now, zone)
-                ),
-                since: Some(connector.since),
-                next_step: format!("list_connectors query={}", connector.id),
-            });
-        }
-        // A flow that is degraded only because of a connector named above is that connector's symptom.
-        let own = |flow: &&Flow| flow.reasons.iter().any(|reason| reason.code != "CONNECTOR_DEGRADED");
-        for flow in self.flows.iter().filter(|flow| flow.status == FlowStatus::Degraded).filter(own) {
-            causes.push(flow_cause(flow, "warning", now, zone));
-        }
-        for connector in self.connectors.iter().filter(|c| c.status == ConnectorStatus::Healthy) {
-            causes.extend(quiet_cause(connector, now, zone));
-        }
-        causes
-    }
-
-    fn connector_down(&self, connector: &Connector, now: DateTime<Utc>, zone: Tz) -> AttentionView {
-        let name = text::named(&connector.name);
-        let hit = connector.flows.iter().filter(|flow| flow.failing).count() as i64;
-        let flows = if hit > 0 {
-            format!("; {} failing", text::counted(hit, "flow", "flows"))
-        } else {
-            String::new()
-        };
-        AttentionView {
-            severity: if connector.flows.is_empty() { "warning" } else { "critical" }.to_owned(),
-            kind: "connector".to_owned(),
-            id: connector.id.to_string(),
-            message: format!("{name} is down: {}{flows}", reasons_in_words(&connector.reasons, now, zone)),
-            name,
-            since: Some(connector.since),
-            next_step: if connector.auth_status.is_broken() {
-                "reconnect it, then trigger_sync the failing flows".to_owned()
-            } else {
-                format!("list_connectors query={}", connector.id)
-            },
-        }
-    }
-}
-
-fn flow_cause(flow: &Flow, severity: &str, now: DateTime<Utc>, zone: Tz) -> AttentionView {
-    let name = text::named(&flow.name);
-    let failed = flow.last_run.as_ref().filter(|run| run.records().failed > 0 || run.reason_code.is_some());
-    AttentionView {
-        severity: severity.to_owned(),
-        kind: "flow".to_owned(),
-        id: flow.id.to_string(),
-        message: format!("{name} is {}: {}", flow.status, reasons_in_words(&flow.reasons, now, zone)),
-        since: flow.reasons.first().and_then(|reason| reason.since),
-        next_step: match failed {
-            Some(run) => format!("get_run_errors run_id={}", run.run_id),
-            None => format!("list_flow_runs flow={}", flow.id),
-        },
-        name,
-    }
-}
-
-/// What is worth a word of a healthy connector: a quota nearly used up, an authorization about to end.
-fn quiet_cause(connector: &Connector, now: DateTime<Utc>, zone: Tz) -> Option<AttentionView> {
-    let name = text::named(&connector.name);
-    let near = connector.quotas.iter().filter(|quota| quota.percent() >= NEAR_QUOTA_PERCENT);
-    let near: Vec<String> = near.map(|quota| QuotaView::from(quota).in_words(now, zone)).collect();
-    let soon = chrono::TimeDelta::days(7);
-    let expires = connector
-        .auth_expires_at
-        .filter(|at| *at - now < soon && connector.auth_status != AuthStatus::NotRequired);
-    let message = match (near.is_empty(), expires) {
-        (true, None) => return None,
-        (false, None) => format!("{name} is near its quota: {}", near.join(", ")),
-        (true, Some(at)) => format!("{name} authorization expires {}", text::moment_and_age(at, now, zone)),
-        (false, Some(at)) => {
-            format!(
-                "{name} is near its quota: {}; its authorization expires {}",
-                near.join(", "),
-                text::moment_and_age(at, now, zone)
-            )
-        }
-    };
-    Some(AttentionView {
-        severity: "info".to_owned(),
-        kind: "connector".to_owned(),
-        id: connector.id.to_string(),
-        name,
-        message,
-        since: None,
-        next_step: format!("list_connectors query={}", connector.id),
-    })
-}
-
-fn headline(verdict: Verdict, attention: &[AttentionView], unlisted: i64) -> String {
-    let serious: Vec<&AttentionView> = attention.iter().filter(|cause| cause.severity != "info").collect();
-    match (verdict, serious.as_slice()) {
-        (Verdict::Healthy, []) => "Nothing needs attention.".to_owned(),
-        (_, []) => "See the flows and the queue below.".to_owned(),
-        (_, [one]) => format!("{}.", one.message.trim_end_matches('.')),
-        (_, [first, rest @ ..]) => {
-            let more = text::counted(rest.len() as i64, "thing more needs", "things more need");
-            let unlisted = match unlisted {
-                ..1 => String::new(),
-                _ => format!(
-                    ", and {} not listed",
-                    text::counted(unlisted, "flow in trouble is", "flows in trouble are")
-                ),
-            };
-            format!("{}; {more} attention{unlisted}.", first.message.trim_end_matches('.'))
-        }
-    }
 }
 
 fn written(output: &Output, window: &str, now: DateTime<Utc>, zone: Tz, notices: &[String]) -> String {

@@ -10,6 +10,7 @@ mod get_flow_mappings;
 mod get_run;
 mod get_run_errors;
 mod get_system_health;
+mod health_causes;
 mod list_connectors;
 mod list_flow_runs;
 mod list_flows;

@@ -1,0 +1,302 @@
+//! The statements of lists of runs, composed by their shape.
+//!
+//! Totals and groups come from the roll-ups by day and hour, plus the two hours at most that the window cuts, which
+//! are read from the runs themselves, together with the runs that are still open. What does not ask for a flow or
+//! connector reads the roll-up of all flows.
+
+use std::collections::BTreeMap;
+use std::sync::{LazyLock, Mutex};
+
+use super::runs::{run_columns, run_joins};
+use crate::domain::run::RunGrouping;
+
+/// Groups shown at most; the rest is one group `other`.
+pub(super) const MAX_GROUPS: usize = 50;
+
+/// Rows of a page at most, and one more, which tells that there are more.
+const MOST_ROWS: usize = 101;
+
+/// Gives types to the parameters that a shape leaves out.
+const UNUSED: &str = "parameters as (
+    select $6::timestamptz, $7::timestamptz, $9::text, $10::text, $11::text[], $12::text[], $13::text[],
+           $14::timestamptz, $15::text, $16::timestamptz, $17::timestamptz)";
+
+/// The shape of a statement: which filters it has and what it groups by, or that it goes on after a run.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Shape {
+    pub(super) flow: bool,
+    pub(super) connector: bool,
+    pub(super) status: bool,
+    pub(super) trigger: bool,
+    pub(super) after: bool,
+    pub(super) grouping: RunGrouping,
+}
+
+/// One text per shape, made once and kept for good, so that each is one prepared statement.
+static TEXTS: LazyLock<Mutex<BTreeMap<Shape, &'static str>>> = LazyLock::new(Mutex::default);
+
+impl Shape {
+    pub(super) fn text(self) -> &'static str {
+        let mut texts = TEXTS.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        texts.entry(self).or_insert_with(|| Box::leak(self.compose().into_boxed_str()))
+    }
+
+    /// Every shape there is.
+    fn all() -> impl Iterator<Item = Self> {
+        let first = RunGrouping::ALL.iter().map(|grouping| (*grouping, false));
+        first.chain([(RunGrouping::None, true)]).flat_map(|(grouping, after)| {
+            (0..16_u8).map(move |bits| Self {
+                flow: bits & 1 != 0,
+                connector: bits & 2 != 0,
+                status: bits & 4 != 0,
+                trigger: bits & 8 != 0,
+                after,
+                grouping,
+            })
+        })
+    }
+
+    /// Which rows of the roll-up are read, and how the filters on flows and states are written for them.
+    fn cells(self) -> String {
+        let filter = |on: bool, text: &'static str| if on { text } else { "" };
+        let connector = filter(
+            self.connector,
+            " and (x.source_connector_id = any ($11) or x.destination_connector_id = any ($11))",
+        );
+        let trigger = filter(self.trigger, " and x.trigger = any ($13)");
+        let sides = self.connector
+            || self.status
+            || matches!(
+                self.grouping,
+                RunGrouping::Flow | RunGrouping::Source | RunGrouping::Destination | RunGrouping::Connector
+            );
+        let which = match (self.flow, sides) {
+            (true, _) => "x.flow_id = $10",
+            (false, true) => "x.flow_id <> ''",
+            (false, false) => "x.flow_id = ''",
+        };
+        // The index of single flows leads with the state: it is always named.
+        let status = match (self.status, sides && !self.flow) {
+            (true, _) => " and x.status = any ($12)",
+            (false, true) => " and x.status = any ('{succeeded,partial,failed,cancelled,skipped}')",
+            (false, false) => "",
+        };
+        let span = |grain: &str, from: &str, to: &str| {
+            format!(
+                "select x.at, x.flow_id, x.source_connector_id, x.destination_connector_id, x.trigger, x.status, x.runs,
+                        x.records_read, x.records_written, x.records_failed, x.records_skipped, x.bytes_written
+                   from caller cross join lateral (
+                        select * from run_stats x
+                         where x.customer_id = $1 and caller.id = $1 and {which} and x.grain = '{grain}'
+                           and x.at >= {from} and x.at < {to}{status}{connector}{trigger}
+                        offset 0) x"
+            )
+        };
+        match self.grouping {
+            // A day of the zone asked for is no day of the roll-up.
+            RunGrouping::Hour | RunGrouping::Day => span("hour", "$6", "$7"),
+            _ => format!(
+                "{} union all {} union all {}",
+                span("hour", "$6", "$16"),
+                span("day", "$16", "$17"),
+                span("hour", "$17", "$7")
+            ),
+        }
+    }
+
+    /// `$4..$5` the page's window, `$6..$7` whole hours, `$4..$6` and `$7..$5` the cut hours, `$16..$17` the whole
+    /// days among them, `$8` rows, `$9` zone, `$10` flow, `$11` connectors, `$12` states, `$13` triggers, `$14, $15`
+    /// where to go on; the unused `parameters` give the types of those that a shape leaves out.
+    fn compose(self) -> String {
+        let filter = |on: bool, text: &'static str| if on { text } else { "" };
+        let flow = filter(self.flow, " and x.flow_id = $10");
+        // An hour of the customer's runs is a few pages of the index on their time; those of the flow lie each on
+        // a page of its own.
+        let one_flow = filter(self.flow, " and x.flow_id || '' = $10");
+        let connector = filter(
+            self.connector,
+            " and (x.source_connector_id = any ($11) or x.destination_connector_id = any ($11))",
+        );
+        let status = filter(self.status, " and x.status = any ($12)");
+        let trigger = filter(self.trigger, " and x.trigger = any ($13)");
+        let after = filter(self.after, " and (x.window_at, x.run_id) < ($14, $15)");
+        let cut = |from: &str, to: &str| {
+            format!(
+                "select least(date_trunc('hour', x.window_at, 'UTC'), $3), x.flow_id, x.source_connector_id,
+                        x.destination_connector_id, x.trigger, x.status, 1::bigint, x.records_read, x.records_written,
+                        x.records_failed, x.records_skipped, x.bytes_written
+                   from caller cross join lateral (
+                        select * from runs x
+                         where x.customer_id = $1 and caller.id = $1
+                           and x.window_at >= {from} and x.window_at < {to}{one_flow}{connector}{status}{trigger}
+                        offset 0) x"
+            )
+        };
+        // No index has all filters: what nothing matches is known from the totals and not looked for.
+        let any =
+            filter(!self.after && (self.connector || self.trigger), " and (select t.runs from totals t) > 0");
+        let page = match (self.status, self.flow, self.connector || self.trigger) {
+            (true, ..) => format!(
+                "select r.* from (select distinct unnest($12::text[])) as wanted (status)
+                  cross join lateral (
+                        select * from runs x
+                         where x.customer_id = $1 and caller.id = $1 and x.status = wanted.status{any}
+                           and x.window_at >= $4 and x.window_at < $5{flow}{connector}{trigger}{after}
+                         order by x.window_at desc, x.run_id desc limit $8) r
+                  order by r.window_at desc, r.run_id desc limit $8"
+            ),
+            // What the filter passes over is passed over in the index.
+            (false, false, true) => format!(
+                "select r.* from (
+                        select x.run_id from runs x
+                         where x.customer_id = $1 and caller.id = $1{any}
+                           and x.window_at >= $4 and x.window_at < $5{connector}{trigger}{after}
+                         order by x.window_at desc, x.run_id desc limit $8) x
+                   join runs r on r.customer_id = $1 and r.run_id = x.run_id
+                  order by r.window_at desc, r.run_id desc limit $8"
+            ),
+            _ => format!(
+                "select * from runs x
+                  where x.customer_id = $1 and caller.id = $1{any}
+                    and x.window_at >= $4 and x.window_at < $5{flow}{connector}{trigger}{after}
+                  order by x.window_at desc, x.run_id desc limit $8"
+            ),
+        };
+        // Of a limit that is bound the planner thinks that it is a tenth of all there is, and reads every flow and
+        // connector for it; this one it knows.
+        let page = format!("select * from ({page}) r limit {MOST_ROWS}");
+        let (columns, joins) = (run_columns!(), run_joins!());
+        if self.after {
+            return format!(
+                "with caller as materialized (
+                    select set_config('app.customer_id', live_caller($1, $2, $3), true) as id),
+                 {UNUSED}
+                 select p.*
+                   from caller
+                   left join lateral (
+                        select {columns} from ({page}) r {joins} offset 0) p on true
+                  where caller.id = $1
+                  order by p.window_at desc, p.run_id desc"
+            );
+        }
+        let (cells, cut_before, cut_after) = (self.cells(), cut("$4", "$6"), cut("$7", "$5"));
+        let sums = "sum(c.runs)::bigint as runs,
+            coalesce(sum(c.runs) filter (where c.status = 'succeeded'), 0)::bigint as succeeded,
+            coalesce(sum(c.runs) filter (where c.status = 'partial'), 0)::bigint as partial,
+            coalesce(sum(c.runs) filter (where c.status = 'failed'), 0)::bigint as failed,
+            coalesce(sum(c.runs) filter (where c.status in ('queued', 'running', 'retrying', 'cancelling')), 0)::bigint as active,
+            sum(c.records_read)::bigint as read, sum(c.records_written)::bigint as written,
+            sum(c.records_failed)::bigint as rejected, sum(c.records_skipped)::bigint as skipped,
+            sum(c.bytes_written)::bigint as bytes";
+        let groups = self.groups(sums);
+        // Which connector runs share is only a question when they were picked by something else.
+        let shared = if self.status || self.flow {
+            "(select json_agg(json_build_object('connector_id', n.connector_id, 'name', n.name, 'status', n.status,
+                        'auth_status', n.auth_status, 'reason', n.status_reasons -> 0 ->> 'message') order by n.name)
+                from (select k.connector_id from cells c
+                       cross join lateral (select c.source_connector_id union select c.destination_connector_id) k (connector_id)
+                       group by k.connector_id
+                      having sum(c.runs) >= (select runs from totals) and (select runs from totals) >= 2) k
+                join connectors n on n.customer_id = $1 and n.connector_id = k.connector_id)"
+        } else {
+            "null::json"
+        };
+        format!(
+            "with caller as materialized (
+                select set_config('app.customer_id', live_caller($1, $2, $3), true) as id),
+             {UNUSED},
+             cells (hour, flow_id, source_connector_id, destination_connector_id, trigger, status, runs,
+                    records_read, records_written, records_failed, records_skipped, bytes_written) as materialized (
+                {cells}
+                union all {cut_before}
+                union all {cut_after}),
+             totals as materialized (
+                select coalesce(sum(c.runs), 0)::bigint as runs,
+                       coalesce(sum(c.runs) filter (where c.status = 'succeeded'), 0)::bigint as succeeded,
+                       coalesce(sum(c.runs) filter (where c.status = 'partial'), 0)::bigint as partial,
+                       coalesce(sum(c.runs) filter (where c.status = 'failed'), 0)::bigint as failed,
+                       coalesce(sum(c.runs) filter (where c.status = 'cancelled'), 0)::bigint as cancelled,
+                       coalesce(sum(c.runs) filter (where c.status = 'skipped'), 0)::bigint as skipped,
+                       coalesce(sum(c.runs) filter (where c.status in ('queued', 'running', 'retrying', 'cancelling')), 0)::bigint as active,
+                       coalesce(sum(c.records_read), 0)::bigint as total_read,
+                       coalesce(sum(c.records_written), 0)::bigint as total_written,
+                       coalesce(sum(c.records_failed), 0)::bigint as total_failed,
+                       coalesce(sum(c.records_skipped), 0)::bigint as total_skipped,
+                       coalesce(sum(c.bytes_written), 0)::bigint as total_bytes
+                  from cells c),
+             page as (
+                select {columns}
+                  from caller cross join lateral ({page}) r
+                  {joins})
+             select t.runs, t.succeeded, t.partial, t.failed, t.cancelled, t.skipped, t.active, t.total_read,
+                    t.total_written, t.total_failed, t.total_skipped, t.total_bytes,
+                    (row_number() over ()) = 1 as first_row,
+                    case when (row_number() over ()) = 1 then {groups} end as groups,
+                    case when (row_number() over ()) = 1 then {shared} end as shared, p.*
+               from totals t
+               left join page p on true
+              where (select id from caller) = $1
+              order by p.window_at desc, p.run_id desc"
+        )
+    }
+
+    fn groups(self, sums: &str) -> String {
+        let key = match self.grouping {
+            RunGrouping::None => return "null::json".to_owned(),
+            RunGrouping::Flow => "c.flow_id",
+            RunGrouping::Source => "c.source_connector_id",
+            RunGrouping::Destination => "c.destination_connector_id",
+            RunGrouping::Connector => "k.connector_id",
+            RunGrouping::Status => "c.status",
+            RunGrouping::Trigger => "c.trigger",
+            RunGrouping::Hour => {
+                "to_char(date_trunc('hour', c.hour, $9) at time zone $9, 'YYYY-MM-DD HH24:MI')"
+            }
+            RunGrouping::Day => "to_char(c.hour at time zone $9, 'YYYY-MM-DD')",
+        };
+        let from = match self.grouping {
+            RunGrouping::Connector => {
+                "cells c cross join lateral (select c.source_connector_id
+                    union select c.destination_connector_id) k (connector_id)"
+            }
+            _ => "cells c",
+        };
+        let label = match self.grouping {
+            RunGrouping::Flow => {
+                "(select f.name from flows f where f.customer_id = $1 and f.flow_id = g.key)"
+            }
+            RunGrouping::Source | RunGrouping::Destination | RunGrouping::Connector => {
+                "(select n.name from connectors n where n.customer_id = $1 and n.connector_id = g.key)"
+            }
+            _ => "g.key",
+        };
+        let order = match self.grouping {
+            RunGrouping::Hour | RunGrouping::Day => "g.key desc",
+            _ => "g.runs desc, g.key",
+        };
+        let latest = match self.grouping {
+            // What every run satisfies keeps the planner from walking the index on time, which holds no attempt, until
+            // it meets a run of the flow.
+            RunGrouping::Flow => {
+                "left join lateral (select n.run_id, n.status from runs n
+                     where n.customer_id = $1 and n.flow_id = g.key and n.attempt >= 0
+                     order by n.window_at desc, n.run_id desc limit 1) l on true"
+            }
+            _ => "left join lateral (select null::text as run_id, null::text as status) l on true",
+        };
+        format!(
+            "(select json_agg(json_build_object('key', g.key, 'label', coalesce({label}, g.key), 'runs', g.runs,
+                    'succeeded', g.succeeded, 'partial', g.partial, 'failed', g.failed, 'active', g.active,
+                    'read', g.read, 'written', g.written, 'rejected', g.rejected, 'skipped', g.skipped,
+                    'bytes', g.bytes, 'latest_run_id', l.run_id, 'latest_status', l.status) order by {order})
+                from (select g.* from (select {key} as key, {sums} from {from} group by 1) g
+                       order by {order} limit {MAX_GROUPS}) g
+                {latest})"
+        )
+    }
+}
+
+/// Every statement of this file.
+pub(super) fn all() -> Vec<&'static str> {
+    Shape::all().map(Shape::text).collect()
+}

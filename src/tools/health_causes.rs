@@ -1,0 +1,208 @@
+//! How a workspace is as a whole, and the causes of what is wrong with it, worst first.
+
+use chrono::{DateTime, Utc};
+use chrono_tz::Tz;
+use schemars::JsonSchema;
+use serde::Serialize;
+
+use crate::domain::connector::{AuthStatus, ConnectorStatus};
+use crate::domain::flow::FlowStatus;
+use crate::domain::words;
+use crate::store::connectors::Connector;
+use crate::store::flows::Flow;
+use crate::store::queue_view::Queue;
+use crate::view::connector::{NEAR_QUOTA_PERCENT, QuotaView};
+use crate::view::flow::reasons_in_words;
+use crate::view::text;
+
+words! {
+    /// How the workspace is as a whole.
+    Verdict {
+        /// Something stands still.
+        Critical = "critical",
+        /// Something has trouble.
+        Degraded = "degraded",
+        /// Nothing to say.
+        Healthy = "healthy",
+    }
+}
+/// A cause of trouble (not a symptom), with what to do about it.
+#[derive(Serialize, JsonSchema)]
+pub(super) struct AttentionView {
+    pub(super) severity: String,
+    pub(super) kind: String,
+    pub(super) id: String,
+    pub(super) name: String,
+    pub(super) message: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) since: Option<DateTime<Utc>>,
+    pub(super) next_step: String,
+}
+/// What the verdict and the causes are found from.
+pub(super) struct Facts<'a> {
+    pub(super) flows: &'a [Flow],
+    pub(super) connectors: &'a [Connector],
+    pub(super) queue: &'a Queue,
+    /// Flows that are failing, listed or not.
+    pub(super) failing: i64,
+    /// Flows that are neither paused nor drafts.
+    pub(super) active: i64,
+}
+
+impl Facts<'_> {
+    pub(super) fn verdict(&self) -> Verdict {
+        let down = self.connectors.iter().any(|c| c.status == ConnectorStatus::Down && !c.flows.is_empty());
+        let stuck = self.queue.oldest_wait_s.is_some_and(|seconds| seconds > 15 * 60);
+        if down || (self.active > 0 && self.failing * 5 >= self.active) || stuck || self.no_worker() {
+            return Verdict::Critical;
+        }
+        let degraded = self.connectors.iter().any(|c| c.status == ConnectorStatus::Degraded);
+        if !self.flows.is_empty() || degraded { Verdict::Degraded } else { Verdict::Healthy }
+    }
+
+    fn no_worker(&self) -> bool {
+        self.queue.workers_alive == 0 && self.queue.ready > 0
+    }
+
+    /// Causes, worst first: three flows that fail because of one connector are one cause.
+    pub(super) fn attention(&self, now: DateTime<Utc>, zone: Tz) -> Vec<AttentionView> {
+        let mut causes = Vec::new();
+        let down: Vec<&Connector> =
+            self.connectors.iter().filter(|c| c.status == ConnectorStatus::Down).collect();
+        causes.extend(down.iter().map(|connector| self.connector_down(connector, now, zone)));
+        if self.no_worker() {
+            causes.push(AttentionView {
+                severity: "critical".to_owned(),
+                kind: "platform".to_owned(),
+                id: "workers".to_owned(),
+                name: "workers".to_owned(),
+                message: "no worker has reported in the last 2 minutes; queued runs wait".to_owned(),
+                since: None,
+                next_step: "start a worker (apixx-mcp worker)".to_owned(),
+            });
+        }
+        let by_itself = |flow: &&Flow| {
+            !down.iter().any(|c| c.id == flow.source.connector || c.id == flow.destination.connector)
+        };
+        for flow in self.flows.iter().filter(|flow| flow.status == FlowStatus::Failing).filter(by_itself) {
+            causes.push(flow_cause(flow, "critical", now, zone));
+        }
+        let connectors = self.connectors.iter().filter(|c| c.status == ConnectorStatus::Degraded);
+        for connector in connectors {
+            causes.push(AttentionView {
+                severity: "warning".to_owned(),
+                kind: "connector".to_owned(),
+                id: connector.id.to_string(),
+                name: text::named(&connector.name),
+                message: format!(
+                    "{} is degraded: {}",
+                    text::named(&connector.name),
+                    reasons_in_words(&connector.reasons, now, zone)
+                ),
+                since: Some(connector.since),
+                next_step: format!("list_connectors query={}", connector.id),
+            });
+        }
+        // A flow that is degraded only because of a connector named above is that connector's symptom.
+        let own = |flow: &&Flow| flow.reasons.iter().any(|reason| reason.code != "CONNECTOR_DEGRADED");
+        for flow in self.flows.iter().filter(|flow| flow.status == FlowStatus::Degraded).filter(own) {
+            causes.push(flow_cause(flow, "warning", now, zone));
+        }
+        for connector in self.connectors.iter().filter(|c| c.status == ConnectorStatus::Healthy) {
+            causes.extend(quiet_cause(connector, now, zone));
+        }
+        causes
+    }
+
+    fn connector_down(&self, connector: &Connector, now: DateTime<Utc>, zone: Tz) -> AttentionView {
+        let name = text::named(&connector.name);
+        let hit = connector.flows.iter().filter(|flow| flow.failing).count() as i64;
+        let flows = if hit > 0 {
+            format!("; {} failing", text::counted(hit, "flow", "flows"))
+        } else {
+            String::new()
+        };
+        AttentionView {
+            severity: if connector.flows.is_empty() { "warning" } else { "critical" }.to_owned(),
+            kind: "connector".to_owned(),
+            id: connector.id.to_string(),
+            message: format!("{name} is down: {}{flows}", reasons_in_words(&connector.reasons, now, zone)),
+            name,
+            since: Some(connector.since),
+            next_step: if connector.auth_status.is_broken() {
+                "reconnect it, then trigger_sync the failing flows".to_owned()
+            } else {
+                format!("list_connectors query={}", connector.id)
+            },
+        }
+    }
+}
+
+fn flow_cause(flow: &Flow, severity: &str, now: DateTime<Utc>, zone: Tz) -> AttentionView {
+    let name = text::named(&flow.name);
+    let failed = flow.last_run.as_ref().filter(|run| run.records().failed > 0 || run.reason_code.is_some());
+    AttentionView {
+        severity: severity.to_owned(),
+        kind: "flow".to_owned(),
+        id: flow.id.to_string(),
+        message: format!("{name} is {}: {}", flow.status, reasons_in_words(&flow.reasons, now, zone)),
+        since: flow.reasons.first().and_then(|reason| reason.since),
+        next_step: match failed {
+            Some(run) => format!("get_run_errors run_id={}", run.run_id),
+            None => format!("list_flow_runs flow={}", flow.id),
+        },
+        name,
+    }
+}
+
+/// What is worth a word of a healthy connector: a quota nearly used up, an authorization about to end.
+fn quiet_cause(connector: &Connector, now: DateTime<Utc>, zone: Tz) -> Option<AttentionView> {
+    let name = text::named(&connector.name);
+    let near = connector.quotas.iter().filter(|quota| quota.percent() >= NEAR_QUOTA_PERCENT);
+    let near: Vec<String> = near.map(|quota| QuotaView::from(quota).in_words(now, zone)).collect();
+    let soon = chrono::TimeDelta::days(7);
+    let expires = connector
+        .auth_expires_at
+        .filter(|at| *at - now < soon && connector.auth_status != AuthStatus::NotRequired);
+    let message = match (near.is_empty(), expires) {
+        (true, None) => return None,
+        (false, None) => format!("{name} is near its quota: {}", near.join(", ")),
+        (true, Some(at)) => format!("{name} authorization expires {}", text::moment_and_age(at, now, zone)),
+        (false, Some(at)) => {
+            format!(
+                "{name} is near its quota: {}; its authorization expires {}",
+                near.join(", "),
+                text::moment_and_age(at, now, zone)
+            )
+        }
+    };
+    Some(AttentionView {
+        severity: "info".to_owned(),
+        kind: "connector".to_owned(),
+        id: connector.id.to_string(),
+        name,
+        message,
+        since: None,
+        next_step: format!("list_connectors query={}", connector.id),
+    })
+}
+
+pub(super) fn headline(verdict: Verdict, attention: &[AttentionView], unlisted: i64) -> String {
+    let serious: Vec<&AttentionView> = attention.iter().filter(|cause| cause.severity != "info").collect();
+    match (verdict, serious.as_slice()) {
+        (Verdict::Healthy, []) => "Nothing needs attention.".to_owned(),
+        (_, []) => "See the flows and the queue below.".to_owned(),
+        (_, [one]) => format!("{}.", one.message.trim_end_matches('.')),
+        (_, [first, rest @ ..]) => {
+            let more = text::counted(rest.len() as i64, "thing more needs", "things more need");
+            let unlisted = match unlisted {
+                ..1 => String::new(),
+                _ => format!(
+                    ", and {} not listed",
+                    text::counted(unlisted, "flow in trouble is", "flows in trouble are")
+                ),
+            };
+            format!("{}; {more} attention{unlisted}.", first.message.trim_end_matches('.'))
+        }
+    }
+}
