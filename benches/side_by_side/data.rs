@@ -10,10 +10,10 @@ use sqlx::PgPool;
 use super::seed;
 
 /// Customers that ask: the one with many flows, the one with many runs, and ordinary ones.
-const CUSTOMERS: usize = 20;
+const CUSTOMERS: usize = 64;
 
 /// Runs that each asks for, one after the other.
-const RUNS: i64 = 16;
+const RUNS: i64 = 8;
 
 /// A running database that holds the seeded past.
 pub struct Data {

@@ -423,7 +423,7 @@ fn timing(detail: &RunDetail, now: DateTime<Utc>, zone: Tz) -> String {
     let usual = detail.median_ms.map(|ms| format!(", usually {}", text::duration(ms))).unwrap_or_default();
     format!(
         "Timing on {}: {}{usual}; attempt {} of {}",
-        run.queued_at.with_timezone(&zone).format("%Y-%m-%d %:z"),
+        text::day(run.queued_at, zone),
         parts.join(", "),
         run.attempt,
         run.max_attempts

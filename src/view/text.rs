@@ -10,19 +10,24 @@ pub use crate::domain::untrusted::{fenced, named, word};
 /// A moment in a zone, to the minute, with its offset: `2026-11-21 08:05 +01:00`.
 pub fn moment(moment: DateTime<Utc>, zone: Tz) -> String {
     let local = moment.with_timezone(&zone);
-    let offset = local.offset().fix().local_minus_utc() / 60;
     // A format that is read anew each time would cost several times as much; a page of runs has dozens of moments.
-    format!(
-        "{:04}-{:02}-{:02} {:02}:{:02} {}{:02}:{:02}",
-        local.year(),
-        local.month(),
-        local.day(),
-        local.hour(),
-        local.minute(),
-        if offset < 0 { '-' } else { '+' },
-        offset.abs() / 60,
-        offset.abs() % 60
-    )
+    format!("{} {:02}:{:02} {}", date(&local), local.hour(), local.minute(), offset(&local))
+}
+
+/// The day of a moment in a zone, with its offset: `2026-11-21 +01:00`.
+pub fn day(moment: DateTime<Utc>, zone: Tz) -> String {
+    let local = moment.with_timezone(&zone);
+    format!("{} {}", date(&local), offset(&local))
+}
+
+fn date(local: &DateTime<Tz>) -> String {
+    format!("{:04}-{:02}-{:02}", local.year(), local.month(), local.day())
+}
+
+fn offset(local: &DateTime<Tz>) -> String {
+    let minutes = local.offset().fix().local_minus_utc() / 60;
+    let sign = if minutes < 0 { '-' } else { '+' };
+    format!("{sign}{:02}:{:02}", minutes.abs() / 60, minutes.abs() % 60)
 }
 
 /// A moment with how long ago it was (or is to come): `2026-11-21 08:05 +01:00, 52 min ago`.
@@ -46,11 +51,8 @@ pub fn age(moment: DateTime<Utc>, now: DateTime<Utc>) -> String {
 /// A moment in a zone, on the same day as `other` only its time: `14:22:47`.
 pub fn clock_time(moment: DateTime<Utc>, other: DateTime<Utc>, zone: Tz) -> String {
     let (local, other) = (moment.with_timezone(&zone), other.with_timezone(&zone));
-    if local.date_naive() == other.date_naive() {
-        local.format("%H:%M:%S").to_string()
-    } else {
-        local.format("%Y-%m-%d %H:%M:%S").to_string()
-    }
+    let time = format!("{:02}:{:02}:{:02}", local.hour(), local.minute(), local.second());
+    if local.date_naive() == other.date_naive() { time } else { format!("{} {time}", date(&local)) }
 }
 
 /// A duration: `820 ms`, `44s`, `7m 44s`, `2h 5m`, `3d 4h`.
