@@ -197,8 +197,14 @@ begin
     while not over loop
         held := '{}';
         while not over and cardinality(held) <= missing loop
+            -- (only who has a run that may start now: however many wait for later, none of them is locked)
             select r.customer_id into candidate from public.runs r
              where r.origin = 'native' and r.status in ('queued', 'retrying') and r.customer_id > place
+               and r.available_at <= at
+               and (r.status = 'retrying' or not exists (
+                    select 1 from public.runs a
+                     where a.customer_id = r.customer_id and a.flow_id = r.flow_id and a.origin = 'native'
+                       and a.status in ('running', 'retrying', 'cancelling')))
              order by r.customer_id
              limit 1;
             if candidate is null and not wrapped then

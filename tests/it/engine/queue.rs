@@ -12,6 +12,7 @@ use apixx_mcp::store::{Ending, FoundErrors, Sample, StoreError, Tenancy};
 use chrono::TimeDelta;
 use futures_util::FutureExt;
 use serde_json::json;
+use sqlx::Connection;
 use tokio_util::sync::CancellationToken;
 
 use super::{LEASE, Lab, Policy, customer, flow_of, queue, streams};
@@ -478,6 +479,31 @@ async fn nobody_is_second_before_everybody_was_first() {
             lab.store.finish_run(lease, &done()).await.unwrap();
         }
     }
+}
+
+#[tokio::test]
+async fn customers_whose_runs_wait_for_later_are_not_locked() {
+    let lab = Lab::start().await;
+    for slug in ["a", "b", "c"] {
+        waiting(&lab, slug, "team", 1).await;
+    }
+    for lease in lab.claim_all(3).await {
+        lab.store.retry_run(&lease, lab.clock.now() + TimeDelta::hours(1), &outage()).await.unwrap();
+    }
+    let mut owner = lab.owner().await;
+    let mut tx = owner.begin().await.unwrap();
+    let claimed: i64 = sqlx::query_scalar("select count(*) from claim_runs('w', $1, $1, 4, '')")
+        .bind(lab.clock.now())
+        .fetch_one(&mut *tx)
+        .await
+        .unwrap();
+    let locks: i64 = sqlx::query_scalar(
+        "select count(*) from pg_locks where locktype = 'advisory' and pid = pg_backend_pid()",
+    )
+    .fetch_one(&mut *tx)
+    .await
+    .unwrap();
+    assert_eq!((claimed, locks), (0, 0));
 }
 
 #[tokio::test]
