@@ -32,7 +32,7 @@ static EMAIL: LazyLock<Regex> =
     LazyLock::new(|| pattern(r"([A-Za-z0-9])[A-Za-z0-9._%+*-]*@([A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)+)"));
 static BEARER: LazyLock<Regex> = LazyLock::new(|| {
     pattern(
-        r"(?i)\bbearer\s+[A-Za-z0-9._~+/=-]{6,}|\beyJ[A-Za-z0-9_-]{5,}\.[A-Za-z0-9_-]{5,}(\.[A-Za-z0-9_-]*)?|\b(mcp|apx|sk|pk|ghp|gho|xox[abp]|whsec)_[A-Za-z0-9_-]{10,}|\b\w+://[^\s/:@]+:[^\s/@]+@",
+        r"(?i)\bbearer\s+[A-Za-z0-9._~+/=-]{6,}|\beyJ[A-Za-z0-9_-]{5,}\.[A-Za-z0-9_-]{5,}(\.[A-Za-z0-9_-]*)?|\b(mcp|apx|sk|pk|ghp|gho|xox[abp]|whsec)_[A-Za-z0-9_-]{10,}|\b\w+://[^\s/:@]+:[^\s/]+@",
     )
 });
 static CARD: LazyLock<Regex> = LazyLock::new(|| pattern(r"\b\d(?:[ -]?\d){12,18}\b"));

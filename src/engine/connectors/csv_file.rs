@@ -36,6 +36,9 @@ pub(super) struct CsvFile {
 struct Limited {
     file: File,
     left: usize,
+    /// Whether the next bytes are the first that the reader sees, though not the first of the file. It takes a byte
+    /// order mark off what it sees first, unless that is a single byte; within a file the mark is a part of the data.
+    goes_on: bool,
 }
 
 impl Read for Limited {
@@ -43,7 +46,8 @@ impl Read for Limited {
         if self.left == 0 {
             return Err(io::Error::from(io::ErrorKind::FileTooLarge));
         }
-        let most = buffer.len().min(self.left);
+        let most = if std::mem::take(&mut self.goes_on) { 1 } else { self.left };
+        let most = buffer.len().min(most);
         let read = self.file.read(&mut buffer[..most])?;
         self.left -= read;
         Ok(read)
@@ -52,7 +56,7 @@ impl Read for Limited {
 
 fn reader(mut file: File, at: u64) -> Result<csv::Reader<Limited>, Failure> {
     file.seek(SeekFrom::Start(at)).map_err(|error| unreadable(&error))?;
-    let limited = Limited { file, left: MAX_RECORD };
+    let limited = Limited { file, left: MAX_RECORD, goes_on: at > 0 };
     Ok(csv::ReaderBuilder::new().has_headers(false).flexible(true).from_reader(limited))
 }
 
