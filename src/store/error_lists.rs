@@ -78,6 +78,12 @@ statements! {
          limit $9";
     FLOW_ERRORS = tenant "
         with levels (level) as (values ($11::text), ('all')),
+        groups as materialized (
+            select g.key, g.group_id, g.error_class, g.code, g.stage, g.origin, g.field, g.message, g.last_seen_at,
+                   g.last_seen_run_id, min(g.first_seen_at) over (partition by g.key) as first_seen_at,
+                   row_number() over (partition by g.key order by g.last_seen_at desc, g.group_id) as place
+              from (select g.*, ", group_key!("$11"), " as key from error_groups g
+                     where g.customer_id = $1 and g.flow_id = $4) g),
         cells as (
             select s.level, s.key, s.errors, s.runs
               from levels l
@@ -89,7 +95,7 @@ statements! {
                       and s.at >= span.since and s.at < span.until
                    offset 0) s
             union all
-            select l.level, ", group_key!("l.level"), ", sum(c.count)::bigint, count(distinct c.run_id)
+            select l.level, case when l.level = 'all' then '' else g.key end, sum(c.count)::bigint, count(distinct c.run_id)
               from (select r.run_id
                       from (values ('partial'), ('failed'), ('cancelled')) ended (status)
                      cross join (values ($5::timestamptz, $7::timestamptz), ($8, $6::timestamptz)) cut (since, until)
@@ -103,17 +109,11 @@ statements! {
                      where r.customer_id = $1 and r.flow_id = $4 and r.status in ('running', 'retrying', 'cancelling')
                        and r.window_at < $6) r
               join run_error_counts c on c.customer_id = $1 and c.run_id = r.run_id
-              join error_groups g on g.customer_id = $1 and g.group_id = c.group_id
+              join groups g on g.group_id = c.group_id
              cross join levels l
              group by 1, 2),
         keys as (
-            select key, sum(errors)::bigint as errors, sum(runs)::bigint as runs from cells where level = $11 group by key),
-        groups as materialized (
-            select g.key, g.group_id, g.error_class, g.code, g.stage, g.origin, g.field, g.message, g.last_seen_at,
-                   g.last_seen_run_id, min(g.first_seen_at) over (partition by g.key) as first_seen_at,
-                   row_number() over (partition by g.key order by g.last_seen_at desc, g.group_id) as place
-              from (select g.*, ", group_key!("$11"), " as key from error_groups g
-                     where g.customer_id = $1 and g.flow_id = $4) g)
+            select key, sum(errors)::bigint as errors, sum(runs)::bigint as runs from cells where level = $11 group by key)
         select coalesce((select sum(errors) from cells where level = 'all'), 0)::bigint as errors,
                coalesce((select sum(runs) from cells where level = 'all'), 0)::bigint as runs,
                (select count(*) from keys) as keys,

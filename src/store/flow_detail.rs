@@ -22,7 +22,9 @@ statements! {
                           where n.customer_id = $1 and n.flow_id = f.flow_id and n.kind = 'alias'), '[]') as aliases,
                coalesce((select jsonb_agg(s) from (
                     select w.hours, x.*
-                      from (values (24), (168)) w (hours)
+                      from (select hours, $3 - hours * interval '1 hour' as since,
+                                   date_trunc('day', $3 - hours * interval '1 hour', 'UTC') + interval '1 day' as midnight
+                              from (values (24), (168)) w (hours)) w
                      cross join lateral (
                            select sum(h.runs)::bigint as runs,
                                   coalesce(sum(h.runs) filter (where h.status = 'failed'), 0)::bigint as failed,
@@ -31,13 +33,18 @@ statements! {
                              from (select h.runs, h.status, h.records_read, h.records_written, h.records_failed, h.records_skipped
                                      from run_stats h
                                     where h.customer_id = $1 and h.flow_id = f.flow_id and h.grain = 'hour'
-                                      and h.at > $3 - w.hours * interval '1 hour'
+                                      and h.at > w.since and h.at < w.midnight
+                                    union all
+                                   select h.runs, h.status, h.records_read, h.records_written, h.records_failed, h.records_skipped
+                                     from run_stats h
+                                    where h.customer_id = $1 and h.flow_id = f.flow_id and h.grain = 'day'
+                                      and h.at >= w.midnight
                                     union all
                                    select 1, r.status, r.records_read, r.records_written, r.records_failed, r.records_skipped
                                      from runs r
                                     where r.customer_id = $1 and r.flow_id || '' = f.flow_id
-                                      and r.window_at >= $3 - w.hours * interval '1 hour'
-                                      and r.window_at <= date_trunc('hour', $3, 'UTC') - (w.hours - 1) * interval '1 hour') h) x
+                                      and r.window_at >= w.since
+                                      and r.window_at <= date_trunc('hour', w.since, 'UTC') + interval '1 hour') h) x
                      where x.runs is not null) s), '[]') as stats,
                (select percentile_cont(0.5) within group (order by extract(epoch from d.finished_at - d.started_at) * 1000)
                   from (select d.finished_at, d.started_at from runs d
