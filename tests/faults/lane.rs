@@ -19,6 +19,9 @@ pub const FLOWS_ROLE: &str = "faults_flows";
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
+/// How long the server may take to stop in an orderly way.
+const STOP: Duration = Duration::from_secs(10);
+
 /// Everything that happens to a run's row is written down, as its owner sees it.
 pub const WITNESS: &str = "
     insert into plans values ('faults', 600000, 100000, null, 100000, null, 50, 1000, 90, 30);
@@ -106,13 +109,23 @@ impl Lane {
 
     /// Ends the server's main process; the supervisor starts another one.
     pub fn signal(&self, signal: Signal) {
-        let file = self.dir.join("pg/cluster/postmaster.pid");
-        let text = std::fs::read_to_string(file).unwrap_or_default();
-        if let Some(pid) =
-            text.lines().next().and_then(|line| line.trim().parse().ok()).filter(|pid| *pid > 1)
-        {
-            let _gone = kill(Pid::from_raw(pid), signal);
+        if let Some(pid) = postmaster(&self.dir) {
+            let _gone = kill(pid, signal);
         }
+    }
+
+    /// Ends the server in an orderly way. A server that is told so while it recovers from the death of one of its
+    /// processes may never come to an end of it; whoever operates one then stops it at once.
+    pub fn restart(&self) {
+        let Some(pid) = postmaster(&self.dir) else { return };
+        let _gone = kill(pid, Signal::SIGINT);
+        let dir = self.dir.clone();
+        tokio::spawn(async move {
+            sleep(STOP).await;
+            if postmaster(&dir) == Some(pid) {
+                let _gone = kill(pid, Signal::SIGQUIT);
+            }
+        });
     }
 
     /// Kills one of the server's processes that serve a connection to `database`, which brings all of them down.
@@ -129,6 +142,13 @@ impl Lane {
         }
         Ok(())
     }
+}
+
+/// The server's main process.
+fn postmaster(dir: &Path) -> Option<Pid> {
+    let text = std::fs::read_to_string(dir.join("pg/cluster/postmaster.pid")).ok()?;
+    let pid = text.lines().next()?.trim().parse().ok()?;
+    (pid > 1).then(|| Pid::from_raw(pid))
 }
 
 /// Connects, however long the server takes to come back.

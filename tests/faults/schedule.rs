@@ -329,7 +329,7 @@ async fn strike(stage: &Arc<Stage>, id: usize, fault: Fault) -> anyhow::Result<(
             sleep(lasts).await;
             stage.seats[*seat].jump(0);
         }
-        Kind::Restart => stage.lane.signal(Signal::SIGINT),
+        Kind::Restart => stage.lane.restart(),
         Kind::Crash => stage.lane.signal(Signal::SIGKILL),
         Kind::Backend => stage.lane.kill_backend(&stage.database).await?,
         Kind::At { seats, step, commit, pass, moment, what } => {
