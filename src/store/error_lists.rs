@@ -84,6 +84,24 @@ statements! {
                    row_number() over (partition by g.key order by g.last_seen_at desc, g.group_id) as place
               from (select g.*, ", group_key!("$11"), " as key from error_groups g
                      where g.customer_id = $1 and g.flow_id = $4) g),
+        cut as materialized (
+            select c.run_id, c.group_id, c.count
+              from (select r.run_id
+                      from (values ('partial'), ('failed'), ('cancelled')) ended (status)
+                     cross join (values ($5::timestamptz, $7::timestamptz), ($8, $6::timestamptz)) cut (since, until)
+                     cross join lateral (
+                           select r.run_id from runs r
+                            where r.customer_id = $1 and r.flow_id = $4 and r.status = ended.status
+                              and r.window_at >= cut.since and r.window_at < cut.until
+                           offset 0) r
+                     union all
+                    select r.run_id from runs r
+                     where r.customer_id = $1 and r.flow_id = $4
+                       and r.status in ('running', 'retrying', 'cancelling') and r.window_at < $6) r
+             cross join lateral (
+                   select c.run_id, c.group_id, c.count from run_error_counts c
+                    where c.customer_id = $1 and c.run_id = r.run_id
+                   offset 0) c),
         cells as (
             select s.level, s.key, s.errors, s.runs
               from levels l
@@ -96,19 +114,7 @@ statements! {
                    offset 0) s
             union all
             select l.level, case when l.level = 'all' then '' else g.key end, sum(c.count)::bigint, count(distinct c.run_id)
-              from (select r.run_id
-                      from (values ('partial'), ('failed'), ('cancelled')) ended (status)
-                     cross join (values ($5::timestamptz, $7::timestamptz), ($8, $6::timestamptz)) cut (since, until)
-                     cross join lateral (
-                           select r.run_id from runs r
-                            where r.customer_id = $1 and r.flow_id = $4 and r.status = ended.status
-                              and r.window_at >= cut.since and r.window_at < cut.until
-                           offset 0) r
-                     union all
-                    select r.run_id from runs r
-                     where r.customer_id = $1 and r.flow_id = $4 and r.status in ('running', 'retrying', 'cancelling')
-                       and r.window_at < $6) r
-              join run_error_counts c on c.customer_id = $1 and c.run_id = r.run_id
+              from cut c
               join groups g on g.group_id = c.group_id
              cross join levels l
              group by 1, 2),
