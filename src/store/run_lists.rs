@@ -204,7 +204,6 @@ impl Reader<'_> {
             status: !filter.status.is_empty(),
             trigger: !filter.trigger.is_empty(),
             after: after.is_some(),
-            long: Shape::is_long(limit),
             grouping,
         };
         let hours = Hours::of(&filter.window);

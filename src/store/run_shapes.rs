@@ -13,9 +13,6 @@ use crate::domain::run::RunGrouping;
 /// Groups shown at most; the rest is one group `other`.
 pub(super) const MAX_GROUPS: usize = 50;
 
-/// Rows of a page by default and at most, and one more, which tells that there are more.
-const ROWS: [i64; 2] = [26, 101];
-
 /// Gives types to the parameters that a shape leaves out.
 const UNUSED: &str = "parameters as (
     select $6::timestamptz, $7::timestamptz, $9::text, $10::text, $11::text[], $12::text[], $13::text[],
@@ -29,8 +26,6 @@ pub(super) struct Shape {
     pub(super) status: bool,
     pub(super) trigger: bool,
     pub(super) after: bool,
-    /// More rows than a page has by default.
-    pub(super) long: bool,
     pub(super) grouping: RunGrouping,
 }
 
@@ -47,21 +42,15 @@ impl Shape {
     fn all() -> impl Iterator<Item = Self> {
         let first = RunGrouping::ALL.iter().map(|grouping| (*grouping, false));
         first.chain([(RunGrouping::None, true)]).flat_map(|(grouping, after)| {
-            (0..32_u8).map(move |bits| Self {
+            (0..16_u8).map(move |bits| Self {
                 flow: bits & 1 != 0,
                 connector: bits & 2 != 0,
                 status: bits & 4 != 0,
                 trigger: bits & 8 != 0,
-                long: bits & 16 != 0,
                 after,
                 grouping,
             })
         })
-    }
-
-    /// Whether so many rows, one more than a page, are more than a page has by default.
-    pub(super) fn is_long(rows: i64) -> bool {
-        rows > ROWS[0]
     }
 
     /// Which rows of the roll-up are read, and how the filters on flows and states are written for them.
@@ -170,9 +159,6 @@ impl Shape {
                   order by x.window_at desc, x.run_id desc limit $8"
             ),
         };
-        // Of a limit that is bound the planner thinks that it is a tenth of all there is, and reads every flow and
-        // connector for it; this one it knows.
-        let page = format!("select * from ({page}) r limit {}", ROWS[usize::from(self.long)]);
         let (columns, joins) = (run_columns!(), run_joins!());
         if self.after {
             return format!(
