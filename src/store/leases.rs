@@ -1,7 +1,6 @@
 //! Leases: what a worker may do with the run that it claimed, until another one may.
 
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
@@ -127,24 +126,6 @@ impl Lease {
     /// How many attempts the run has.
     pub fn max_attempts(&self) -> i32 {
         self.max_attempts
-    }
-}
-
-/// The customer that this process last claimed a run of; its next claim begins with the one after.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Turn(Arc<Mutex<String>>);
-
-impl Turn {
-    fn after(&self) -> String {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    /// Claims go upwards from [`Turn::after`], then on from the first customer up to it.
-    fn went_to<'a>(&self, customers: impl Iterator<Item = &'a str>) {
-        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(customer) = customers.max_by_key(|customer| (*customer <= last.as_str(), *customer)) {
-            *last = customer.to_owned();
-        }
     }
 }
 
@@ -298,10 +279,10 @@ impl Store {
             .bind(now)
             .bind(now + lease)
             .bind(most)
-            .bind(self.turn.after())
+            .bind(self.claim_turn.after())
             .fetch_all(self.pool())
             .await?;
-        self.turn.went_to(rows.iter().map(|row| row.customer_id.as_str()));
+        self.claim_turn.went_to(rows.iter().map(|row| row.customer_id.as_str()));
         rows.into_iter()
             .map(|row| {
                 Ok(Lease {

@@ -8,6 +8,7 @@
 mod statements;
 
 pub mod checks;
+mod claim_turn;
 pub mod cluster;
 mod columns;
 pub mod connectors;
@@ -60,6 +61,7 @@ pub use wake::Wakes;
 use crate::domain::clock::Clock;
 use crate::domain::ids::IdSource;
 use crate::domain::page::CursorKey;
+use claim_turn::ClaimTurn;
 use reads::Reads;
 
 /// The database as this process sees it. Cheap to clone.
@@ -69,7 +71,7 @@ pub struct Store {
     reads: Reads,
     clock: Clock,
     ids: IdSource,
-    turn: leases::Turn,
+    claim_turn: ClaimTurn,
 }
 
 /// Which database one is.
@@ -123,7 +125,7 @@ impl Store {
             .connect_with(options.clone())
             .await?;
         let reads = Reads::new(options, size, acquire)?;
-        Ok(Self { pool, reads, clock, ids, turn: leases::Turn::default() })
+        Ok(Self { pool, reads, clock, ids, claim_turn: ClaimTurn::default() })
     }
 
     /// The clock of this process.

@@ -8,11 +8,11 @@ use apixx_mcp::domain::ids::FlowId;
 use apixx_mcp::domain::run::Records;
 use apixx_mcp::domain::schedule::Schedule;
 use apixx_mcp::store::leases::{Batch, Checkpoint, Lease};
-use apixx_mcp::store::{Ending, FoundErrors, Sample, StoreError, Tenancy};
+use apixx_mcp::store::{Ending, FoundErrors, Sample, Store, StoreError, Tenancy};
 use chrono::TimeDelta;
 use futures_util::FutureExt;
 use serde_json::json;
-use sqlx::Connection;
+use sqlx::{ConnectOptions, Connection};
 use tokio_util::sync::CancellationToken;
 
 use super::{LEASE, Lab, Policy, customer, flow_of, queue, streams};
@@ -99,6 +99,34 @@ async fn a_begin_that_is_dropped_leaves_no_transaction_open() {
     let open = "select count(*) from pg_stat_activity
                  where datname = current_database() and application_name = 'apixx-mcp' and state like 'idle in %'";
     assert_eq!(lab.ask::<i64>(open).await, 0);
+}
+
+/// A caller who goes away in the middle of a read gives its connection back; one that was cut is replaced.
+#[tokio::test]
+async fn a_read_keeps_no_connection() {
+    let (lab, run) = lab_with_a_run().await;
+    let wait = std::time::Duration::from_secs(10);
+    let ids = lab.store.ids().clone();
+    let store = Store::connect(&lab.database.server, 1, wait, lab.clock.clone(), ids).await.unwrap();
+    let reads = || async { store.read(&lab.tenancy).run_progress(&run).await };
+    for polls in 0..60 {
+        let mut read = Box::pin(reads());
+        for _ in 0..polls {
+            if futures_util::poll!(&mut read).is_ready() {
+                break;
+            }
+            tokio::task::yield_now().await;
+        }
+        drop(read);
+    }
+    assert!(reads().await.unwrap().is_some());
+    let mut server = lab.database.server.connect().await.unwrap();
+    let cut = "select count(*) filter (where pg_terminate_backend(pid, 10000)) from pg_stat_activity
+                where datname = current_database() and usename = current_user and pid <> pg_backend_pid()";
+    let cut: i64 = sqlx::query_scalar(cut).fetch_one(&mut server).await.unwrap();
+    assert!(cut >= 2, "{cut}");
+    assert!(reads().await.unwrap_err().is_transient());
+    assert!(reads().await.unwrap().is_some());
 }
 
 #[tokio::test]
