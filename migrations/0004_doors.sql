@@ -72,7 +72,9 @@ $$;
 -- lease that it did not use. The bucket is refilled at the plan's rate up to its burst less what other processes
 -- hold, so that bucket and leases together never exceed the burst; what a process holds that went silent counts
 -- until its lease ran out. Clocks may differ: the bucket's time never goes back. Returns how many were granted, how
--- many are left and, when none was granted, the seconds until one is.
+-- many are left and, when none was granted, the seconds until one is. Nobody waits for its commit to reach the disk:
+-- a crash of PostgreSQL itself may forget what was granted in the last moment before it (three times
+-- wal_writer_delay at most), and nothing else.
 create function lease_permits(customer text, process text, wanted integer, returned integer, at timestamptz,
     until timestamptz)
 returns table (granted integer, retry_after_s double precision, left_over double precision)
@@ -88,6 +90,7 @@ declare
     available double precision;
     take integer;
 begin
+    perform set_config('synchronous_commit', 'off', true);
     select p.* into plan
       from public.customers c join public.plans p on p.plan_code = c.plan_code
      where c.customer_id = customer;

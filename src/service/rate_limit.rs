@@ -2,8 +2,8 @@
 //!
 //! Bucket and leases together never hold more than the plan's burst, and only the bucket is refilled: so the
 //! processes together never admit more than the burst and the rate grant, in any stretch of time. A process that is
-//! asked often leases more at a time, one that is asked seldom leases one; what lies idle is given back each second,
-//! so that next to nothing is lost either. A customer who has used up everything is refused from memory.
+//! asked often leases more at a time, one that is asked seldom next to nothing; what lies idle is given back each
+//! second, so that hardly anything is lost either. A customer who has used up everything is refused from memory.
 
 use std::collections::HashMap;
 use std::num::NonZeroU32;
@@ -24,6 +24,15 @@ const LEASE: TimeDelta = TimeDelta::seconds(5);
 
 /// How long the bucket counts them as held: longer, because the clocks of two processes may differ.
 const HELD: TimeDelta = TimeDelta::seconds(7);
+
+/// The part of a burst that a process leases at most,
+const MOST_OF_BURST: i32 = 8;
+
+/// and the part that it begins with: a handful of calls one after the other should not each wait for the bucket.
+const FIRST_OF_BURST: i32 = 64;
+
+/// How much more it leases each time that it soon needs more.
+const GROWTH: u32 = 4;
 
 /// A lease that is older lies idle.
 const IDLE: TimeDelta = TimeDelta::seconds(1);
@@ -190,9 +199,12 @@ impl Limiter {
             let mut leases = self.leases();
             let lease =
                 leases.entry(tenancy.customer().to_string()).or_insert_with(|| Lease::none(&tenancy, now));
-            let most = u32::try_from(plan.burst / 8).unwrap_or(1).max(1);
+            let part = |of: i32| u32::try_from(plan.burst / of).unwrap_or(1).max(1);
             let often = lease.held && now - lease.since < IDLE;
-            lease.size = if often { (lease.size * 2).min(most) } else { (lease.size / 2).max(1) };
+            lease.size = match often {
+                true => lease.size.saturating_mul(GROWTH).min(part(MOST_OF_BURST)),
+                false => (lease.size / GROWTH).max(part(FIRST_OF_BURST)),
+            };
             (lease.size, std::mem::take(&mut lease.unused))
         };
         let asked = self.store.lease_permits(&tenancy, &self.process, wanted, unused, HELD).await;
