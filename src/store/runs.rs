@@ -28,12 +28,16 @@ macro_rules! run_columns {
     };
 }
 
-/// What [`run_columns`] stands on, after the `from runs r`.
+/// What [`run_columns`] stands on, after the `from runs r`. Each is looked up by its key: left to choose, the planner
+/// takes a customer to have few connectors and reads them all, however short the list.
 macro_rules! run_joins {
     () => {
-        "join flows f on f.customer_id = $1 and f.flow_id = r.flow_id
-         join connectors sc on sc.customer_id = $1 and sc.connector_id = r.source_connector_id
-         join connectors dc on dc.customer_id = $1 and dc.connector_id = r.destination_connector_id"
+        "cross join lateral (
+            select * from flows f where f.customer_id = $1 and f.flow_id = r.flow_id offset 0) f
+         cross join lateral (
+            select * from connectors c where c.customer_id = $1 and c.connector_id = r.source_connector_id offset 0) sc
+         cross join lateral (
+            select * from connectors c where c.customer_id = $1 and c.connector_id = r.destination_connector_id offset 0) dc"
     };
 }
 pub(super) use {run_columns, run_joins};
