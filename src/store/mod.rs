@@ -117,6 +117,8 @@ impl Store {
             ("plan_cache_mode", "force_generic_plan"),
             ("jit", "off"),
             ("timezone", "UTC"),
+            // A process that the network lost keeps what it had locked so long at most.
+            ("idle_in_transaction_session_timeout", "30s"),
         ]);
         let pool = PgPoolOptions::new()
             .max_connections(size)

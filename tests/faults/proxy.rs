@@ -241,7 +241,8 @@ async fn connection(mut client: UnixStream, mut shared: Shared) -> io::Result<()
                         server.write_all(&message).await?;
                         continue;
                     };
-                    let (stays, rest) = (trap.stays(), std::mem::take(&mut from_client));
+                    let stays = trap.stays();
+                    let rest = rest_of_statement(&message, &mut client, &mut from_client).await?;
                     if trap.moment == Moment::Before {
                         trap.act();
                         let _told = shared.sprung.send(trap.id);
@@ -249,7 +250,6 @@ async fn connection(mut client: UnixStream, mut shared: Shared) -> io::Result<()
                             return Ok(());
                         }
                     }
-                    // What belongs to the same statement (describe, execute, sync) came in the same breath.
                     server.write_all(&[message, rest].concat()).await?;
                     let mut answer = Vec::new();
                     if trap.moment == Moment::Answered {
@@ -268,6 +268,29 @@ async fn connection(mut client: UnixStream, mut shared: Shared) -> io::Result<()
             }
         }
     }
+}
+
+/// What belongs to the same statement as `message` (describe, execute), up to its sync: whole messages, since those
+/// after them are looked at again.
+async fn rest_of_statement(
+    message: &[u8],
+    client: &mut UnixStream,
+    from_client: &mut Vec<u8>,
+) -> io::Result<Vec<u8>> {
+    let (mut rest, mut last) = (Vec::new(), message[0]);
+    while last != b'Q' && last != b'S' {
+        match whole_message(from_client, true) {
+            Some(length) => {
+                last = from_client[0];
+                rest.extend(from_client.drain(..length));
+            }
+            None if client.read_buf(from_client).await? == 0 => {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            None => {}
+        }
+    }
+    Ok(rest)
 }
 
 /// The length of the first message in `bytes`, once it is there whole.
