@@ -3,10 +3,13 @@
 use std::sync::Arc;
 
 use axum::Router;
+use axum::body::HttpBody;
+use axum::extract::Request;
 use axum::middleware::from_fn_with_state;
 use axum::response::Response;
 use axum::routing::get;
-use http::StatusCode;
+use http::header::CONNECTION;
+use http::{HeaderValue, StatusCode, Version};
 
 use super::operator;
 use super::state::AppState;
@@ -33,10 +36,14 @@ where
         .layer(from_fn_with_state(edge, pass))
 }
 
-async fn not_found() -> Response {
+async fn not_found(request: Request) -> Response {
     let error = RpcError::new(404, "Not found: MCP is served at /mcp.");
     let mut response = refusal(StatusCode::NOT_FOUND, &error);
     response.extensions_mut().insert(Refused::because("path"));
+    // A body that nobody reads ends its connection, and a client that is told so begins another (RFC 9112, section 9.6).
+    if request.version() <= Version::HTTP_11 && !request.body().is_end_stream() {
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
     response
 }
 

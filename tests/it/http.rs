@@ -140,6 +140,9 @@ async fn only_mcp_and_two_questions_after_our_health_are_served() {
     for path in ["/", "/mcp/", "/sse", "/metrics", "/.well-known/oauth-protected-resource", "/.env"] {
         let reply = app.send(Request::get(path).body(Body::empty()).unwrap()).await;
         assert_eq!((reply.status.as_u16(), &reply.body["error"]["code"]), (404, &json!(404)), "{path}");
+        assert!(!reply.headers.contains_key("connection"), "{path}");
+        let reply = app.send(Request::post(path).body(Body::from("{}")).unwrap()).await;
+        assert_eq!((reply.status.as_u16(), header(&reply, "connection")), (404, "close"), "{path}");
     }
     let ask = |path: &str| app.send(Request::get(path).body(Body::empty()).unwrap());
     let alive = ask("/healthz").await;
