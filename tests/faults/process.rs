@@ -135,7 +135,8 @@ impl Seat {
 
     async fn reap(&self) {
         if let Some(mut child) = self.child.lock().await.take() {
-            let _ended = child.wait().await;
+            // Killed while it started, a process was followed by another one meanwhile.
+            let _ended = child.kill().await;
             self.pid.store(0, Ordering::SeqCst);
         }
     }
