@@ -26,3 +26,4 @@ pub mod service;
 pub mod store;
 pub mod tools;
 pub mod view;
+pub mod web;

@@ -32,6 +32,7 @@ use crate::service::access::Access;
 use crate::service::watch::Waits;
 use crate::store::{Store, StoreError, Wakes};
 use crate::tools::ToolServer;
+use crate::web::Web;
 
 /// How much longer than the calls under way their statements may take to end.
 const STATEMENTS: Duration = Duration::from_millis(500);
@@ -136,7 +137,15 @@ impl Process {
         let state = AppState { access: self.access.clone(), teller: Teller::new(refusals.clone()) };
         let calls = self.config.server.max_concurrent_calls.get();
         let server = ToolServer::new(self.serving.clone(), self.access.clone(), calls);
-        router(state, Arc::new(server), &self.config.server, store.ids().clone())
+        let public_url = self.config.server.public_url.as_ref();
+        let public_url = public_url.map(|url| url.to_string().trim_end_matches('/').to_owned());
+        let web = Web::new(store.clone(), public_url);
+        router(state, Arc::new(server), web, &self.config.server, store.ids().clone())
+    }
+
+    /// Recognises its callers, and knows what they used since it was last written down.
+    pub fn access(&self) -> &Access {
+        &self.access
     }
 
     /// What it tells its operator over HTTP; `measures` has what this process counts.

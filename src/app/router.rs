@@ -1,4 +1,4 @@
-//! What is served over HTTP: MCP, the question whether we live, and what all answers have in common.
+//! What is served over HTTP: MCP, the pages, the question whether we live, and what all answers have in common.
 
 use std::sync::Arc;
 
@@ -20,9 +20,16 @@ use crate::protocol::http::{HttpConfig, Refused};
 use crate::protocol::jsonrpc::RpcError;
 use crate::protocol::{self, Server};
 use crate::service::access::Principal;
+use crate::web::{self, Web};
 
 /// Everything that is served, behind the layer that every request passes.
-pub(super) fn router<P>(state: AppState, server: Arc<P>, config: &ServerConfig, ids: IdSource) -> Router
+pub(super) fn router<P>(
+    state: AppState,
+    server: Arc<P>,
+    web: Web,
+    config: &ServerConfig,
+    ids: IdSource,
+) -> Router
 where
     P: Server<Caller = Principal>,
 {
@@ -31,6 +38,7 @@ where
     let edge = Edge { ids, only_tls, proxies, teller: state.teller.clone() };
     protocol::http::router(server, http_config(config))
         .route("/healthz", get(operator::alive))
+        .merge(web::router(web))
         .fallback(not_found)
         .with_state(state)
         .layer(from_fn_with_state(edge, pass))

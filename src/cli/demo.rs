@@ -2,7 +2,7 @@
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
@@ -11,18 +11,22 @@ use secrecy::ExposeSecret;
 use serde_json::{Map, Value, json};
 use tokio::net::TcpListener;
 
+use super::people::base_url;
 use super::places::{self, MINE, Places};
-use super::snippets::snippets;
 use crate::app::database::{Database, Sharing, bring_up};
 use crate::app::lifecycle::Lifecycle;
 use crate::app::listen;
 use crate::app::process::{Operator, Process, TimeOf};
-use crate::config::{Config, ServerConfig};
-use crate::demo::{DemoToken, lab, seed};
+use crate::config::Config;
+use crate::demo::{DemoToken, lab, owners, seed};
 use crate::domain::clock::Clock;
 use crate::domain::ids::IdSource;
-use crate::domain::token::PlainToken;
+use crate::domain::token::{PlainToken, Secret};
 use crate::embedded;
+use crate::service::people::LINK_LIVES;
+use crate::store::Store;
+use crate::store::people::Purpose;
+use crate::view::clients::{Client, clients};
 
 /// The workspaces, in the order in which they are shown.
 const WORKSPACES: [&str; 3] = ["acme", "globex", "lab"];
@@ -81,7 +85,8 @@ async fn run(
         None => (Clock::system(), TimeOf::Database),
     };
     let shown = Shown {
-        url: mcp_url(&config.server, listener.local_addr()?),
+        base: base_url(&config.server, listener.local_addr()?),
+        links: Vec::new(),
         operator: operator.as_ref().map(|operator| operator.listener.local_addr()).transpose()?,
         database: database_url(&config, database),
         tokens: kept_tokens(&places.tokens(), &IdSource::random(clock.clone()))?,
@@ -95,7 +100,8 @@ async fn run(
         () = stopping.cancelled() => return Ok(()),
     };
     keep_tokens(&places.tokens(), &tokens)?;
-    let shown = Shown { tokens, ..shown };
+    let links = sign_in_links(&process.serving.store).await?;
+    let shown = Shown { tokens, links, ..shown };
     let engine = process.engine().await?;
     let text = if args.json { format!("{}\n", shown.json()) } else { shown.text(&places) };
     super::print(&text);
@@ -109,9 +115,24 @@ struct Doors {
     operator: Option<Operator>,
 }
 
+/// A link for the owner of each workspace to come in with, once.
+async fn sign_in_links(store: &Store) -> anyhow::Result<Vec<(&'static str, Secret)>> {
+    let mut links = Vec::new();
+    for (workspace, email) in owners() {
+        let (link, until) = (Secret::new(store.ids()), store.now() + LINK_LIVES);
+        let kept = store.add_link(&link, &email, Purpose::SignIn, until).await;
+        if kept.context("cannot keep the links to sign in")? {
+            links.push((workspace, link));
+        }
+    }
+    Ok(links)
+}
+
 /// What is told when everything is ready.
 struct Shown {
-    url: String,
+    base: String,
+    /// To sign in with: the workspace and the link.
+    links: Vec<(&'static str, Secret)>,
     operator: Option<SocketAddr>,
     database: String,
     tokens: Vec<DemoToken>,
@@ -119,19 +140,31 @@ struct Shown {
 
 impl Shown {
     fn json(&self) -> Value {
-        let workspace = |kept: &DemoToken| json!({ "customer": kept.customer, "token": kept.token.reveal() });
+        let workspace = |kept: &DemoToken| {
+            let link = self.links.iter().find(|(customer, _)| *customer == kept.customer);
+            let link = link.map(|(_, link)| format!("{}/enter/{}", self.base, link.reveal()));
+            json!({ "customer": kept.customer, "token": kept.token.reveal(), "sign_in_url": link })
+        };
         json!({
             "ready": true,
-            "mcp_url": self.url,
+            "mcp_url": self.mcp_url(),
             "database_url": self.database,
             "operator_url": self.operator.map(|address| format!("http://{address}")),
             "workspaces": self.tokens.iter().map(workspace).collect::<Vec<_>>(),
         })
     }
 
+    fn mcp_url(&self) -> String {
+        format!("{}/mcp", self.base)
+    }
+
     fn text(&self, places: &Places) -> String {
         let line = |kept: &DemoToken| format!("  {:<8}{}\n", kept.customer, kept.token.reveal());
         let tokens: String = self.tokens.iter().map(line).collect();
+        let door = |(workspace, link): &(&str, Secret)| {
+            format!("  {workspace:<8}{}/enter/{}\n", self.base, link.reveal())
+        };
+        let links: String = self.links.iter().map(door).collect();
         let first = self.tokens.first().map(|kept| kept.token.reveal()).unwrap_or_default();
         format!(
             "The demo is ready.
@@ -142,6 +175,8 @@ impl Shown {
 
 One token for each workspace
 {tokens}
+To sign in to the pages as its owner (each link works once)
+{links}
 {}
 Questions to ask
   - Is everything fine? Show me every flow that is failing or degraded.
@@ -150,25 +185,25 @@ Questions to ask
 
 Ctrl-C ends it; the tokens stay the same at the next start.
 ",
-            self.url,
+            self.mcp_url(),
             self.database,
             places.mine().display(),
-            snippets(&self.url, first),
+            snippets(&self.mcp_url(), first),
         )
     }
 }
 
-/// Where clients on this machine find the server, or where the operator says.
-fn mcp_url(config: &ServerConfig, listening: SocketAddr) -> String {
-    if let Some(url) = &config.public_url {
-        return format!("{}/mcp", url.to_string().trim_end_matches('/'));
-    }
-    let ip = match listening.ip() {
-        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
-        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
-        ip => ip,
+/// How to call the server at `url` with `token`, from a shell and from a few clients; the pages show all.
+fn snippets(url: &str, token: &str) -> String {
+    const SHOWN: [&str; 5] = ["curl", "claude-code", "cursor", "vscode", "agents-python"];
+    let clients = clients(url, token);
+    let shown = SHOWN.iter().filter_map(|id| clients.iter().find(|client| client.id == *id));
+    let text = |client: &Client| {
+        let form = client.forms.iter().find(|form| !form.is_link())?;
+        let lines: String = form.text.lines().map(|line| format!("  {line}\n")).collect();
+        Some(format!("{}: {}\n{lines}", client.name, form.place))
     };
-    format!("http://{}/mcp", SocketAddr::new(ip, listening.port()))
+    shown.filter_map(text).collect::<Vec<_>>().join("\n")
 }
 
 /// Where the rows are, for who wants to look with `psql`. Without a password: what the operator wrote is theirs
@@ -270,13 +305,18 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let tokens = kept_tokens(&dir.path().join("none"), &ids()).unwrap();
         let acme = tokens[0].token.reveal().to_owned();
-        let shown =
-            Shown { url: "http://x/mcp".into(), operator: None, database: "postgresql:///d".into(), tokens };
+        let shown = Shown {
+            base: "http://x".into(),
+            links: vec![],
+            operator: None,
+            database: "postgresql:///d".into(),
+            tokens,
+        };
         let line = shown.json().to_string();
         assert!(line.starts_with(
             "{\"ready\":true,\"mcp_url\":\"http://x/mcp\",\"database_url\":\"postgresql:///d\","
         ));
-        assert!(line.contains(&format!("{{\"customer\":\"acme\",\"token\":\"{acme}\"}}")));
+        assert!(line.contains(&format!("{{\"customer\":\"acme\",\"token\":\"{acme}\",")));
         assert!(!line.contains('\n'));
     }
 }

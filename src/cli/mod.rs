@@ -11,10 +11,10 @@ mod apply;
 mod demo;
 mod doctor;
 mod operate;
+mod people;
 mod places;
 mod serve;
 mod session;
-mod snippets;
 mod table;
 mod tokens;
 
@@ -74,6 +74,9 @@ enum Command {
     /// Make, list and revoke MCP tokens
     #[command(subcommand)]
     Token(TokenCommand),
+    /// Let people sign in to the pages
+    #[command(subcommand)]
+    User(UserCommand),
     /// Pause and resume flows
     #[command(subcommand)]
     Flow(FlowCommand),
@@ -141,6 +144,20 @@ enum TokenCommand {
     Revoke {
         /// The token's id, such as mtk_01…
         id: String,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum UserCommand {
+    /// Make somebody known in a workspace, or change their role; prints the link to choose a password
+    Invite(people::InviteArgs),
+    /// Print a link to choose another password
+    Reset(people::ResetArgs),
+    /// List who belongs to a workspace
+    List {
+        /// The customer's short name
+        #[arg(long, value_name = "SLUG")]
+        customer: String,
     },
 }
 
@@ -214,6 +231,9 @@ async fn run(command: Command, config: Config) -> anyhow::Result<ExitCode> {
         Command::Token(TokenCommand::Create(args)) => done(tokens::create_token(config, args)).await,
         Command::Token(TokenCommand::List { customer }) => done(tokens::list_tokens(config, customer)).await,
         Command::Token(TokenCommand::Revoke { id }) => done(tokens::revoke_token(config, id)).await,
+        Command::User(UserCommand::Invite(args)) => done(people::invite(config, args)).await,
+        Command::User(UserCommand::Reset(args)) => done(people::reset(config, args)).await,
+        Command::User(UserCommand::List { customer }) => done(people::list(config, customer)).await,
         Command::Flow(FlowCommand::Pause(args)) => done(operate::pause_flow(config, args)).await,
         Command::Flow(FlowCommand::Resume(args)) => done(operate::resume_flow(config, args)).await,
         Command::Run(RunCommand::Cancel { customer, run }) => {

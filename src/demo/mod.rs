@@ -11,10 +11,11 @@ use chrono::TimeDelta;
 use chrono_tz::Tz;
 
 use crate::domain::ids::CustomerId;
+use crate::domain::person::{Email, Role};
 use crate::domain::scope::Scopes;
 use crate::domain::token::PlainToken;
 use crate::service::apply::{ApplyError, Rules, apply};
-use crate::store::customers::{Actor, NewCustomer, Role, Target};
+use crate::store::customers::{Actor, NewCustomer, Target};
 use crate::store::definitions::StoredFlow;
 use crate::store::past::History;
 use crate::store::{Store, StoreError, TenantTx};
@@ -94,12 +95,21 @@ const WORKSPACES: [Workspace; 3] = [
         name: "Lab",
         timezone: chrono_tz::Europe::Berlin,
         plan: "team",
-        people: &[("rosalind@lab.example", "Rosalind Franklin", Role::Owner)],
+        people: &[
+            ("rosalind@lab.example", "Rosalind Franklin", Role::Owner),
+            ("ana.ruiz@acme.example", "Ana Ruiz", Role::Viewer),
+        ],
         file: "lab.toml",
         definitions: include_str!("lab/lab.toml"),
         history: None,
     },
 ];
+
+/// Who owns each workspace: its short name, and by which address.
+pub fn owners() -> impl Iterator<Item = (&'static str, Email)> {
+    let owner = |workspace: &Workspace| workspace.people.first().and_then(|(email, ..)| Email::parse(email));
+    WORKSPACES.iter().filter_map(move |workspace| Some((workspace.slug, owner(workspace)?)))
+}
 
 /// Puts the three demo workspaces in place, each in one transaction, and returns a live token of each.
 ///

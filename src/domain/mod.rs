@@ -71,6 +71,7 @@ pub mod health;
 pub mod ids;
 pub mod names;
 pub mod page;
+pub mod person;
 pub mod redact;
 pub mod run;
 pub mod schedule;

@@ -33,6 +33,16 @@ impl Scopes {
         self.0 & (1 << scope as u8) != 0
     }
 
+    /// The set without some.
+    pub fn without(self, some: &[Scope]) -> Self {
+        self.iter().filter(|scope| !some.contains(scope)).collect()
+    }
+
+    /// What is in both.
+    pub fn and(self, other: Self) -> Self {
+        Self(self.0 & other.0)
+    }
+
     /// The scopes in their own order.
     pub fn iter(self) -> impl Iterator<Item = Scope> {
         Scope::ALL.iter().copied().filter(move |scope| self.has(*scope))

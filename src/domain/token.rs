@@ -8,6 +8,12 @@ use sha2::{Digest, Sha256};
 
 use super::ids::IdSource;
 
+/// How long a token may live: what people choose from, in days; `None` is for good.
+pub const LIFETIMES: [Option<i64>; 4] = [Some(30), Some(90), Some(365), None];
+
+/// Characters of a token's name.
+pub const NAME_CHARS: std::ops::RangeInclusive<usize> = 1..=200;
+
 const PREFIX: &str = "mcp_";
 const SECRET_CHARS: usize = 43;
 const CHECK_CHARS: usize = 6;
@@ -17,7 +23,12 @@ const ALPHABET: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmn
 #[derive(Clone, PartialEq, Eq)]
 pub struct PlainToken(String);
 
-/// The SHA-256 digest of a token: what is stored, and what a token is found by.
+/// What a browser holds while a person is signed in, or a link for one use: 256 random bits in 43 base62 characters.
+/// Never stored, never logged: `Debug` hides it.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+/// The SHA-256 digest of a token or secret: what is stored, and what it is found by.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct TokenDigest([u8; 32]);
 
@@ -59,6 +70,37 @@ impl PlainToken {
     /// The last four characters, by which an owner recognises a token in a list.
     pub fn last_four(&self) -> &str {
         &self.0[self.0.len() - 4..]
+    }
+}
+
+impl Secret {
+    /// A new secret.
+    pub fn new(ids: &IdSource) -> Self {
+        let mut bytes = [0; 32];
+        ids.fill(&mut bytes);
+        Self(base62(&bytes, SECRET_CHARS))
+    }
+
+    /// Reads a secret; `None` when it cannot be one.
+    pub fn parse(text: &str) -> Option<Self> {
+        let fits = text.len() == SECRET_CHARS && text.bytes().all(|b| ALPHABET.contains(&b));
+        fits.then(|| Self(text.to_owned()))
+    }
+
+    /// What it is stored and found by.
+    pub fn digest(&self) -> TokenDigest {
+        TokenDigest(Sha256::digest(self.0.as_bytes()).into())
+    }
+
+    /// The secret itself, for its owner.
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Secret(…)")
     }
 }
 

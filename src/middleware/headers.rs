@@ -1,4 +1,5 @@
-//! The headers that every answer carries, so that a browser which meets one does nothing with it.
+//! The headers that every answer carries, so that a browser which meets one does nothing with it unless the answer
+//! itself says what it may do.
 
 use http::header::{
     CACHE_CONTROL, CONTENT_SECURITY_POLICY, REFERRER_POLICY, STRICT_TRANSPORT_SECURITY,
@@ -19,7 +20,7 @@ const HSTS: HeaderValue = HeaderValue::from_static("max-age=63072000");
 /// Adds them; where clients come over TLS only, with the word that they must.
 pub(super) fn secure(headers: &mut HeaderMap, only_tls: bool) {
     for (name, value) in ALWAYS {
-        headers.insert(name, value);
+        headers.entry(name).or_insert(value);
     }
     headers.entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
     if only_tls {

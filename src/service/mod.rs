@@ -2,6 +2,7 @@
 
 pub mod access;
 pub mod apply;
+pub mod people;
 pub mod rate_limit;
 pub mod trigger;
 pub mod turns;

@@ -5,6 +5,7 @@ use chrono_tz::Tz;
 use super::tokens::Workspace;
 use super::{Reader, Store, StoreError, Tenancy, TenantTx};
 use crate::domain::ids::{AuditId, ConnectorId, CustomerId, FlowId, RunId, TokenId, UserId};
+use crate::domain::person::Role;
 
 statements! {
     ADD = plain "
@@ -55,30 +56,6 @@ pub struct NewCustomer {
     pub owner_email: String,
     /// That user's name.
     pub owner_name: String,
-}
-
-/// What a person may do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Role {
-    /// Everything.
-    Owner,
-    /// Everything but the plan and the owners.
-    Admin,
-    /// Run and pause flows.
-    Operator,
-    /// Look.
-    Viewer,
-}
-
-impl Role {
-    fn as_str(self) -> &'static str {
-        match self {
-            Self::Owner => "owner",
-            Self::Admin => "admin",
-            Self::Operator => "operator",
-            Self::Viewer => "viewer",
-        }
-    }
 }
 
 /// Who did something.
@@ -144,6 +121,8 @@ pub enum Target<'a> {
     Run(&'a RunId),
     /// A token.
     Token(&'a TokenId),
+    /// A person.
+    User(&'a UserId),
 }
 
 impl Store {
@@ -272,6 +251,7 @@ impl TenantTx {
             Target::Connector(id) => ("connector", id.as_str()),
             Target::Run(id) => ("run", id.as_str()),
             Target::Token(id) => ("token", id.as_str()),
+            Target::User(id) => ("user", id.as_str()),
         };
         self.query(AUDIT)
             .bind(id.as_str().to_owned())

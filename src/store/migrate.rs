@@ -49,6 +49,7 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
     (2, "flows", include_str!("../../migrations/0002_flows.sql")),
     (3, "runs", include_str!("../../migrations/0003_runs.sql")),
     (4, "doors", include_str!("../../migrations/0004_doors.sql")),
+    (5, "people", include_str!("../../migrations/0005_people.sql")),
 ];
 
 fn migrator() -> Migrator {
@@ -156,6 +157,7 @@ async fn make_role(conn: &mut PgConnection, role: &str, password: Option<&str>) 
             "grant usage on schema public to {role};
              grant select, insert, update, delete on all tables in schema public to {role};
              revoke insert, update, delete on plans, installation, _sqlx_migrations from {role};
+             revoke all on people, links, sessions from {role};
              revoke update, delete on audit_log from {role};
              revoke update on flow_versions from {role};
              revoke delete on customers, users, tokens from {role};

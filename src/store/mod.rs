@@ -27,6 +27,7 @@ pub mod leases;
 mod migrate;
 pub mod operator;
 pub mod past;
+pub mod people;
 pub mod platform;
 mod put_definitions;
 pub mod queue;

@@ -44,6 +44,7 @@ pub fn all_statements() -> Vec<&'static str> {
         super::flows::ALL,
         super::history::ALL,
         super::operator::ALL,
+        super::people::ALL,
         super::platform::ALL,
         super::leases::ALL,
         super::put_definitions::ALL,

@@ -23,7 +23,7 @@ statements! {
 }
 
 impl Tenancy {
-    /// The tenancy of a token's owner.
+    /// The tenancy of a token's owner, or of whoever is signed in with a session.
     pub(super) fn of_token(customer: CustomerId, token: TokenDigest) -> Self {
         Self { customer, token: Some(token) }
     }

@@ -18,6 +18,12 @@ statements! {
          where t.customer_id = $1 and caller.id = $1
          order by t.created_at, t.token_id
         offset 0";
+    CALLS = tenant "
+        select h.token_id, date_trunc('day', h.hour, 'UTC') as day, sum(h.calls)::bigint as calls
+          from usage_hourly h
+         where h.customer_id = $1 and caller.id = $1 and h.hour >= $4
+         group by 1, 2
+        offset 0";
     ADD = plain "
         insert into tokens (customer_id, token_id, user_id, name, digest, last_four, scopes, created_at, expires_at)
         values ($1, $2, $3, $4, $5, $6, $7, $8, $9)";
@@ -191,6 +197,17 @@ impl Reader<'_> {
     /// When the database fails.
     pub async fn tokens(&self) -> Result<Vec<TokenRow>, StoreError> {
         Ok(self.query_as(TOKENS).fetch_all(self.store().reads()).await?)
+    }
+
+    /// Tool calls of every token on each day (UTC) since `since`: its id, the day, how many.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn calls_by_day(
+        &self,
+        since: DateTime<Utc>,
+    ) -> Result<Vec<(String, DateTime<Utc>, i64)>, StoreError> {
+        Ok(self.query_as(CALLS).bind(since).fetch_all(self.store().reads()).await?)
     }
 }
 

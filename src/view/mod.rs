@@ -1,5 +1,6 @@
 //! Outside shapes, shared by all faces, and the text that people and models read.
 
+pub mod clients;
 pub mod connector;
 pub mod error;
 pub mod flow;

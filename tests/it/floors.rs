@@ -16,6 +16,7 @@ const FLOORS: &[(&str, &[&str])] = &[
     ("view", &["domain", "store"]),
     ("middleware", &["domain", "service", "protocol"]),
     ("tools", &["domain", "protocol", "store", "service", "view"]),
+    ("web", &["domain", "protocol", "store", "service", "view", "middleware", "tools"]),
     ("demo", &["domain", "store", "service"]),
     ("cli", &["*"]),
     ("app", &["*"]),

@@ -26,3 +26,4 @@ mod statements;
 mod strangers;
 mod support;
 mod tools;
+mod web;

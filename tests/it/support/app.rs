@@ -103,6 +103,11 @@ impl TestApp {
         &self.process.serving
     }
 
+    /// Writes down what callers used, as happens once a second.
+    pub async fn settle(&self) {
+        self.process.access().settle(false).await.unwrap();
+    }
+
     /// A caller with Acme's token.
     pub fn acme(&self) -> Agent<'_> {
         self.agent(0)

@@ -1,0 +1,171 @@
+-- People: who may sign in to the pages. A person is an e-mail address, in however many workspaces; `users` says in
+-- which, and as what. These tables belong to no customer: the server's role may not touch them and walks through the
+-- doors below.
+
+create table people (
+    email      text primary key check (email = lower(email)),
+    password   text,                                         -- argon2id in PHC form; null until one is chosen
+    created_at timestamptz not null
+);
+insert into people (email, created_at) select email, min(created_at) from users group by email;
+alter table users add foreign key (email) references people (email);
+create index users_email on users (email);
+
+-- Links that work once: to choose a password (an invitation, a reset), or to come in.
+create table links (
+    digest     bytea primary key check (length(digest) = 32),
+    email      text not null references people (email),
+    purpose    text not null check (purpose in ('password', 'sign_in')),
+    expires_at timestamptz not null
+);
+create index links_age on links (expires_at);
+
+-- Who is signed in.
+create table sessions (
+    digest     bytea primary key check (length(digest) = 32), -- SHA-256 of the cookie
+    email      text not null references people (email),
+    opened_at  timestamptz not null,
+    idle_until timestamptz not null,                         -- moves on while it is used
+    ends_at    timestamptz not null                          -- does not
+);
+create index sessions_email on sessions (email);
+create index sessions_age on sessions (idle_until);
+
+-- As before; and a session stands for whoever is signed in with it, in each workspace that they belong to.
+create or replace function live_caller(customer text, token bytea, at timestamptz) returns text
+language plpgsql stable security definer set search_path = pg_catalog, pg_temp as $$
+declare owner text;
+begin
+    if token is null then
+        return customer;
+    end if;
+    select t.customer_id into owner
+      from public.tokens t
+      join public.customers c on c.customer_id = t.customer_id
+     where t.digest = token
+       and t.revoked_at is null
+       and (t.expires_at is null or t.expires_at > at)
+       and c.status = 'active';
+    if owner is null then
+        select u.customer_id into owner
+          from public.sessions s
+          join public.users u on u.email = s.email and u.customer_id = customer
+          join public.customers c on c.customer_id = u.customer_id
+         where s.digest = token
+           and s.idle_until > at
+           and s.ends_at > at
+           and c.status = 'active';
+    end if;
+    if owner is null then
+        raise exception using errcode = 'NL001', message = 'the token is not live';
+    end if;
+    return owner;
+end $$;
+
+-- A row of `users` brings its person along, in whatever way it is made.
+create function person_of_user() returns trigger
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+begin
+    insert into public.people (email, created_at) values (new.email, new.created_at) on conflict do nothing;
+    return new;
+end $$;
+create trigger person_of_user before insert on users for each row execute function person_of_user();
+
+-- What to compare a password with; no row when there is no such person, or none with a password.
+create function password_of(who text) returns text
+language sql stable security definer set search_path = pg_catalog, pg_temp as $$
+    select p.password from public.people p where p.email = who
+$$;
+
+-- Keeps a link; false when there is no such person. Old links of the same purpose end with it.
+create function add_link(link bytea, who text, what text, until timestamptz) returns boolean
+language plpgsql volatile security definer set search_path = pg_catalog, pg_temp as $$
+begin
+    delete from public.links l where l.email = who and l.purpose = what;
+    insert into public.links (digest, email, purpose, expires_at)
+    select link, p.email, what, until from public.people p where p.email = who;
+    return found;
+end $$;
+
+-- Whose a link is, while it can be used.
+create function link_person(link bytea, what text, at timestamptz) returns text
+language sql stable security definer set search_path = pg_catalog, pg_temp as $$
+    select l.email from public.links l where l.digest = link and l.purpose = what and l.expires_at > at
+$$;
+
+-- The same, once.
+create function take_link(link bytea, what text, at timestamptz) returns text
+language sql volatile security definer set search_path = pg_catalog, pg_temp as $$
+    delete from public.links l where l.digest = link and l.purpose = what and l.expires_at > at returning l.email
+$$;
+
+-- Another password ends every session and link of before.
+create function set_password(who text, hash text) returns void
+language sql volatile security definer set search_path = pg_catalog, pg_temp as $$
+    update public.people set password = hash where email = who;
+    delete from public.sessions where email = who;
+    delete from public.links where email = who;
+$$;
+
+create function open_session(session bytea, who text, at timestamptz, idle timestamptz, until timestamptz) returns void
+language sql volatile security definer set search_path = pg_catalog, pg_temp as $$
+    delete from public.sessions s where s.email = who and (s.idle_until <= at or s.ends_at <= at);
+    insert into public.sessions (digest, email, opened_at, idle_until, ends_at) values (session, who, at, idle, until);
+$$;
+
+create function end_session(session bytea) returns void
+language sql volatile security definer set search_path = pg_catalog, pg_temp as $$
+    delete from public.sessions where digest = session
+$$;
+
+-- Ends all sessions of whoever is signed in with this one.
+create function end_sessions(session bytea) returns void
+language sql volatile security definer set search_path = pg_catalog, pg_temp as $$
+    delete from public.sessions s using public.sessions own where own.digest = session and s.email = own.email
+$$;
+
+-- Who is signed in, and where they belong: a row for each workspace. The session lives on until `idle`; it is written
+-- down once a minute at most.
+create function session_person(session bytea, at timestamptz, idle timestamptz)
+returns table (email text, slug text, customer_name text)
+language plpgsql volatile security definer set search_path = pg_catalog, pg_temp as $$
+begin
+    update public.sessions s set idle_until = idle
+     where s.digest = session and s.idle_until > at and s.ends_at > at and s.idle_until < idle - interval '1 minute';
+    return query
+    select s.email, c.slug, c.name
+      from public.sessions s
+      join public.users u on u.email = s.email
+      join public.customers c on c.customer_id = u.customer_id and c.status = 'active'
+     where s.digest = session and s.idle_until > at and s.ends_at > at
+     order by c.name, c.slug;
+end $$;
+
+-- As whom they stand in one of them; no row when it is none of theirs.
+create function session_member(session bytea, workspace text, at timestamptz)
+returns table (customer_id text, user_id text, email text, user_name text, role text, customer_name text, slug text,
+    timezone text, plan_code text, requests_per_minute integer, burst integer, daily_requests bigint,
+    triggers_per_minute integer, daily_runs integer, max_concurrent_runs integer, max_queued_runs integer,
+    run_retention_days integer)
+language sql stable security definer set search_path = pg_catalog, pg_temp as $$
+    select u.customer_id, u.user_id, u.email, u.name, u.role, c.name, c.slug, c.timezone, p.plan_code,
+           p.requests_per_minute, p.burst, p.daily_requests, p.triggers_per_minute, p.daily_runs,
+           p.max_concurrent_runs, p.max_queued_runs, p.run_retention_days
+      from public.sessions s
+      join public.users u on u.email = s.email
+      join public.customers c on c.customer_id = u.customer_id and c.status = 'active'
+      join public.plans p on p.plan_code = c.plan_code
+     where s.digest = session and s.idle_until > at and s.ends_at > at and c.slug = workspace
+$$;
+
+-- Nobody but those named by the program may walk through a door.
+do $$
+declare f record;
+begin
+    for f in
+        select p.oid::regprocedure as signature from pg_proc p
+         where p.pronamespace = current_schema()::regnamespace and p.prosecdef
+    loop
+        execute format('revoke all on function %s from public', f.signature);
+    end loop;
+end $$;

@@ -1,0 +1,254 @@
+//! People who sign in: their passwords, links and sessions. They belong to no customer; each way to them is a door.
+
+use chrono::{DateTime, Utc};
+use sqlx::FromRow;
+
+use super::tokens::{Plan, Workspace};
+use super::{Reader, Store, StoreError, Tenancy};
+use crate::domain::ids::UserId;
+use crate::domain::person::{Email, Role};
+use crate::domain::token::{Secret, TokenDigest};
+
+statements! {
+    PASSWORD = plain "select password_of($1)";
+    SET_PASSWORD = plain "select set_password($1, $2)";
+    ADD_LINK = plain "select add_link($1, $2, $3, $4)";
+    LINK = plain "select link_person($1, $2, $3)";
+    TAKE_LINK = plain "select take_link($1, $2, $3)";
+    OPEN = plain "select open_session($1, $2, $3, $4, $5)";
+    END = plain "select end_session($1)";
+    END_ALL = plain "select end_sessions($1)";
+    PERSON = plain "select * from session_person($1, $2, $3)";
+    MEMBER = plain "select * from session_member($1, $2, $3)";
+    USERS = tenant "
+        select u.user_id, u.email, u.name, u.role, u.created_at
+          from users u
+         where u.customer_id = $1 and caller.id = $1
+         order by u.created_at, u.user_id
+        offset 0";
+}
+
+/// What a link is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// To choose a password: an invitation or a reset.
+    Password,
+    /// To come in.
+    SignIn,
+}
+
+impl Purpose {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Password => "password",
+            Self::SignIn => "sign_in",
+        }
+    }
+}
+
+/// How long a session lives.
+#[derive(Clone, Copy, Debug)]
+pub struct Ends {
+    /// Unless it is used before.
+    pub idle: DateTime<Utc>,
+    /// Whatever happens.
+    pub at_last: DateTime<Utc>,
+}
+
+/// Who is signed in.
+#[derive(Clone, Debug)]
+pub struct Person {
+    /// By whom they are known.
+    pub email: String,
+    /// Where they belong: short name and name of each workspace.
+    pub workspaces: Vec<(String, String)>,
+}
+
+/// Whoever is signed in, in one of their workspaces.
+#[derive(Clone, Debug)]
+pub struct Member {
+    /// The right to touch the workspace's rows, for as long as the session lives.
+    pub tenancy: Tenancy,
+    /// Who.
+    pub user: UserId,
+    /// Their address.
+    pub email: String,
+    /// Their name.
+    pub name: String,
+    /// What they may do.
+    pub role: Role,
+    /// The workspace.
+    pub workspace: Workspace,
+    /// What its plan allows.
+    pub plan: Plan,
+}
+
+/// A person of a customer, as a list shows them.
+#[derive(Clone, Debug, FromRow)]
+pub struct UserRow {
+    /// Their id.
+    pub user_id: String,
+    /// Their address.
+    pub email: String,
+    /// Their name.
+    pub name: String,
+    /// What they may do.
+    pub role: String,
+    /// Since when.
+    pub created_at: DateTime<Utc>,
+}
+
+#[derive(FromRow)]
+struct MemberRow {
+    customer_id: String,
+    user_id: String,
+    email: String,
+    user_name: String,
+    role: String,
+    customer_name: String,
+    slug: String,
+    timezone: String,
+    #[sqlx(flatten)]
+    plan: Plan,
+}
+
+impl Store {
+    /// What a password of this person is compared with, in PHC form; `None` when there is no such person, or none who
+    /// chose one.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn password_of(&self, email: &Email) -> Result<Option<String>, StoreError> {
+        Ok(sqlx::query_scalar(PASSWORD).bind(email.as_str()).fetch_one(self.pool()).await?)
+    }
+
+    /// Gives a person another password (its hash in PHC form), which ends their sessions and links.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn set_password(&self, email: &Email, hash: &str) -> Result<(), StoreError> {
+        sqlx::query(SET_PASSWORD).bind(email.as_str()).bind(hash).execute(self.pool()).await?;
+        Ok(())
+    }
+
+    /// Keeps a link of one use; false when there is no such person.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn add_link(
+        &self,
+        link: &Secret,
+        email: &Email,
+        purpose: Purpose,
+        until: DateTime<Utc>,
+    ) -> Result<bool, StoreError> {
+        let digest = link.digest();
+        let query = sqlx::query_scalar(ADD_LINK).bind(digest.as_bytes()).bind(email.as_str());
+        Ok(query.bind(purpose.as_str()).bind(until).fetch_one(self.pool()).await?)
+    }
+
+    /// Whose a link is, while it can be used.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn link(&self, link: &Secret, purpose: Purpose) -> Result<Option<Email>, StoreError> {
+        self.person_of_link(LINK, link, purpose).await
+    }
+
+    /// Whose a link is; it cannot be used again.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn take_link(&self, link: &Secret, purpose: Purpose) -> Result<Option<Email>, StoreError> {
+        self.person_of_link(TAKE_LINK, link, purpose).await
+    }
+
+    async fn person_of_link(
+        &self,
+        text: &'static str,
+        link: &Secret,
+        purpose: Purpose,
+    ) -> Result<Option<Email>, StoreError> {
+        let digest = link.digest();
+        let query = sqlx::query_scalar(text).bind(digest.as_bytes()).bind(purpose.as_str()).bind(self.now());
+        let email: Option<String> = query.fetch_one(self.pool()).await?;
+        let email =
+            email.map(|email| Email::parse(&email).ok_or(StoreError::inconsistent("people", "email")));
+        email.transpose()
+    }
+
+    /// Opens a session.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn open_session(&self, session: &Secret, email: &Email, ends: Ends) -> Result<(), StoreError> {
+        let digest = session.digest();
+        let query = sqlx::query(OPEN).bind(digest.as_bytes()).bind(email.as_str()).bind(self.now());
+        query.bind(ends.idle).bind(ends.at_last).execute(self.pool()).await?;
+        Ok(())
+    }
+
+    /// Ends a session, or all of its person's.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn end_session(&self, session: TokenDigest, everywhere: bool) -> Result<(), StoreError> {
+        let text = if everywhere { END_ALL } else { END };
+        sqlx::query(text).bind(session.as_bytes()).execute(self.pool()).await?;
+        Ok(())
+    }
+
+    /// Who is signed in with a session, which lives on until `idle`; `None` when it is none, or none any more.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn session_person(
+        &self,
+        session: TokenDigest,
+        idle: DateTime<Utc>,
+    ) -> Result<Option<Person>, StoreError> {
+        let query = sqlx::query_as(PERSON).bind(session.as_bytes()).bind(self.now()).bind(idle);
+        let rows: Vec<(String, String, String)> = query.fetch_all(self.pool()).await?;
+        let Some((email, ..)) = rows.first().cloned() else { return Ok(None) };
+        let workspaces = rows.into_iter().map(|(_, slug, name)| (slug, name)).collect();
+        Ok(Some(Person { email, workspaces }))
+    }
+
+    /// As whom they stand in the workspace of this short name; `None` when it is none of theirs.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn session_member(
+        &self,
+        session: TokenDigest,
+        slug: &str,
+    ) -> Result<Option<Member>, StoreError> {
+        let query = sqlx::query_as(MEMBER).bind(session.as_bytes()).bind(slug).bind(self.now());
+        let row: Option<MemberRow> = query.fetch_optional(self.pool()).await?;
+        let Some(row) = row else { return Ok(None) };
+        let customer = Tenancy::of_row(&row.customer_id)?.customer().clone();
+        Ok(Some(Member {
+            tenancy: Tenancy::of_token(customer, session),
+            user: UserId::parse(&row.user_id).map_err(|_| StoreError::inconsistent("users", "user_id"))?,
+            email: row.email,
+            name: row.user_name,
+            role: Role::parse(&row.role).ok_or(StoreError::inconsistent("users", "role"))?,
+            workspace: Workspace {
+                name: row.customer_name,
+                slug: row.slug,
+                zone: row.timezone.parse().map_err(|_| StoreError::inconsistent("customers", "timezone"))?,
+            },
+            plan: row.plan,
+        }))
+    }
+}
+
+impl Reader<'_> {
+    /// Everybody of the customer, in the order in which they came.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn users(&self) -> Result<Vec<UserRow>, StoreError> {
+        Ok(self.query_as(USERS).fetch_all(self.store().reads()).await?)
+    }
+}

@@ -1,0 +1,101 @@
+//! Who asks for a page: the session's cookie, its person, and as whom they stand in the workspace of the address.
+
+use axum::extract::{FromRequestParts, RawPathParams};
+use http::header::COOKIE;
+use http::request::Parts;
+use http::{HeaderMap, HeaderValue, Method};
+
+use super::Web;
+use super::trouble::Trouble;
+use crate::domain::token::Secret;
+use crate::service::people::LONGEST;
+use crate::store::customers::Actor;
+use crate::store::people::{Member, Person};
+
+/// The cookie's name where browsers come over TLS: they take it from nobody but this host then
+/// (RFC 6265bis, section 4.1.3.2).
+const SAFE: &str = "__Host-apixx";
+
+/// Elsewhere, that is on this machine.
+const PLAIN: &str = "apixx";
+
+impl Web {
+    fn cookie_name(&self) -> &'static str {
+        if self.https() { SAFE } else { PLAIN }
+    }
+
+    /// What makes a browser keep a session.
+    pub(super) fn keep(&self, session: &Secret) -> HeaderValue {
+        self.cookie(session.reveal(), LONGEST.num_seconds())
+    }
+
+    /// What makes it forget the session.
+    pub(super) fn forget(&self) -> HeaderValue {
+        self.cookie("", 0)
+    }
+
+    fn cookie(&self, value: &str, seconds: i64) -> HeaderValue {
+        let (name, secure) = (self.cookie_name(), if self.https() { "; Secure" } else { "" });
+        let text = format!("{name}={value}; Path=/; HttpOnly; SameSite=Lax; Max-Age={seconds}{secure}");
+        HeaderValue::from_str(&text).unwrap_or(HeaderValue::from_static(""))
+    }
+
+    /// The session that a browser holds.
+    pub(super) fn session(&self, headers: &HeaderMap) -> Option<Secret> {
+        let cookies = headers.get_all(COOKIE).iter().filter_map(|cookies| cookies.to_str().ok());
+        cookies
+            .flat_map(|cookies| cookies.split(';'))
+            .filter_map(|cookie| cookie.trim().split_once('='))
+            .find(|(name, _)| *name == self.cookie_name())
+            .and_then(|(_, value)| Secret::parse(value))
+    }
+}
+
+/// Somebody who is signed in.
+pub(super) struct SignedIn {
+    pub(super) session: Secret,
+    pub(super) person: Person,
+}
+
+impl FromRequestParts<Web> for SignedIn {
+    type Rejection = Trouble;
+
+    async fn from_request_parts(parts: &mut Parts, web: &Web) -> Result<Self, Trouble> {
+        // A form that was sent is not sent again by coming back.
+        let wanted = if parts.method == Method::GET { parts.uri.path() } else { "" };
+        let nobody = || Trouble::SignIn(wanted.to_owned());
+        let session = web.session(&parts.headers).ok_or_else(nobody)?;
+        let person = web.people().person(&session).await?.ok_or_else(nobody)?;
+        Ok(Self { session, person })
+    }
+}
+
+/// Somebody who is signed in, in the workspace that the address names.
+pub(super) struct Here {
+    pub(super) person: Person,
+    pub(super) member: Member,
+}
+
+impl Here {
+    /// For the audit log.
+    pub(super) fn actor(&self) -> Actor {
+        Actor::User { id: self.member.user.clone(), name: self.member.name.clone() }
+    }
+
+    /// Their other workspaces.
+    pub(super) fn others(&self) -> impl Iterator<Item = &(String, String)> {
+        self.person.workspaces.iter().filter(|(slug, _)| *slug != self.member.workspace.slug)
+    }
+}
+
+impl FromRequestParts<Web> for Here {
+    type Rejection = Trouble;
+
+    async fn from_request_parts(parts: &mut Parts, web: &Web) -> Result<Self, Trouble> {
+        let SignedIn { session, person } = SignedIn::from_request_parts(parts, web).await?;
+        let path = RawPathParams::from_request_parts(parts, web).await.map_err(|_| Trouble::NotFound)?;
+        let slug = path.iter().find(|(name, _)| *name == "workspace").map(|(_, slug)| slug);
+        let member = web.people().member(session.digest(), slug.ok_or(Trouble::NotFound)?).await?;
+        Ok(Self { person, member: member.ok_or(Trouble::NotFound)? })
+    }
+}

@@ -1,0 +1,178 @@
+//! The pages: where a person signs in, makes tokens and connects a client. Written on the server; they work without a
+//! script, and nothing is loaded from elsewhere.
+
+mod assets;
+mod connect;
+mod guard;
+mod sign_in;
+mod tokens;
+mod trouble;
+
+use std::sync::Arc;
+
+use askama::Template;
+use axum::Router;
+use axum::extract::DefaultBodyLimit;
+use axum::middleware::map_response;
+use axum::response::{Html, IntoResponse, Redirect, Response};
+use axum::routing::{get, post};
+use http::header::{CONTENT_SECURITY_POLICY, HOST, REFERRER_POLICY};
+use http::{HeaderMap, HeaderValue, StatusCode};
+use tower_http::csrf::CsrfLayer;
+
+use crate::service::people::People;
+use crate::store::Store;
+use crate::store::people::Member;
+use guard::{Here, SignedIn};
+use trouble::Trouble;
+
+/// Bytes of a form at most.
+const MAX_FORM: usize = 16 * 1024;
+
+/// What the pages may load and do: our style and script, our own forms, nothing else.
+const POLICY: HeaderValue = HeaderValue::from_static(
+    "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; img-src 'self' data:; form-action 'self'; \
+     base-uri 'none'; frame-ancestors 'none'",
+);
+
+/// What the pages reach.
+#[derive(Clone)]
+pub struct Web(Arc<Shared>);
+
+struct Shared {
+    store: Store,
+    people: People,
+    /// Where clients find `/mcp`; the pages' own address stands in its place when nobody said.
+    public_url: Option<String>,
+    costs: Vec<tokens::ToolCost>,
+}
+
+impl Web {
+    /// The pages over `store`; `public_url` is where browsers and clients find this server, without a slash at its end.
+    pub fn new(store: Store, public_url: Option<String>) -> Self {
+        Self(Arc::new(Shared {
+            people: People::new(store.clone()),
+            store,
+            public_url,
+            costs: tokens::costs(),
+        }))
+    }
+
+    fn store(&self) -> &Store {
+        &self.0.store
+    }
+
+    fn people(&self) -> &People {
+        &self.0.people
+    }
+
+    fn costs(&self) -> &[tokens::ToolCost] {
+        &self.0.costs
+    }
+
+    /// Where clients find the server: what the operator said, or where this page was found.
+    fn mcp_url(&self, headers: &HeaderMap) -> String {
+        let found = || {
+            let host = headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or("localhost");
+            format!("http://{host}")
+        };
+        format!("{}/mcp", self.0.public_url.clone().unwrap_or_else(found))
+    }
+
+    /// Whether browsers come over TLS.
+    fn https(&self) -> bool {
+        self.0.public_url.as_ref().is_some_and(|url| url.starts_with("https://"))
+    }
+}
+
+/// Every page.
+pub fn router<S>(web: Web) -> Router<S>
+where
+    S: Clone + Send + Sync + 'static,
+{
+    Router::new()
+        .route("/", get(home))
+        .route("/sign-in", get(sign_in::form).post(sign_in::sign_in))
+        .route("/enter/{link}", get(sign_in::door).post(sign_in::come_in))
+        .route("/password/{link}", get(sign_in::password_form).post(sign_in::choose_password))
+        .route("/sign-out", post(sign_in::sign_out))
+        .route("/w/{workspace}", get(workspace))
+        .route("/w/{workspace}/settings/mcp", get(tokens::list).post(tokens::create))
+        .route("/w/{workspace}/settings/mcp/new", get(tokens::form))
+        .route("/w/{workspace}/settings/mcp/{token}/revoke", get(tokens::confirm).post(tokens::revoke))
+        .route("/w/{workspace}/settings/mcp/{token}/seen", get(tokens::seen))
+        .route("/w/{workspace}/settings/connect", get(connect::page_of))
+        .layer(DefaultBodyLimit::max(MAX_FORM))
+        .layer(CsrfLayer::new())
+        .layer(map_response(guarded))
+        .route("/assets/{version}/{name}", get(assets::serve))
+        .with_state(web)
+}
+
+/// What a page's answer carries beside what every answer does.
+async fn guarded(mut response: Response) -> Response {
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_SECURITY_POLICY, POLICY);
+    // Not `no-referrer`: a form would then be sent from nowhere (Origin: null), which is what strangers' forms are.
+    headers.insert(REFERRER_POLICY, HeaderValue::from_static("same-origin"));
+    response
+}
+
+/// What the head of every page of a workspace shows.
+struct Frame {
+    /// Which page this is.
+    at: &'static str,
+    member: Member,
+    others: Vec<(String, String)>,
+}
+
+impl Frame {
+    fn new(here: &Here, at: &'static str) -> Self {
+        Self { at, member: here.member.clone(), others: here.others().cloned().collect() }
+    }
+
+    fn slug(&self) -> &str {
+        &self.member.workspace.slug
+    }
+
+    fn workspace(&self) -> &str {
+        &self.member.workspace.name
+    }
+
+    fn name(&self) -> &str {
+        &self.member.name
+    }
+
+    fn email(&self) -> &str {
+        &self.member.email
+    }
+
+    fn role(&self) -> &'static str {
+        self.member.role.as_str()
+    }
+}
+
+/// To the first workspace.
+async fn home(signed_in: SignedIn) -> Response {
+    match signed_in.person.workspaces.first() {
+        Some((slug, _)) => Redirect::to(&format!("/w/{slug}/settings/mcp")).into_response(),
+        None => Trouble::NotFound.into_response(),
+    }
+}
+
+async fn workspace(here: Here) -> Redirect {
+    Redirect::to(&format!("/w/{}/settings/mcp", here.member.workspace.slug))
+}
+
+/// A page as an answer.
+fn page(template: &impl Template) -> Result<Response, Trouble> {
+    with_status(StatusCode::OK, template)
+}
+
+fn with_status(status: StatusCode, template: &impl Template) -> Result<Response, Trouble> {
+    let text = template.render().map_err(|error| {
+        tracing::error!(?error, "a page cannot be written");
+        Trouble::Ours
+    })?;
+    Ok((status, Html(text)).into_response())
+}

@@ -1,0 +1,365 @@
+//! Settings, MCP Server: the workspace's tokens, and the making and revoking of them.
+
+use std::collections::HashMap;
+
+use askama::Template;
+use axum::extract::{Path, State};
+use axum::response::{IntoResponse, Redirect, Response};
+use axum::{Form, Json};
+use chrono::{DateTime, TimeDelta, Utc};
+use chrono_tz::Tz;
+use http::{HeaderMap, StatusCode};
+use serde_json::{Value, json};
+
+use super::connect::{self, Made};
+use super::guard::Here;
+use super::trouble::Trouble;
+use super::{Frame, Web, page, with_status};
+use crate::domain::ids::TokenId;
+use crate::domain::scope::{Scope, Scopes};
+use crate::domain::token::{LIFETIMES, NAME_CHARS, PlainToken};
+use crate::domain::untrusted::line;
+use crate::store::customers::Target;
+use crate::store::tokens::TokenRow;
+use crate::view::text;
+
+/// Days that the small charts show.
+const DAYS: i64 = 30;
+
+/// A token that ends within this time is told of.
+const SOON: TimeDelta = TimeDelta::days(14);
+
+/// The height of a chart and the distance between its bars.
+const HEIGHT: i64 = 24;
+const STEP: i64 = 4;
+
+/// What a token is offered to be allowed: the word of the form, and what people read.
+const REACHES: [(&str, &str); 3] =
+    [("all", "Everything: read, and start runs"), ("read", "Only read"), ("chosen", "What I choose below")];
+
+#[derive(Template)]
+#[template(path = "tokens.html", config = "src/web/askama.toml")]
+struct TokensPage {
+    here: Frame,
+    manages: bool,
+    url: String,
+    live: Vec<TokenView>,
+    soon: Vec<TokenView>,
+    dead: Vec<TokenView>,
+}
+
+/// A token as the page shows it.
+#[derive(Clone)]
+struct TokenView {
+    id: String,
+    name: String,
+    last_four: String,
+    reach: &'static str,
+    scopes: Vec<String>,
+    made: String,
+    by: String,
+    ends: String,
+    used: String,
+    calls: String,
+    bars: Vec<Bar>,
+}
+
+#[derive(Clone)]
+struct Bar {
+    x: i64,
+    y: i64,
+    height: i64,
+}
+
+#[derive(Template)]
+#[template(path = "token_new.html", config = "src/web/askama.toml")]
+struct NewPage<'a> {
+    here: Frame,
+    problem: Option<&'a str>,
+    name: &'a str,
+    lifetimes: Vec<(String, String)>,
+    lifetime: &'a str,
+    reaches: [(&'static str, &'static str); 3],
+    reach: &'a str,
+    scopes: Vec<ScopeView>,
+    tools: &'a [ToolCost],
+    cost: usize,
+}
+
+struct ScopeView {
+    name: &'static str,
+    text: &'static str,
+    read: bool,
+    on: bool,
+}
+
+/// What a model pays for knowing a tool.
+pub(super) struct ToolCost {
+    name: &'static str,
+    scope: &'static str,
+    cost: usize,
+}
+
+#[derive(Template)]
+#[template(path = "token_revoke.html", config = "src/web/askama.toml")]
+struct RevokePage {
+    here: Frame,
+    id: String,
+    name: String,
+    last_four: String,
+    used: String,
+    client: Option<String>,
+}
+
+/// Every tool with what it costs: four bytes of what is listed are about one token.
+pub(super) fn costs() -> Vec<ToolCost> {
+    let catalog = crate::tools::catalog();
+    let cost = |entry: &crate::tools::Entry| {
+        let definition = entry.definition();
+        let bytes =
+            definition.description.len() + definition.input_schema.to_string().len() + entry.name.len();
+        ToolCost { name: entry.name, scope: entry.scope.as_str(), cost: bytes.div_ceil(4) }
+    };
+    catalog.entries().map(cost).collect()
+}
+
+pub(super) async fn list(
+    State(web): State<Web>,
+    here: Here,
+    headers: HeaderMap,
+) -> Result<Response, Trouble> {
+    let reader = web.store().read(&here.member.tenancy);
+    let (now, zone) = (reader.now(), here.member.workspace.zone);
+    let tokens = reader.tokens().await?;
+    let mut calls: HashMap<String, Vec<(DateTime<Utc>, i64)>> = HashMap::new();
+    for (token, day, count) in reader.calls_by_day(now - TimeDelta::days(DAYS)).await? {
+        calls.entry(token).or_default().push((day, count));
+    }
+    let (mut live, mut soon, mut dead) = (Vec::new(), Vec::new(), Vec::new());
+    // The newest first.
+    for token in tokens.into_iter().rev() {
+        let days = calls.remove(&token.token_id).unwrap_or_default();
+        let ended = token.revoked_at.is_some() || token.expires_at.is_some_and(|at| at <= now);
+        let ends_soon = token.expires_at.is_some_and(|at| at - now <= SOON);
+        let view = TokenView::new(&token, &days, now, zone);
+        if ended {
+            dead.push(view);
+            continue;
+        }
+        if ends_soon {
+            soon.push(view.clone());
+        }
+        live.push(view);
+    }
+    let manages = here.member.role.manages_tokens();
+    page(&TokensPage {
+        here: Frame::new(&here, "tokens"),
+        manages,
+        url: web.mcp_url(&headers),
+        live,
+        soon,
+        dead,
+    })
+}
+
+impl TokenView {
+    fn new(token: &TokenRow, days: &[(DateTime<Utc>, i64)], now: DateTime<Utc>, zone: Tz) -> Self {
+        let read_only = !token.scopes.iter().any(|scope| scope == Scope::SyncTrigger.as_str());
+        let reach = match (token.scopes.len() == Scope::ALL.len(), read_only) {
+            (true, _) => "everything",
+            (false, true) => "only reads",
+            (false, false) => "chosen rights",
+        };
+        let ends = match (token.revoked_at, token.expires_at) {
+            (Some(at), _) => format!("revoked {}", text::moment_and_age(at, now, zone)),
+            (None, Some(at)) if at <= now => format!("expired {}", text::moment_and_age(at, now, zone)),
+            (None, Some(at)) => text::moment_and_age(at, now, zone),
+            (None, None) => "never".to_owned(),
+        };
+        let sum: i64 = days.iter().map(|(_, calls)| calls).sum();
+        Self {
+            id: token.token_id.clone(),
+            name: line(&token.name),
+            last_four: token.last_four.clone(),
+            reach,
+            scopes: token.scopes.clone(),
+            made: text::day(token.created_at, zone),
+            by: token.email.clone(),
+            ends,
+            used: used(token, now, zone),
+            calls: text::count(sum),
+            bars: bars(days, now),
+        }
+    }
+}
+
+/// When, by which client and from where a token was last used.
+fn used(token: &TokenRow, now: DateTime<Utc>, zone: Tz) -> String {
+    let Some(at) = token.last_used_at else { return "never".to_owned() };
+    let client = token.last_used_client.as_deref().map(|client| format!(" by {}", line(client)));
+    let address = token.last_used_ip.as_deref().map(|address| format!(" from {address}"));
+    let (client, address) = (client.unwrap_or_default(), address.unwrap_or_default());
+    format!("{}{client}{address}", text::moment_and_age(at, now, zone))
+}
+
+/// A bar for each day with calls, the busiest as high as the chart.
+fn bars(days: &[(DateTime<Utc>, i64)], now: DateTime<Utc>) -> Vec<Bar> {
+    let most = days.iter().map(|(_, calls)| *calls).max().unwrap_or(0);
+    days.iter()
+        .filter(|(_, calls)| *calls > 0)
+        .map(|(day, calls)| {
+            let height = (calls * HEIGHT / most).max(1);
+            let x = (DAYS - 1 - (now - *day).num_days()).max(0) * STEP;
+            Bar { x, y: HEIGHT - height, height }
+        })
+        .collect()
+}
+
+pub(super) async fn form(State(web): State<Web>, here: Here) -> Result<Response, Trouble> {
+    if !here.member.role.manages_tokens() {
+        return Err(Trouble::Forbidden);
+    }
+    asked_again(&web, &here, &HashMap::new(), None)
+}
+
+/// The form, as it was filled in.
+fn asked_again(
+    web: &Web,
+    here: &Here,
+    said: &HashMap<String, String>,
+    problem: Option<&str>,
+) -> Result<Response, Trouble> {
+    let word = |key: &str, default| said.get(key).map_or(default, String::as_str);
+    let reach = word("reach", "all");
+    let lifetimes = LIFETIMES.iter().map(|days| match days {
+        Some(days) => (days.to_string(), format!("{days} days")),
+        None => ("never".to_owned(), "never".to_owned()),
+    });
+    let scopes = Scope::ALL.iter().map(|scope| ScopeView {
+        name: scope.as_str(),
+        text: meaning(*scope),
+        read: *scope != Scope::SyncTrigger,
+        on: reach != "chosen" || said.contains_key(scope.as_str()),
+    });
+    let tools = web.costs();
+    let shown = NewPage {
+        here: Frame::new(here, "tokens"),
+        problem,
+        name: word("name", ""),
+        lifetimes: lifetimes.collect(),
+        lifetime: word("lifetime", "90"),
+        reaches: REACHES,
+        reach,
+        scopes: scopes.collect(),
+        tools,
+        cost: tools.iter().map(|tool| tool.cost).sum(),
+    };
+    with_status(if problem.is_some() { StatusCode::UNPROCESSABLE_ENTITY } else { StatusCode::OK }, &shown)
+}
+
+fn meaning(scope: Scope) -> &'static str {
+    match scope {
+        Scope::FlowsRead => "flows and their mappings",
+        Scope::RunsRead => "runs and their errors",
+        Scope::PayloadsRead => "redacted excerpts of the records that failed",
+        Scope::ConnectorsRead => "connectors with their health",
+        Scope::HealthRead => "the health of the workspace",
+        Scope::SyncTrigger => "start a run",
+    }
+}
+
+pub(super) async fn create(
+    State(web): State<Web>,
+    here: Here,
+    headers: HeaderMap,
+    Form(said): Form<HashMap<String, String>>,
+) -> Result<Response, Trouble> {
+    if !here.member.role.manages_tokens() {
+        return Err(Trouble::Forbidden);
+    }
+    let word = |key: &str| said.get(key).map_or("", |value| value.trim());
+    let name = word("name");
+    if !NAME_CHARS.contains(&name.chars().count()) {
+        return asked_again(&web, &here, &said, Some("A name has 1 to 200 characters."));
+    }
+    let lifetime = LIFETIMES.into_iter().find(|days| match days {
+        Some(days) => word("lifetime") == days.to_string(),
+        None => word("lifetime") == "never",
+    });
+    let Some(lifetime) = lifetime else {
+        return asked_again(&web, &here, &said, Some("Choose when it ends."));
+    };
+    let scopes: Scopes = match word("reach") {
+        "all" => Scopes::all(),
+        "read" => Scopes::all().without(&[Scope::SyncTrigger]),
+        _ => Scope::ALL.iter().copied().filter(|scope| said.contains_key(scope.as_str())).collect(),
+    };
+    if scopes == Scopes::default() {
+        return asked_again(&web, &here, &said, Some("Choose at least one right."));
+    }
+    let token = PlainToken::new(web.store().ids());
+    let mut tx = web.store().begin(&here.member.tenancy).await?;
+    let ends = lifetime.map(|days| tx.now() + TimeDelta::days(days));
+    let id = tx.add_token(&here.member.user, name, &token, scopes, ends).await?;
+    tx.audit(&here.actor(), "token.created", Target::Token(&id), Some(name)).await?;
+    tx.commit().await?;
+    let made = Made { id: id.to_string(), name: line(name) };
+    connect::show(&web, &here, &headers, Some((made, &token)))
+}
+
+/// One of the workspace's tokens, by the id in the address.
+async fn token_of(web: &Web, here: &Here, id: &str) -> Result<TokenRow, Trouble> {
+    let tokens = web.store().read(&here.member.tenancy).tokens().await?;
+    tokens.into_iter().find(|token| token.token_id == id).ok_or(Trouble::NotFound)
+}
+
+pub(super) async fn confirm(
+    State(web): State<Web>,
+    here: Here,
+    Path((_, id)): Path<(String, String)>,
+) -> Result<Response, Trouble> {
+    if !here.member.role.manages_tokens() {
+        return Err(Trouble::Forbidden);
+    }
+    let token = token_of(&web, &here, &id).await?;
+    page(&RevokePage {
+        here: Frame::new(&here, "tokens"),
+        used: used(&token, web.store().now(), here.member.workspace.zone),
+        client: token.last_used_client.as_deref().map(|client| line(client)),
+        id,
+        name: line(&token.name),
+        last_four: token.last_four,
+    })
+}
+
+pub(super) async fn revoke(
+    State(web): State<Web>,
+    here: Here,
+    Path((slug, id)): Path<(String, String)>,
+) -> Result<Response, Trouble> {
+    if !here.member.role.manages_tokens() {
+        return Err(Trouble::Forbidden);
+    }
+    let id = TokenId::parse(&id).map_err(|_| Trouble::NotFound)?;
+    let mut tx = web.store().begin(&here.member.tenancy).await?;
+    // One that has ended already is as wanted.
+    if tx.revoke_token(&id).await? {
+        tx.audit(&here.actor(), "token.revoked", Target::Token(&id), None).await?;
+        tx.commit().await?;
+    } else {
+        drop(tx);
+        token_of(&web, &here, id.as_str()).await?;
+    }
+    Ok(Redirect::to(&format!("/w/{slug}/settings/mcp")).into_response())
+}
+
+/// Whether a token was used, for the page that waits for its first call.
+pub(super) async fn seen(
+    State(web): State<Web>,
+    here: Here,
+    Path((_, id)): Path<(String, String)>,
+) -> Result<Json<Value>, Trouble> {
+    let token = token_of(&web, &here, &id).await?;
+    let client = token.last_used_client.as_deref().map(line);
+    Ok(Json(json!({ "seen": token.last_used_at.is_some(), "client": client })))
+}

@@ -1,0 +1,90 @@
+//! What goes wrong on a page, and what its reader is told.
+
+use askama::Template;
+use axum::response::{Html, IntoResponse, Redirect, Response};
+use http::StatusCode;
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+
+use crate::protocol::http::Refused;
+use crate::store::StoreError;
+
+/// Why a page is not shown.
+#[derive(Debug)]
+pub(super) enum Trouble {
+    /// Nobody is signed in; where they wanted to go.
+    SignIn(String),
+    /// There is no such page, or not for this person.
+    NotFound,
+    /// Their role does not allow it.
+    Forbidden,
+    /// The database is away.
+    Later,
+    /// A mistake of ours; it stands in the log.
+    Ours,
+}
+
+impl From<StoreError> for Trouble {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::NotLive => Self::SignIn(String::new()),
+            error if error.is_transient() => {
+                tracing::warn!("a page is not shown: {error}");
+                Self::Later
+            }
+            error => {
+                tracing::error!(?error, "a page is not shown");
+                Self::Ours
+            }
+        }
+    }
+}
+
+#[derive(Template)]
+#[template(path = "trouble.html", config = "src/web/askama.toml")]
+struct Page {
+    title: &'static str,
+    advice: &'static str,
+}
+
+impl IntoResponse for Trouble {
+    fn into_response(self) -> Response {
+        let (status, cause, title, advice) = match self {
+            Self::SignIn(next) if next.is_empty() => return Redirect::to("/sign-in").into_response(),
+            Self::SignIn(next) => {
+                let next = utf8_percent_encode(&next, NON_ALPHANUMERIC);
+                return Redirect::to(&format!("/sign-in?next={next}")).into_response();
+            }
+            Self::NotFound => (
+                StatusCode::NOT_FOUND,
+                "path",
+                "There is nothing here",
+                "The page does not exist, or not for you. Somebody of the workspace may have to invite you.",
+            ),
+            Self::Forbidden => (
+                StatusCode::FORBIDDEN,
+                "role",
+                "That is not yours to do",
+                "Your role in this workspace does not allow it. Ask an owner or admin.",
+            ),
+            Self::Later => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "database",
+                "Not now",
+                "The database does not answer. Nothing is lost; load the page again in a moment.",
+            ),
+            Self::Ours => (
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "internal",
+                "Something broke on our side",
+                "It was written down with the id in the header X-Request-Id. Try again, and tell the operator if it stays.",
+            ),
+        };
+        let text = Page { title, advice }.render().unwrap_or_else(|_| title.to_owned());
+        let mut response = (status, Html(text)).into_response();
+        if status == StatusCode::SERVICE_UNAVAILABLE {
+            response.headers_mut().insert(http::header::RETRY_AFTER, http::HeaderValue::from_static("1"));
+        }
+        response.extensions_mut().insert(Refused::because(cause));
+        response
+    }
+}
