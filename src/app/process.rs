@@ -136,11 +136,11 @@ impl Process {
         let Serving { store, refusals, .. } = &self.serving;
         let state = AppState { access: self.access.clone(), teller: Teller::new(refusals.clone()) };
         let calls = self.config.server.max_concurrent_calls.get();
-        let server = ToolServer::new(self.serving.clone(), self.access.clone(), calls);
+        let server = Arc::new(ToolServer::new(self.serving.clone(), self.access.clone(), calls));
         let public_url = self.config.server.public_url.as_ref();
         let public_url = public_url.map(|url| url.to_string().trim_end_matches('/').to_owned());
-        let web = Web::new(store.clone(), public_url);
-        router(state, Arc::new(server), web, &self.config.server, store.ids().clone())
+        let web = Web::new(store.clone(), Arc::clone(&server), public_url);
+        router(state, server, web, &self.config.server, store.ids().clone())
     }
 
     /// Recognises its callers, and knows what they used since it was last written down.

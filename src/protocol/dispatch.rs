@@ -64,7 +64,7 @@ pub async fn dispatch<P: Server>(
     match request {
         Request::Initialize { revision, client } => {
             if let Some(client) = client {
-                server.met(caller, &client);
+                server.met(caller, &client, revision);
             }
             Ok(Answer::Initialized(revision))
         }

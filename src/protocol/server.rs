@@ -9,6 +9,7 @@ use serde_json::{Map, Value};
 use super::content::ToolAnswer;
 use super::exchange::Exchange;
 use super::model::{ClientInfo, Implementation};
+use super::revision::Revision;
 use super::tool::ToolList;
 
 /// What a product answers so that this layer can serve it over MCP.
@@ -25,8 +26,9 @@ pub trait Server: Send + Sync + 'static {
     /// The tools this caller may see, in an order that does not change.
     fn tools(&self, caller: &Self::Caller) -> Arc<ToolList>;
 
-    /// A client introduced itself: at `initialize`, or with a modern request. For display and logs only.
-    fn met(&self, _caller: &Self::Caller, _client: &ClientInfo) {}
+    /// A client introduced itself: at `initialize`, or with a modern request, in the words of the revision agreed on. For
+    /// display and logs only.
+    fn met(&self, _caller: &Self::Caller, _client: &ClientInfo, _revision: Revision) {}
 
     /// Whether the second and each further message of a batch may be served; the first was admitted before the
     /// body was read.

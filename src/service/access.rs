@@ -12,9 +12,11 @@ use tokio::sync::Semaphore;
 
 use super::rate_limit::{Drawn, Limiter, UnderWay};
 use super::usage::Usage;
-use crate::domain::scope::Scope;
+use crate::domain::scope::{Scope, Scopes};
 use crate::domain::token::{PlainToken, TokenDigest};
-use crate::store::tokens::{Plan, Presented, TokenOwner, Workspace};
+use crate::store::customers::Actor;
+use crate::store::people::Member;
+use crate::store::tokens::{Caller, Plan, Presented, Workspace};
 use crate::store::{Store, StoreError, Tenancy};
 
 /// Tokens remembered at most.
@@ -51,7 +53,7 @@ pub(super) fn network(address: IpAddr) -> IpAddr {
 /// Who is calling, once recognised.
 #[derive(Clone, Debug)]
 pub struct Principal {
-    owner: Arc<TokenOwner>,
+    caller: Arc<Caller>,
     address: Option<IpAddr>,
     drawn: Option<Drawn>,
     /// Counts this request as under way for as long as anybody answers it.
@@ -59,29 +61,42 @@ pub struct Principal {
 }
 
 impl Principal {
-    /// The right to touch the caller's rows.
-    pub fn tenancy(&self) -> &Tenancy {
-        &self.owner.tenancy
+    /// Somebody who is signed in, for what they do on the pages, at most with `scopes`.
+    pub fn person(member: &Member, scopes: Scopes, address: Option<IpAddr>) -> Self {
+        let caller = Caller {
+            tenancy: member.tenancy.clone(),
+            actor: Actor::User { id: member.user.clone(), name: member.name.clone() },
+            scopes: member.role.scopes().and(scopes),
+            expires_at: None,
+            workspace: member.workspace.clone(),
+            plan: member.plan.clone(),
+        };
+        Self { caller: Arc::new(caller), address, drawn: None, _under_way: None }
     }
 
-    /// Everything known of the token's owner.
-    pub fn owner(&self) -> &TokenOwner {
-        &self.owner
+    /// The right to touch the caller's rows.
+    pub fn tenancy(&self) -> &Tenancy {
+        &self.caller.tenancy
+    }
+
+    /// Everything known of the caller.
+    pub fn caller(&self) -> &Caller {
+        &self.caller
     }
 
     /// The caller's workspace.
     pub fn workspace(&self) -> &Workspace {
-        &self.owner.workspace
+        &self.caller.workspace
     }
 
     /// What the caller's plan allows.
     pub fn plan(&self) -> &Plan {
-        &self.owner.plan
+        &self.caller.plan
     }
 
     /// Whether the caller's token carries `scope`.
     pub fn may(&self, scope: Scope) -> bool {
-        self.owner.scopes.has(scope)
+        self.caller.scopes.has(scope)
     }
 
     /// The address the call came from.
@@ -140,7 +155,7 @@ struct Shared {
     store: Store,
     limiter: Limiter,
     usage: Usage,
-    remembered: Cache<TokenDigest, (Arc<TokenOwner>, DateTime<Utc>)>,
+    remembered: Cache<TokenDigest, (Arc<Caller>, DateTime<Utc>)>,
     memory: TimeDelta,
     /// Tokens that were not valid, and since when that is known.
     unknown: Cache<TokenDigest, (Bad, DateTime<Utc>)>,
@@ -218,8 +233,10 @@ impl Access {
                 (Some(drawn), Some(Arc::new(under_way)))
             }
         };
-        self.0.usage.heard(&owner.tenancy, &owner.token, address, self.0.store.now());
-        Ok(Principal { owner, address, drawn, _under_way: under_way })
+        if let Some(token) = owner.token() {
+            self.0.usage.heard(&owner.tenancy, token, address, self.0.store.now());
+        }
+        Ok(Principal { caller: owner, address, drawn, _under_way: under_way })
     }
 
     /// Draws one more request for a caller recognised already (the further messages of a batch).
@@ -238,7 +255,7 @@ impl Access {
         &self,
         token: &PlainToken,
         address: Option<IpAddr>,
-    ) -> Result<Result<Arc<TokenOwner>, Bad>, Refused> {
+    ) -> Result<Result<Arc<Caller>, Bad>, Refused> {
         let (digest, now) = (token.digest(), self.0.store.now());
         let fresh = |since: DateTime<Utc>| (TimeDelta::zero()..self.0.memory).contains(&(now - since));
         let known = self.0.remembered.get(&digest);

@@ -264,12 +264,17 @@ async fn make(
     flow: &Wanted,
     retry_of: Option<RunId>,
 ) -> Result<RunId, Refusal> {
-    let owner = principal.owner();
+    let actor = &principal.caller().actor;
+    let trigger = match (&retry_of, actor) {
+        (Some(_), _) => Trigger::Retry,
+        (None, Actor::User { .. }) => Trigger::Manual,
+        (None, _) => Trigger::Mcp,
+    };
     let new = NewRun {
-        triggered_by: Some(owner.token_name.clone()),
+        triggered_by: Some(actor.label().to_owned()),
         note: request.reason.clone(),
         priority: PRIORITY,
-        ..NewRun::new(flow.flow.clone(), if retry_of.is_some() { Trigger::Retry } else { Trigger::Mcp })
+        ..NewRun::new(flow.flow.clone(), trigger)
     };
     let new = NewRun { retry_of, ..new };
     // The flow is locked and nothing waits, so only a schedule's tick in the same moment can be first.
@@ -277,8 +282,7 @@ async fn make(
         let waiting = tx.open_runs(&flow.flow).await?.into_iter().find(|run| run.status == RunStatus::Queued);
         return waiting.map(|run| run.run).ok_or(Refusal::NoFlow);
     };
-    let actor = Actor::Token { id: owner.token.clone(), name: owner.token_name.clone() };
-    tx.audit(&actor, "run.triggered", Target::Run(&run), request.reason.as_deref()).await?;
+    tx.audit(actor, "run.triggered", Target::Run(&run), request.reason.as_deref()).await?;
     Ok(run)
 }
 

@@ -1,6 +1,8 @@
 //! Customers: their making, their people, and what the audit log keeps of what was done.
 
+use chrono::{DateTime, Utc};
 use chrono_tz::Tz;
+use sqlx::FromRow;
 
 use super::tokens::Workspace;
 use super::{Reader, Store, StoreError, Tenancy, TenantTx};
@@ -33,6 +35,12 @@ statements! {
           from customers
          where customer_id = $1
            for update";
+    AUDITED = tenant "
+        select l.at, l.audit_id, coalesce(l.actor_label, '') as actor, l.action, l.target_kind, l.target_id, l.message
+          from audit_log l
+         where l.customer_id = $1 and caller.id = $1 and (l.at, l.audit_id) < ($4, $5)
+         order by l.at desc, l.audit_id desc
+         limit $6";
     AUDIT = plain "
         insert into audit_log (customer_id, audit_id, at, actor_kind, actor_id, actor_label, action, target_kind,
                target_id, message)
@@ -91,7 +99,8 @@ impl Actor {
         }
     }
 
-    fn id(&self) -> Option<&str> {
+    /// The id of the person or token.
+    pub fn id(&self) -> Option<&str> {
         match self {
             Self::User { id, .. } => Some(id.as_str()),
             Self::Token { id, .. } => Some(id.as_str()),
@@ -177,7 +186,39 @@ fn refused(error: sqlx::Error) -> StoreError {
     }
 }
 
+/// Something that was done, as the audit log keeps it.
+#[derive(Clone, Debug, FromRow)]
+pub struct AuditRow {
+    /// When.
+    pub at: DateTime<Utc>,
+    /// Its own id.
+    pub audit_id: String,
+    /// Who, in words.
+    pub actor: String,
+    /// What, such as `flow.paused`.
+    pub action: String,
+    /// To what kind of thing.
+    pub target_kind: String,
+    /// To which.
+    pub target_id: String,
+    /// What was said.
+    pub message: Option<String>,
+}
+
 impl Reader<'_> {
+    /// What was done before a place in the audit log (a moment and an id), newest first.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn audited(
+        &self,
+        before: (DateTime<Utc>, &str),
+        most: i64,
+    ) -> Result<Vec<AuditRow>, StoreError> {
+        let query = self.query_as(AUDITED).bind(before.0).bind(before.1).bind(most);
+        Ok(query.fetch_all(self.store().reads()).await?)
+    }
+
     /// What the workspace is called and which clock it lives by.
     ///
     /// # Errors

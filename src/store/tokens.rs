@@ -3,6 +3,7 @@
 use chrono::{DateTime, Utc};
 use sqlx::FromRow;
 
+use super::customers::Actor;
 use super::{Reader, Store, StoreError, Tenancy, TenantTx};
 use crate::domain::ids::{TokenId, UserId};
 use crate::domain::scope::{Scope, Scopes};
@@ -32,25 +33,31 @@ statements! {
          where customer_id = $1 and token_id = $2 and revoked_at is null";
 }
 
-/// Whose a live token is, with what its plan allows.
+/// Who calls, on the word of a live token or as somebody who is signed in, with what their plan allows.
 #[derive(Clone, Debug)]
-pub struct TokenOwner {
-    /// The right to touch its customer's rows.
+pub struct Caller {
+    /// The right to touch the customer's rows.
     pub tenancy: Tenancy,
-    /// The token.
-    pub token: TokenId,
-    /// Its name.
-    pub token_name: String,
-    /// Who issued it.
-    pub user: UserId,
-    /// What it may do.
+    /// The token, or the person.
+    pub actor: Actor,
+    /// What they may do.
     pub scopes: Scopes,
-    /// When it ends.
+    /// When a token ends.
     pub expires_at: Option<DateTime<Utc>>,
     /// The workspace.
     pub workspace: Workspace,
     /// What the plan allows.
     pub plan: Plan,
+}
+
+impl Caller {
+    /// The token, if it is one that calls.
+    pub fn token(&self) -> Option<&TokenId> {
+        match &self.actor {
+            Actor::Token { id, .. } => Some(id),
+            _ => None,
+        }
+    }
 }
 
 /// What a workspace is called and which clock it lives by.
@@ -91,7 +98,7 @@ pub struct Plan {
 #[derive(Clone, Debug)]
 pub enum Presented {
     /// It opens its owner's workspace.
-    Live(Box<TokenOwner>),
+    Live(Box<Caller>),
     /// It was one: `revoked_token`, `expired_token` or `suspended_customer`.
     Dead {
         /// Why it opens nothing.
@@ -108,7 +115,6 @@ struct OwnerRow {
     standing: String,
     customer_id: String,
     token_id: String,
-    user_id: String,
     token_name: String,
     scopes: Vec<String>,
     expires_at: Option<DateTime<Utc>>,
@@ -139,12 +145,13 @@ impl Store {
             return Ok(Presented::Dead { cause, token: row.token_id });
         }
         let customer = Tenancy::of_row(&row.customer_id)?.customer().clone();
-        Ok(Presented::Live(Box::new(TokenOwner {
+        Ok(Presented::Live(Box::new(Caller {
             tenancy: Tenancy::of_token(customer, digest),
-            token: TokenId::parse(&row.token_id)
-                .map_err(|_| StoreError::inconsistent("tokens", "token_id"))?,
-            token_name: row.token_name,
-            user: UserId::parse(&row.user_id).map_err(|_| StoreError::inconsistent("tokens", "user_id"))?,
+            actor: Actor::Token {
+                id: TokenId::parse(&row.token_id)
+                    .map_err(|_| StoreError::inconsistent("tokens", "token_id"))?,
+                name: row.token_name,
+            },
             scopes: scopes(&row.scopes)?,
             expires_at: row.expires_at,
             workspace: Workspace {

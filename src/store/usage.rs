@@ -4,14 +4,22 @@ use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
 
-use sqlx::Connection;
+use sqlx::{Connection, FromRow};
 
-use super::{Store, StoreError, Tenancy};
+use super::{Reader, Store, StoreError, Tenancy};
 use crate::domain::ids::TokenId;
 
 statements! {
     LEASE = plain "select granted, retry_after_s, left_over from lease_permits($1, $2, $3, $4, $5, $6)";
     RETURN = plain "select return_permits($1, $2, $3, $4)";
+    BY_TOOL = tenant "
+        select h.tool, sum(h.calls)::bigint as calls, sum(h.errors)::bigint as errors,
+               sum(h.duration_ms)::bigint as duration_ms
+          from usage_hourly h
+         where h.customer_id = $1 and caller.id = $1 and h.hour >= $4 and h.tool <> '-'
+         group by h.tool
+         order by 2 desc, 1
+        offset 0";
     FLUSH = plain "select flush_usage($1, $2, $3, $4, $5, $6, $7, $8, $9)";
 }
 
@@ -50,6 +58,29 @@ pub struct Used {
     pub client: Option<String>,
     /// From which address.
     pub ip: Option<String>,
+}
+
+/// What all tokens of a customer did with one tool.
+#[derive(Clone, Debug, FromRow)]
+pub struct ToolUse {
+    /// Which tool.
+    pub tool: String,
+    /// How many calls.
+    pub calls: i64,
+    /// Of these, answered with an error.
+    pub errors: i64,
+    /// Their time in all, in milliseconds.
+    pub duration_ms: i64,
+}
+
+impl Reader<'_> {
+    /// What was done with each tool since `since`, the busiest first.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn use_by_tool(&self, since: DateTime<Utc>) -> Result<Vec<ToolUse>, StoreError> {
+        Ok(self.query_as(BY_TOOL).bind(since).fetch_all(self.store().reads()).await?)
+    }
 }
 
 impl Store {

@@ -14,7 +14,8 @@ use super::error::ToolError;
 use super::tool::{Catalog, Entry};
 use crate::domain::scope::Scopes;
 use crate::protocol::{
-    CallError, CallTool, ClientInfo, Content, Exchange, Implementation, Server, ToolAnswer, ToolList,
+    CallError, CallTool, ClientInfo, Content, Exchange, Implementation, Revision, Server, ToolAnswer,
+    ToolList,
 };
 use crate::service::Serving;
 use crate::service::access::{Access, Principal};
@@ -150,7 +151,7 @@ impl Server for ToolServer {
     }
 
     fn tools(&self, caller: &Principal) -> Arc<ToolList> {
-        let scopes = caller.owner().scopes;
+        let scopes = caller.caller().scopes;
         let mut lists = self.lists.lock().unwrap_or_else(PoisonError::into_inner);
         lists
             .entry(scopes)
@@ -158,10 +159,11 @@ impl Server for ToolServer {
             .clone()
     }
 
-    fn met(&self, caller: &Principal, client: &ClientInfo) {
-        let owner = caller.owner();
-        let name = format!("{} {}", client.name, client.version);
-        self.access.usage().met(&owner.tenancy, &owner.token, name.trim(), self.serving.store.now());
+    fn met(&self, caller: &Principal, client: &ClientInfo, revision: Revision) {
+        let Some(token) = caller.caller().token() else { return };
+        let called = format!("{} {}", client.name, client.version);
+        let name = format!("{}, protocol {}", called.trim(), revision.date());
+        self.access.usage().met(caller.tenancy(), token, &name, self.serving.store.now());
     }
 
     async fn admit(&self, caller: &Principal) -> Result<(), Duration> {
@@ -185,7 +187,7 @@ impl Server for ToolServer {
     }
 
     fn caller_key(&self, caller: &Principal) -> String {
-        caller.owner().token.to_string()
+        caller.caller().actor.id().unwrap_or_default().to_owned()
     }
 
     async fn call_tool(
@@ -199,12 +201,12 @@ impl Server for ToolServer {
             return Err(CallError::UnknownTool);
         };
         let _under_way = Counted::begin(&self.under_way);
-        let owner = caller.owner();
+        let actor = &caller.caller().actor;
         let span = tracing::info_span!(
             "tool.call",
             tool.name = entry.name,
-            customer.id = owner.tenancy.customer().as_str(),
-            token.id = owner.token.as_str()
+            customer.id = caller.tenancy().customer().as_str(),
+            actor.id = actor.id()
         );
         let started = Instant::now();
         let answer = self.answer(caller, entry, call, exchange).instrument(span.clone()).await;
@@ -229,7 +231,9 @@ impl Server for ToolServer {
         };
         let duration_ms = i64::try_from(started.elapsed().as_millis()).unwrap_or(i64::MAX);
         let call = Call { tool: entry.name, failed, duration_ms };
-        self.access.usage().called(&owner.tenancy, &owner.token, call, self.serving.store.now());
+        if let Some(token) = caller.caller().token() {
+            self.access.usage().called(caller.tenancy(), token, call, self.serving.store.now());
+        }
         answer
     }
 }

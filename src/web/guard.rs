@@ -1,6 +1,9 @@
 //! Who asks for a page: the session's cookie, its person, and as whom they stand in the workspace of the address.
 
+use std::net::IpAddr;
+
 use axum::extract::{FromRequestParts, RawPathParams};
+use chrono::{DateTime, Utc};
 use http::header::COOKIE;
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method};
@@ -8,6 +11,8 @@ use http::{HeaderMap, HeaderValue, Method};
 use super::Web;
 use super::trouble::Trouble;
 use crate::domain::token::Secret;
+use crate::middleware::Peer;
+use crate::protocol::http::RequestId;
 use crate::service::people::LONGEST;
 use crate::store::customers::Actor;
 use crate::store::people::{Member, Person};
@@ -74,6 +79,10 @@ impl FromRequestParts<Web> for SignedIn {
 pub(super) struct Here {
     pub(super) person: Person,
     pub(super) member: Member,
+    pub(super) address: Option<IpAddr>,
+    pub(super) now: DateTime<Utc>,
+    /// The request's name in the log.
+    pub(super) request: String,
 }
 
 impl Here {
@@ -96,6 +105,14 @@ impl FromRequestParts<Web> for Here {
         let path = RawPathParams::from_request_parts(parts, web).await.map_err(|_| Trouble::NotFound)?;
         let slug = path.iter().find(|(name, _)| *name == "workspace").map(|(_, slug)| slug);
         let member = web.people().member(session.digest(), slug.ok_or(Trouble::NotFound)?).await?;
-        Ok(Self { person, member: member.ok_or(Trouble::NotFound)? })
+        let request = parts.extensions.get::<RequestId>().map(|id| id.0.clone()).unwrap_or_default();
+        let address = parts.extensions.get::<Peer>().map(|peer| peer.0);
+        Ok(Self {
+            person,
+            member: member.ok_or(Trouble::NotFound)?,
+            address,
+            now: web.store().now(),
+            request,
+        })
     }
 }

@@ -1,12 +1,21 @@
 //! The pages: where a person signs in, makes tokens and connects a client. Written on the server; they work without a
 //! script, and nothing is loaded from elsewhere.
 
+mod ask;
 mod assets;
+mod audit;
+mod chart;
 mod connect;
+mod connectors;
+mod flows;
 mod guard;
+mod overview;
+mod runs;
 mod sign_in;
 mod tokens;
 mod trouble;
+mod try_it;
+mod usage;
 
 use std::sync::Arc;
 
@@ -16,6 +25,7 @@ use axum::extract::DefaultBodyLimit;
 use axum::middleware::map_response;
 use axum::response::{Html, IntoResponse, Redirect, Response};
 use axum::routing::{get, post};
+use chrono::{DateTime, Utc};
 use http::header::{CONTENT_SECURITY_POLICY, HOST, REFERRER_POLICY};
 use http::{HeaderMap, HeaderValue, StatusCode};
 use tower_http::csrf::CsrfLayer;
@@ -23,6 +33,8 @@ use tower_http::csrf::CsrfLayer;
 use crate::service::people::People;
 use crate::store::Store;
 use crate::store::people::Member;
+use crate::tools::ToolServer;
+use crate::view::text;
 use guard::{Here, SignedIn};
 use trouble::Trouble;
 
@@ -42,15 +54,17 @@ pub struct Web(Arc<Shared>);
 struct Shared {
     store: Store,
     people: People,
+    tools: Arc<ToolServer>,
     /// Where clients find `/mcp`; the pages' own address stands in its place when nobody said.
     public_url: Option<String>,
     costs: Vec<tokens::ToolCost>,
 }
 
 impl Web {
-    /// The pages over `store`; `public_url` is where browsers and clients find this server, without a slash at its end.
-    pub fn new(store: Store, public_url: Option<String>) -> Self {
+    /// The pages over `store` and `tools`; `public_url` is where browsers and clients find this server, without a slash at its end.
+    pub fn new(store: Store, tools: Arc<ToolServer>, public_url: Option<String>) -> Self {
         Self(Arc::new(Shared {
+            tools,
             people: People::new(store.clone()),
             store,
             public_url,
@@ -60,6 +74,10 @@ impl Web {
 
     fn store(&self) -> &Store {
         &self.0.store
+    }
+
+    fn tools(&self) -> &ToolServer {
+        &self.0.tools
     }
 
     fn people(&self) -> &People {
@@ -96,7 +114,16 @@ where
         .route("/enter/{link}", get(sign_in::door).post(sign_in::come_in))
         .route("/password/{link}", get(sign_in::password_form).post(sign_in::choose_password))
         .route("/sign-out", post(sign_in::sign_out))
-        .route("/w/{workspace}", get(workspace))
+        .route("/w/{workspace}", get(overview::overview))
+        .route("/w/{workspace}/flows", get(flows::list))
+        .route("/w/{workspace}/flows/{flow}", get(flows::one).post(flows::decide))
+        .route("/w/{workspace}/runs/{run}", get(runs::one))
+        .route("/w/{workspace}/runs/{run}/cancel", post(runs::cancel))
+        .route("/w/{workspace}/runs/{run}/events", get(runs::events))
+        .route("/w/{workspace}/connectors", get(connectors::list))
+        .route("/w/{workspace}/usage", get(usage::page_of))
+        .route("/w/{workspace}/audit", get(audit::list))
+        .route("/w/{workspace}/try", get(try_it::form).post(try_it::call))
         .route("/w/{workspace}/settings/mcp", get(tokens::list).post(tokens::create))
         .route("/w/{workspace}/settings/mcp/new", get(tokens::form))
         .route("/w/{workspace}/settings/mcp/{token}/revoke", get(tokens::confirm).post(tokens::revoke))
@@ -124,11 +151,22 @@ struct Frame {
     at: &'static str,
     member: Member,
     others: Vec<(String, String)>,
+    now: DateTime<Utc>,
 }
 
 impl Frame {
     fn new(here: &Here, at: &'static str) -> Self {
-        Self { at, member: here.member.clone(), others: here.others().cloned().collect() }
+        Self { at, member: here.member.clone(), others: here.others().cloned().collect(), now: here.now }
+    }
+
+    /// A moment as people of the workspace read it, with its age.
+    fn moment(&self, at: &DateTime<Utc>) -> String {
+        text::moment_and_age(*at, self.now, self.member.workspace.zone)
+    }
+
+    /// A count with separators.
+    fn count(&self, number: &i64) -> String {
+        text::count(*number)
     }
 
     fn slug(&self) -> &str {
@@ -155,13 +193,9 @@ impl Frame {
 /// To the first workspace.
 async fn home(signed_in: SignedIn) -> Response {
     match signed_in.person.workspaces.first() {
-        Some((slug, _)) => Redirect::to(&format!("/w/{slug}/settings/mcp")).into_response(),
+        Some((slug, _)) => Redirect::to(&format!("/w/{slug}")).into_response(),
         None => Trouble::NotFound.into_response(),
     }
-}
-
-async fn workspace(here: Here) -> Redirect {
-    Redirect::to(&format!("/w/{}/settings/mcp", here.member.workspace.slug))
 }
 
 /// A page as an answer.

@@ -95,7 +95,7 @@ struct ScopeView {
 
 /// What a model pays for knowing a tool.
 pub(super) struct ToolCost {
-    name: &'static str,
+    pub(super) name: &'static str,
     scope: &'static str,
     cost: usize,
 }

@@ -66,12 +66,12 @@ async fn what_a_token_was_used_for_is_kept() {
     let address = "192.0.2.7".parse().unwrap();
     let principal =
         access.recognise(Some(&app.globex().token()), Some(address), Wants::Service).await.unwrap();
-    let owner = principal.owner();
+    let (tenancy, token) = (principal.tenancy(), principal.caller().token().unwrap());
     let now = app.clock.now();
-    access.usage().met(&owner.tenancy, &owner.token, "claude-code 2.1\u{1b}", now);
+    access.usage().met(tenancy, token, "claude-code 2.1\u{1b}", now);
     for failed in [false, false, true] {
         let call = Call { tool: "list_runs", failed, duration_ms: 5 };
-        access.usage().called(&owner.tenancy, &owner.token, call, now);
+        access.usage().called(tenancy, token, call, now);
     }
     access.settle(false).await.unwrap();
     access.settle(false).await.unwrap();

@@ -20,7 +20,7 @@ async fn a_link_lets_in_once_and_by_a_click_only() {
     assert_eq!(browser.get(&link).await.status, 200);
     assert!(browser.cookie.borrow().is_none());
     assert_eq!(browser.post(&link, &[]).await.to(), "/");
-    assert_eq!(browser.get("/").await.to(), TOKENS);
+    assert_eq!(browser.get("/").await.to(), "/w/acme");
     assert!(browser.get(TOKENS).await.text.contains("MCP tokens"));
     let other = Browser::new(&app);
     assert_eq!(other.post(&link, &[]).await.status, 404);
@@ -264,4 +264,115 @@ async fn pages_load_nothing_from_elsewhere_and_may_be_framed_by_nobody() {
         assert!(set.contains(word), "{set}");
     }
     assert!(entered.get("/w/acme/settings/connect").await.text.contains("https://mcp.example.com/mcp"));
+}
+
+#[tokio::test]
+async fn the_workspace_at_a_glance_says_what_the_tools_say() {
+    let app = TestApp::demo().await;
+    let ana = Browser::of(&app, ANA).await;
+    let health = app.acme().call("get_system_health", json!({})).await;
+    let overview = ana.get("/w/acme").await;
+    assert_eq!(overview.status, 200);
+    let headline = health.structured["headline"].as_str().unwrap();
+    let headline = headline.replace("<<data ", "").replace(" data>>", "");
+    assert!(overview.text.contains(&headline), "{headline}\n{}", overview.text);
+    for cause in health.structured["attention"].as_array().unwrap() {
+        assert!(overview.text.contains(cause["id"].as_str().unwrap()), "{cause}");
+    }
+    let flows = ana.get("/w/acme/flows").await;
+    assert!(flows.text.contains("12 flows") && flows.text.contains("Postgres → Snowflake order lines"));
+    let found = ana.get("/w/acme/flows?query=loyalty").await;
+    assert!(found.text.contains("MongoDB loyalty") && !found.text.contains("order lines"));
+    let flow = ana.get("/w/acme/flows/flow_shopify_orders").await;
+    assert!(flow.text.contains("rejected 23 of 1140 records") && flow.text.contains("Pause this flow"));
+    let run = flow.between("href=\"/w/acme/runs/", "\"").to_owned();
+    let page = ana.get(&format!("/w/acme/runs/{run}")).await;
+    assert!(page.text.contains("23 rejected") && page.text.contains("VALIDATION"), "{}", page.text);
+    assert!(!page.text.contains("data>>") && !page.text.contains("data&gt;&gt;"), "fences are for models");
+    let connectors = ana.get("/w/acme/connectors").await;
+    assert!(connectors.text.contains("graphql_cost") && connectors.text.contains("92 % used"));
+    app.settle().await;
+    assert!(ana.get("/w/acme/usage").await.text.contains("get_system_health"));
+    assert!(ana.get("/w/acme/audit").await.text.contains("user.signed_in"));
+    for path in
+        ["/w/acme", "/w/acme/flows", "/w/acme/connectors", "/w/acme/usage", "/w/acme/audit", "/w/acme/try"]
+    {
+        let page = ana.get(path).await;
+        assert!(page.text.len() < 60_000, "{path}: {}", page.text.len());
+        let elsewhere = path.replace("acme", "globex");
+        assert_eq!(ana.get(&elsewhere).await.status, 404, "{elsewhere}");
+    }
+    for path in ["flows/flow_nothing", "flows/x", "runs/run_nothinglikethat", "runs/x"] {
+        let absent = ana.get(&format!("/w/acme/{path}")).await;
+        assert_eq!(absent.status, 404, "{path}");
+    }
+    let globex = app.column("select run_id from runs where customer_id = 'cus_globex' limit 1").await;
+    assert_eq!(ana.get(&format!("/w/acme/runs/{}", globex[0])).await.status, 404);
+    assert_eq!(ana.get(&format!("/w/acme/runs/{}/events", globex[0])).await.status, 404);
+}
+
+#[tokio::test]
+async fn flows_are_paused_and_runs_cancelled_by_those_who_operate() {
+    let app = TestApp::demo().await;
+    let (ana, priya) = (Browser::of(&app, ANA).await, Browser::of(&app, PRIYA).await);
+    let at = "/w/acme/flows/flow_order_lines";
+    let paused = priya.post(at, &[("state", "paused"), ("reason", "<b>month end</b>")]).await;
+    assert_eq!(paused.to(), at);
+    let page = ana.get(at).await;
+    assert!(page.text.contains("paused by Priya Nair") && !page.text.contains("<b>month"), "{}", page.text);
+    assert_eq!(priya.post(at, &[("state", "paused")]).await.status, 303, "as it is already");
+    assert_eq!(priya.post(at, &[("state", "archived")]).await.status, 404);
+    priya.post(at, &[("state", "active")]).await;
+    assert!(ana.get(at).await.text.contains("Pause this flow"));
+
+    let call = [("tool", "trigger_sync"), ("arguments", r#"{"flow":"NetSuite → Snowflake invoices"}"#)];
+    let tried = priya.post("/w/acme/try", &call).await;
+    let run = format!("run_{}", tried.between("Started run_", " "));
+    assert!(
+        app.column(&format!("select trigger || ' ' || triggered_by from runs where run_id = '{run}'")).await
+            [0]
+        .starts_with("manual Priya Nair")
+    );
+    let page = priya.get(&format!("/w/acme/runs/{run}")).await;
+    assert!(page.text.contains("Cancel this run") && page.text.contains("data-live"));
+    priya.post(&format!("/w/acme/runs/{run}/cancel"), &[]).await;
+    let page = priya.get(&format!("/w/acme/runs/{run}")).await;
+    assert!(page.text.contains("cancelled") && !page.text.contains("Cancel this run"));
+    let events = priya.get(&format!("/w/acme/runs/{run}/events")).await;
+    assert!(events.text.starts_with("event: done"), "{}", events.text);
+    assert_eq!(priya.post("/w/acme/runs/run_nothinglikethat/cancel", &[]).await.status, 404);
+
+    // Who only looks changes nothing: Ana in Lab.
+    for (path, form) in [
+        ("/w/lab/flows/flow_anything", vec![("state", "paused")]),
+        ("/w/lab/runs/run_nothinglikethat/cancel", vec![]),
+    ] {
+        assert_eq!(ana.post(path, &form).await.status, 403, "{path}");
+    }
+    let lab = app.column("select name from flows where customer_id = 'cus_lab' order by 1").await;
+    let call = [("tool", "trigger_sync"), ("arguments", &*format!(r#"{{"flow":"{}"}}"#, lab[0]))];
+    assert!(ana.post("/w/lab/try", &call).await.text.contains("INSUFFICIENT_SCOPE"));
+}
+
+#[tokio::test]
+async fn a_tool_is_tried_with_no_more_than_the_token_may() {
+    let app = TestApp::demo().await;
+    let ana = Browser::of(&app, ANA).await;
+    let made = ana.post(TOKENS, &[("name", "reader"), ("lifetime", "30"), ("reach", "read")]).await;
+    let id = made.between("data-seen=\"", "/seen").rsplit('/').next().unwrap().to_owned();
+    let call = |token: String, tool: &'static str, arguments: &'static str| {
+        let ana = &ana;
+        async move {
+            ana.post("/w/acme/try", &[("token", &token), ("tool", tool), ("arguments", arguments)]).await
+        }
+    };
+    let shown = call(id.clone(), "list_flows", r#"{"query":"loyalty"}"#).await;
+    assert!(shown.text.contains("MongoDB loyalty") && shown.text.contains("structured answer"));
+    assert!(shown.text.contains("tools/call") && shown.text.contains("tokens."));
+    let refused = call(id.clone(), "trigger_sync", r#"{"flow":"x"}"#).await;
+    assert!(refused.text.contains("INSUFFICIENT_SCOPE"));
+    assert!(call(id, "list_flows", "[]").await.text.contains("one JSON object"));
+    assert!(call(String::new(), "list_flows", r#"{"zzz":1}"#).await.text.contains("there is no argument"));
+    assert_eq!(call("mtk_nothing".to_owned(), "list_flows", "").await.status, 404);
+    assert_eq!(call(String::new(), "drop_table", "").await.status, 404);
 }

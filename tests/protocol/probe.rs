@@ -5,7 +5,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use apixx_mcp::protocol::{
-    CallError, CallTool, ClientInfo, Exchange, Implementation, LogLevel, Server, ToolAnswer, ToolList,
+    CallError, CallTool, ClientInfo, Exchange, Implementation, LogLevel, Revision, Server, ToolAnswer,
+    ToolList,
 };
 use http::{HeaderMap, HeaderValue};
 use serde_json::value::to_raw_value;
@@ -89,7 +90,7 @@ impl Server for Probe {
         self.fixture.tools(caller)
     }
 
-    fn met(&self, _caller: &Caller, client: &ClientInfo) {
+    fn met(&self, _caller: &Caller, client: &ClientInfo, _revision: Revision) {
         self.met.lock().expect("no test panics while it holds the list").push(client.clone());
     }
 

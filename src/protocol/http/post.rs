@@ -207,7 +207,7 @@ impl<P: Server> Post<P> {
                     modern::check_arguments(headers, call, &server.tools(&self.caller))?;
                 }
                 if let Some(client) = &meta.client {
-                    server.met(&self.caller, client);
+                    server.met(&self.caller, client, Revision::MODERN);
                 }
                 exchange.client = meta.client;
                 exchange.capabilities = Some(meta.capabilities);

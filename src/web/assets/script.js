@@ -59,3 +59,10 @@ if (waiting) {
   };
   setTimeout(look, 2000);
 }
+
+const live = document.querySelector('[data-live]');
+if (live) {
+  const events = new EventSource(live.dataset.live);
+  events.addEventListener('progress', (event) => { live.textContent = event.data; });
+  events.addEventListener('done', () => { events.close(); location.reload(); });
+}

@@ -1,0 +1,53 @@
+//! Pages ask what tools answer: the same figures, in the same words, for whoever is signed in.
+
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value};
+
+use super::Web;
+use super::guard::Here;
+use super::trouble::Trouble;
+use crate::domain::scope::Scopes;
+use crate::protocol::{CallError, CallTool, Exchange, Revision, Server, ToolAnswer};
+use crate::service::access::Principal;
+
+/// What a tool answers this person, as far as `T` wants to know.
+pub(super) async fn ask<T: DeserializeOwned>(
+    web: &Web,
+    here: &Here,
+    tool: &str,
+    arguments: Value,
+) -> Result<T, Trouble> {
+    let arguments = arguments.as_object().cloned().unwrap_or_default();
+    let answer = answer(web, here, Scopes::all(), tool, arguments).await;
+    let answer = answer.map_err(|error| match error {
+        CallError::Unavailable { .. } => Trouble::Later,
+        CallError::InvalidArguments { .. } => Trouble::NotFound,
+        _ => Trouble::Ours,
+    })?;
+    // What there is not, and what another customer has, are one to a tool and so to a page.
+    let Some(structured) = answer.structured.filter(|_| !answer.is_error) else {
+        return Err(Trouble::NotFound);
+    };
+    serde_json::from_str(structured.get()).map_err(|error| {
+        tracing::error!(%error, tool, "a page does not understand the tool");
+        Trouble::Ours
+    })
+}
+
+/// What a tool answers this person with `scopes` of their own at most.
+pub(super) async fn answer(
+    web: &Web,
+    here: &Here,
+    scopes: Scopes,
+    tool: &str,
+    arguments: Map<String, Value>,
+) -> Result<ToolAnswer, CallError> {
+    let person = Principal::person(&here.member, scopes, here.address);
+    let exchange = Exchange::unheard(here.request.clone(), Revision::MODERN);
+    web.tools().call_tool(&person, CallTool { name: tool.to_owned(), arguments }, &exchange).await
+}
+
+/// Words of another system without the marks that tell a model what they are; a page shows them as words anyway.
+pub(super) fn words(text: &str) -> String {
+    text.replace("<<data ", "").replace(" data>>", "")
+}

@@ -1,0 +1,141 @@
+//! The workspace at a glance: what `get_system_health` tells, and the runs of the last day.
+
+use askama::Template;
+use axum::extract::State;
+use axum::response::Response;
+use serde::Deserialize;
+use serde_json::json;
+
+use super::ask::{ask, words};
+use super::chart::{Chart, Slot};
+use super::guard::Here;
+use super::trouble::Trouble;
+use super::{Frame, Web, page};
+use crate::view::text;
+
+#[derive(Template)]
+#[template(path = "overview.html", config = "src/web/askama.toml")]
+struct OverviewPage {
+    here: Frame,
+    health: Health,
+    chart: Chart,
+    waits: String,
+}
+
+#[derive(Deserialize)]
+struct Health {
+    verdict: String,
+    headline: String,
+    attention: Vec<Cause>,
+    attention_more: usize,
+    flows: Flows,
+    connectors: Connectors,
+    queue: Queue,
+    runs: Runs,
+    records: Records,
+}
+
+#[derive(Deserialize)]
+struct Cause {
+    severity: String,
+    kind: String,
+    id: String,
+    message: String,
+    next_step: String,
+}
+
+#[derive(Deserialize)]
+struct Flows {
+    total: i64,
+    failing: i64,
+    degraded: i64,
+    pending: i64,
+    healthy: i64,
+    paused: i64,
+}
+
+#[derive(Deserialize)]
+struct Connectors {
+    total: i64,
+    down: i64,
+    degraded: i64,
+}
+
+#[derive(Deserialize)]
+struct Queue {
+    queued: i64,
+    running: i64,
+    oldest_wait_seconds: Option<i64>,
+}
+
+#[derive(Deserialize)]
+struct Runs {
+    total: i64,
+    succeeded: i64,
+    partial: i64,
+    failed: i64,
+}
+
+#[derive(Deserialize)]
+struct Records {
+    written: i64,
+    failed: i64,
+}
+
+#[derive(Deserialize)]
+struct Grouped {
+    groups: Vec<Group>,
+}
+
+#[derive(Deserialize)]
+struct Group {
+    label: String,
+    succeeded: i64,
+    partial: i64,
+    failed: i64,
+}
+
+pub(super) async fn overview(State(web): State<Web>, here: Here) -> Result<Response, Trouble> {
+    let health: Health = ask(&web, &here, "get_system_health", json!({})).await?;
+    let by_hour = json!({ "window": "24h", "group_by": "hour", "limit": 0 });
+    let runs: Grouped = ask(&web, &here, "list_runs", by_hour).await?;
+    let waits = health.queue.oldest_wait_seconds.map(|seconds| text::duration(seconds * 1000));
+    let waits = waits.map(|waits| format!(", the oldest for {waits}")).unwrap_or_default();
+    page(&OverviewPage { here: Frame::new(&here, "overview"), health, chart: chart(runs.groups), waits })
+}
+
+/// Groups come newest first.
+fn chart(groups: Vec<Group>) -> Chart {
+    let slot = |group: Group| Slot {
+        label: group.label,
+        succeeded: group.succeeded,
+        partial: group.partial,
+        failed: group.failed,
+    };
+    Chart::new(groups.into_iter().rev().map(slot).collect())
+}
+
+impl Health {
+    fn headline(&self) -> String {
+        words(&self.headline)
+    }
+}
+
+impl Cause {
+    fn words(&self) -> String {
+        words(&self.message)
+    }
+
+    fn next(&self) -> String {
+        words(&self.next_step)
+    }
+
+    /// The page about what is in trouble, if it has one.
+    fn link(&self, slug: &str) -> Option<String> {
+        match self.kind.as_str() {
+            "flow" => Some(format!("/w/{slug}/flows/{}", self.id)),
+            "connector" => Some(format!("/w/{slug}/connectors#{}", self.id)),
+            _ => None,
+        }
+    }
+}

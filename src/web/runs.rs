@@ -1,0 +1,231 @@
+//! One run: what happened, why, and what may still be done about it.
+
+use std::convert::Infallible;
+
+use askama::Template;
+use axum::extract::{Path, State};
+use axum::response::sse::{Event, KeepAlive, Sse};
+use axum::response::{IntoResponse, Redirect, Response};
+use chrono::{DateTime, Utc};
+use futures_util::stream;
+use serde::Deserialize;
+use serde::de::IgnoredAny;
+use serde_json::{Value, json};
+
+use super::ask::{ask, words};
+use super::guard::Here;
+use super::trouble::Trouble;
+use super::{Frame, Web, page};
+use crate::domain::ids::RunId;
+use crate::store::customers::Target;
+use crate::view::text;
+
+/// Samples that are shown of each class of error.
+const SAMPLES: u32 = 3;
+
+/// Seconds of one wait for a run to end; the page asks again.
+const WAIT: u32 = 5;
+
+#[derive(Template)]
+#[template(path = "run.html", config = "src/web/askama.toml")]
+struct RunPage {
+    here: Frame,
+    operates: bool,
+    run: Run,
+    groups: Vec<Group>,
+}
+
+#[derive(Template)]
+#[template(path = "progress.html", config = "src/web/askama.toml")]
+struct ProgressPart<'a> {
+    run: &'a Run,
+}
+
+#[derive(Deserialize)]
+struct Detail {
+    run: Run,
+}
+
+#[derive(Deserialize)]
+struct Run {
+    run_id: String,
+    flow_id: String,
+    flow: String,
+    status: String,
+    done: bool,
+    #[serde(default)]
+    reason_code: Option<String>,
+    #[serde(default)]
+    reason: Option<String>,
+    trigger: String,
+    #[serde(default)]
+    triggered_by: Option<String>,
+    queued_at: DateTime<Utc>,
+    #[serde(default)]
+    started_at: Option<DateTime<Utc>>,
+    #[serde(default)]
+    finished_at: Option<DateTime<Utc>>,
+    #[serde(default)]
+    duration_ms: Option<i64>,
+    records: Records,
+    bytes_read: i64,
+    bytes_written: i64,
+    #[serde(default)]
+    progress: Option<Progress>,
+    flow_version: i32,
+    attempts: Vec<Attempt>,
+    timeline: Vec<Line>,
+    /// Classes of its errors.
+    errors: Vec<IgnoredAny>,
+}
+
+#[derive(Deserialize)]
+struct Records {
+    read: i64,
+    written: i64,
+    failed: i64,
+    skipped: i64,
+}
+
+#[derive(Deserialize)]
+struct Progress {
+    processed: i64,
+    #[serde(default)]
+    percent: Option<f64>,
+}
+
+#[derive(Deserialize)]
+struct Attempt {
+    attempt: i32,
+    status: String,
+    started_at: DateTime<Utc>,
+    #[serde(default)]
+    message: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Line {
+    at: DateTime<Utc>,
+    message: String,
+}
+
+#[derive(Deserialize)]
+struct Errors {
+    groups: Vec<Group>,
+}
+
+#[derive(Deserialize)]
+struct Group {
+    error_class: String,
+    message: String,
+    count: i64,
+    #[serde(default)]
+    samples: Vec<Value>,
+}
+
+impl Run {
+    fn took(&self) -> String {
+        self.duration_ms.map(text::duration).unwrap_or_default()
+    }
+
+    fn why(&self) -> String {
+        [self.reason_code.clone(), self.reason.as_deref().map(words)]
+            .into_iter()
+            .flatten()
+            .collect::<Vec<_>>()
+            .join(": ")
+    }
+
+    fn percent(&self) -> Option<i64> {
+        self.progress.as_ref().and_then(|progress| progress.percent).map(|percent| percent as i64)
+    }
+
+    fn bytes(&self) -> String {
+        format!("{} read, {} written", text::bytes(self.bytes_read), text::bytes(self.bytes_written))
+    }
+}
+
+impl Attempt {
+    fn said(&self) -> String {
+        self.message.as_deref().map(words).unwrap_or_default()
+    }
+}
+
+impl Group {
+    fn words(&self) -> String {
+        words(&self.message)
+    }
+
+    /// The samples as they were kept, redacted.
+    fn shown(&self) -> Vec<String> {
+        self.samples.iter().map(|sample| words(&format!("{sample:#}"))).collect()
+    }
+}
+
+async fn detail(web: &Web, here: &Here, run: &RunId, wait: u32) -> Result<Run, Trouble> {
+    let asked = json!({ "run_id": run, "wait_seconds": wait });
+    let Detail { run } = ask(web, here, "get_run", asked).await?;
+    Ok(run)
+}
+
+fn id(text: &str) -> Result<RunId, Trouble> {
+    RunId::parse(text).map_err(|_| Trouble::NotFound)
+}
+
+pub(super) async fn one(
+    State(web): State<Web>,
+    here: Here,
+    Path((_, run)): Path<(String, String)>,
+) -> Result<Response, Trouble> {
+    let run = detail(&web, &here, &id(&run)?, 0).await?;
+    let groups = if run.records.failed > 0 || !run.errors.is_empty() {
+        let asked = json!({ "run_id": run.run_id, "samples_per_group": SAMPLES });
+        ask::<Errors>(&web, &here, "get_run_errors", asked).await?.groups
+    } else {
+        Vec::new()
+    };
+    let operates = here.member.role.operates();
+    page(&RunPage { here: Frame::new(&here, "flows"), operates, run, groups })
+}
+
+pub(super) async fn cancel(
+    State(web): State<Web>,
+    here: Here,
+    Path((slug, run)): Path<(String, String)>,
+) -> Result<Response, Trouble> {
+    if !here.member.role.operates() {
+        return Err(Trouble::Forbidden);
+    }
+    let (run, actor) = (id(&run)?, here.actor());
+    let mut tx = web.store().begin(&here.member.tenancy).await?;
+    let asked = tx.request_cancel(&run, actor.label()).await?;
+    if asked.ok_or(Trouble::NotFound)?.is_final() {
+        tx.commit().await?;
+    } else {
+        tx.audit(&actor, "run.cancel_requested", Target::Run(&run), None).await?;
+        tx.commit().await?;
+    }
+    Ok(Redirect::to(&format!("/w/{slug}/runs/{run}")).into_response())
+}
+
+/// How far a run is, told whenever it changes until it has ended; then the page is loaded again.
+pub(super) async fn events(
+    State(web): State<Web>,
+    here: Here,
+    Path((_, run)): Path<(String, String)>,
+) -> Result<Response, Trouble> {
+    let run = id(&run)?;
+    let first = detail(&web, &here, &run, 0).await?;
+    let told = stream::unfold(Some((web, here, run, Some(first))), |state| async move {
+        let (web, here, run, first) = state?;
+        let seen = match first {
+            Some(first) => first,
+            // A session that ended hears no more.
+            None => detail(&web, &here, &run, WAIT).await.ok()?,
+        };
+        let text = ProgressPart { run: &seen }.render().ok()?;
+        let event = Event::default().event(if seen.done { "done" } else { "progress" }).data(text);
+        Some((Ok::<_, Infallible>(event), (!seen.done).then_some((web, here, run, None))))
+    });
+    Ok(Sse::new(told).keep_alive(KeepAlive::default()).into_response())
+}
