@@ -158,6 +158,20 @@ language sql stable security definer set search_path = pg_catalog, pg_temp as $$
      where s.digest = session and s.idle_until > at and s.ends_at > at and c.slug = workspace
 $$;
 
+-- Sessions and links that ended; how many went.
+create function purge_people(at timestamptz, most integer) returns bigint
+language plpgsql volatile security definer set search_path = pg_catalog, pg_temp as $$
+declare gone bigint; more bigint;
+begin
+    delete from public.sessions where ctid = any (array(
+        select s.ctid from public.sessions s where s.idle_until < at or s.ends_at < at limit most));
+    get diagnostics gone = row_count;
+    delete from public.links where ctid = any (array(
+        select l.ctid from public.links l where l.expires_at < at limit most));
+    get diagnostics more = row_count;
+    return greatest(gone, more);
+end $$;
+
 -- Nobody but those named by the program may walk through a door.
 do $$
 declare f record;

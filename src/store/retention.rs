@@ -4,6 +4,7 @@ use super::{Store, StoreError};
 
 statements! {
     PURGE = plain "select * from purge($1, $2, $3, $4, $5)";
+    PEOPLE = plain "select purge_people($1, $2)";
 }
 
 /// How long things are kept that no plan speaks of, in days. (Runs and payloads: each customer's plan.)
@@ -34,6 +35,8 @@ impl Store {
         for (kind, rows) in gone.iter().filter(|(_, rows)| *rows > 0) {
             tracing::debug!(kind, rows, "outlived their time");
         }
-        Ok(gone.iter().any(|(_, rows)| *rows >= i64::from(most)))
+        let ended: i64 =
+            sqlx::query_scalar(PEOPLE).bind(self.now()).bind(most).fetch_one(self.pool()).await?;
+        Ok(gone.iter().map(|(_, rows)| *rows).chain([ended]).any(|rows| rows >= i64::from(most)))
     }
 }

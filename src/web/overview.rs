@@ -126,8 +126,10 @@ impl Cause {
         words(&self.message)
     }
 
-    fn next(&self) -> String {
-        words(&self.next_step)
+    /// What a person may do; what a model would call next is where the link leads.
+    fn next(&self) -> Option<String> {
+        let first = self.next_step.split(' ').next().unwrap_or_default();
+        (!first.contains('_')).then(|| words(&self.next_step))
     }
 
     /// The page about what is in trouble, if it has one.

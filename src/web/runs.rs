@@ -145,6 +145,12 @@ impl Run {
     }
 }
 
+impl Line {
+    fn words(&self) -> String {
+        words(&self.message)
+    }
+}
+
 impl Attempt {
     fn said(&self) -> String {
         self.message.as_deref().map(words).unwrap_or_default()
