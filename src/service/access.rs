@@ -229,7 +229,11 @@ impl Access {
             Wants::Service => {
                 let under_way =
                     self.0.limiter.begin(&owner.tenancy, AT_ONCE).ok_or(Refused::TooManyAtOnce)?;
-                let drawn = self.0.limiter.draw(&owner.tenancy, &owner.plan).await?;
+                let drawn = self.0.limiter.draw(&owner.tenancy, &owner.plan).await;
+                if let (Err(Refused::Limited(..)), Some(token)) = (&drawn, owner.token()) {
+                    self.0.usage.throttled(&owner.tenancy, token, self.0.store.now());
+                }
+                let drawn = drawn?;
                 (Some(drawn), Some(Arc::new(under_way)))
             }
         };

@@ -10,7 +10,7 @@ use crate::domain::ids::TokenId;
 use crate::store::usage::Used;
 use crate::store::{Store, StoreError, Tenancy};
 
-/// The tool name under which requests are counted that called none.
+/// The tool name under which requests are counted that called none; its errors are those that limits refused.
 const NO_TOOL: &str = "-";
 
 /// Longest client name kept, in characters.
@@ -26,6 +26,11 @@ impl Usage {
         self.with(tenancy, token, NO_TOOL, at, |used| {
             used.ip = address.map(|address| address.to_string()).or(used.ip.take());
         });
+    }
+
+    /// A request of this token was refused by the limits of its plan.
+    pub fn throttled(&self, tenancy: &Tenancy, token: &TokenId, at: DateTime<Utc>) {
+        self.with(tenancy, token, NO_TOOL, at, |used| used.errors += 1);
     }
 
     /// The client behind this token introduced itself.

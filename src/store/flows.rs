@@ -64,6 +64,17 @@ macro_rules! flow_filter {
 }
 
 statements! {
+    ENDS = tenant "
+        select f.flow_id, r.statuses
+          from unnest($4::text[]) f (flow_id)
+         cross join lateral (
+               select array_agg(e.status order by e.window_at, e.run_id) as statuses
+                 from (select x.status, x.window_at, x.run_id from runs x
+                        where x.customer_id = $1 and caller.id = $1 and x.flow_id = f.flow_id
+                          and x.window_at <= $3 and x.attempt >= 0
+                        order by x.window_at desc, x.run_id desc limit $5) e) r
+         where r.statuses is not null and caller.id = $1
+        offset 0";
     FLOWS = tenant "
         select ", flow_columns!(), "
           from (select f.* from flows f
@@ -342,6 +353,18 @@ macro_rules! bind_filter {
 }
 
 impl Reader<'_> {
+    /// How the last runs of each of these flows ended, oldest first, at most `most` of each.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn last_ends(
+        &self,
+        flows: &[String],
+        most: i64,
+    ) -> Result<Vec<(String, Vec<String>)>, StoreError> {
+        Ok(self.query_as(ENDS).bind(flows).bind(most).fetch_all(self.store().reads()).await?)
+    }
+
     /// At most `limit` flows after `after`: failing ones first, then degraded, pending, healthy, paused, by name.
     ///
     /// # Errors

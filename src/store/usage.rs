@@ -16,7 +16,7 @@ statements! {
         select h.tool, sum(h.calls)::bigint as calls, sum(h.errors)::bigint as errors,
                sum(h.duration_ms)::bigint as duration_ms
           from usage_hourly h
-         where h.customer_id = $1 and caller.id = $1 and h.hour >= $4 and h.tool <> '-'
+         where h.customer_id = $1 and caller.id = $1 and h.hour >= $4
          group by h.tool
          order by 2 desc, 1
         offset 0";
@@ -63,11 +63,11 @@ pub struct Used {
 /// What all tokens of a customer did with one tool.
 #[derive(Clone, Debug, FromRow)]
 pub struct ToolUse {
-    /// Which tool.
+    /// Which tool; `-` for requests that called none.
     pub tool: String,
     /// How many calls.
     pub calls: i64,
-    /// Of these, answered with an error.
+    /// Of these, answered with an error; of those that called no tool, refused by the limits of the plan.
     pub errors: i64,
     /// Their time in all, in milliseconds.
     pub duration_ms: i64,

@@ -14,6 +14,12 @@ pub(super) struct Slot {
 }
 
 impl Slot {
+    /// One run, by how it ended.
+    pub(super) fn of_one(status: &str, label: String) -> Self {
+        let is = |one: &str| i64::from(status == one);
+        Self { label, succeeded: is("succeeded"), partial: is("partial"), failed: is("failed") }
+    }
+
     fn all(&self) -> i64 {
         self.succeeded + self.partial + self.failed
     }
@@ -53,6 +59,13 @@ impl Chart {
             }
         }
         Self { width: slots.len() as i64 * STEP, slots, rects }
+    }
+
+    /// The sums, for who cannot see it.
+    pub(super) fn in_words(&self) -> String {
+        let sum = |of: fn(&Slot) -> i64| self.slots.iter().map(of).sum::<i64>();
+        let (succeeded, partial, failed) = (sum(|s| s.succeeded), sum(|s| s.partial), sum(|s| s.failed));
+        format!("{succeeded} succeeded, {partial} partial, {failed} failed")
     }
 }
 

@@ -1,5 +1,7 @@
 //! Flows: all of them, and one with its runs; pausing and resuming.
 
+use std::collections::HashMap;
+
 use askama::Template;
 use axum::Form;
 use axum::extract::{Path, Query, State};
@@ -16,6 +18,9 @@ use super::{Frame, Web, page};
 use crate::domain::ids::FlowId;
 use crate::view::text;
 
+/// Runs that the small chart of a listed flow shows.
+const LAST: i64 = 20;
+
 /// Runs that the page of a flow shows.
 const RUNS: u32 = 25;
 
@@ -25,7 +30,8 @@ struct FlowsPage {
     here: Frame,
     summary: String,
     query: String,
-    flows: Vec<Flow>,
+    /// Each with how its last runs ended.
+    flows: Vec<(Flow, Chart)>,
     more: Option<String>,
 }
 
@@ -149,6 +155,15 @@ pub(super) async fn list(
     let query = Some(asked.query.trim()).filter(|query| !query.is_empty());
     let arguments = json!({ "query": query, "cursor": asked.cursor });
     let Flows { summary, flows, next_cursor } = ask(&web, &here, "list_flows", arguments).await?;
+    let ids: Vec<String> = flows.iter().map(|flow| flow.id.clone()).collect();
+    let ends = web.store().read(&here.member.tenancy).last_ends(&ids, LAST).await?;
+    let mut ends: HashMap<String, Vec<String>> = ends.into_iter().collect();
+    let charts = flows.into_iter().map(|flow| {
+        let statuses = ends.remove(&flow.id).unwrap_or_default();
+        let slots = statuses.iter().map(|status| Slot::of_one(status, String::new()));
+        (flow, Chart::new(slots.collect()))
+    });
+    let flows = charts.collect();
     let shown =
         FlowsPage { here: Frame::new(&here, "flows"), summary, query: asked.query, flows, more: next_cursor };
     page(&shown)
@@ -164,12 +179,9 @@ pub(super) async fn one(
     let OneFlow { flow } = ask(&web, &here, "get_flow", json!({ "flow": id })).await?;
     let asked = json!({ "flow": id, "limit": RUNS });
     let Runs { runs } = ask(&web, &here, "list_flow_runs", asked).await?;
-    // A slot a run: the oldest first, as high as it wrote.
-    let slots = runs.iter().rev().map(|run| {
-        let is = |status: &str| i64::from(run.status == status);
-        let label = run.began().format("%m-%d %H:%M").to_string();
-        Slot { label, succeeded: is("succeeded"), partial: is("partial"), failed: is("failed") }
-    });
+    // A slot a run, the oldest first.
+    let slots =
+        runs.iter().rev().map(|run| Slot::of_one(&run.status, run.began().format("%m-%d %H:%M").to_string()));
     let chart = Chart::new(slots.collect());
     let operates = here.member.role.operates();
     page(&FlowPage { here: Frame::new(&here, "flows"), operates, flow, chart, runs })

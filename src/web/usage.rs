@@ -23,6 +23,8 @@ const DAYS: i64 = 30;
 struct UsagePage {
     here: Frame,
     tools: Vec<ToolUse>,
+    /// Requests in these days that the plan's limits refused.
+    throttled: i64,
     plan: Plan,
     quota: Quota,
 }
@@ -45,11 +47,14 @@ impl UsagePage {
 }
 
 pub(super) async fn page_of(State(web): State<Web>, here: Here) -> Result<Response, Trouble> {
-    let tools = web.store().read(&here.member.tenancy).use_by_tool(here.now - TimeDelta::days(DAYS)).await?;
+    let used = web.store().read(&here.member.tenancy).use_by_tool(here.now - TimeDelta::days(DAYS)).await?;
+    let (others, tools): (Vec<_>, Vec<_>) = used.into_iter().partition(|used| used.tool == "-");
+    let throttled = others.iter().map(|used| used.errors).sum();
     let Health { api_quota } = ask(&web, &here, "get_system_health", json!({})).await?;
     page(&UsagePage {
         here: Frame::new(&here, "usage"),
         tools,
+        throttled,
         plan: here.member.plan.clone(),
         quota: api_quota,
     })

@@ -174,7 +174,12 @@ async fn the_demo_is_ready_with_its_first_line_and_leaves_nothing_behind() {
     assert!(!postgres_runs_on(&place.data()), "PostgreSQL ended with the demo");
 
     let again = Demo::start(&place);
-    assert_eq!(again.ready["workspaces"], demo.ready["workspaces"], "tokens stay");
+    let tokens = |demo: &Demo| {
+        let all = demo.ready["workspaces"].as_array().unwrap().iter();
+        all.map(|workspace| workspace["token"].clone()).collect::<Vec<_>>()
+    };
+    assert_eq!(tokens(&again), tokens(&demo), "tokens stay");
+    assert_ne!(again.ready["workspaces"], demo.ready["workspaces"], "links to sign in are new");
     let (_, body) = call(again.url(), &acme, "get_run", json!({"run_id": run, "wait_seconds": 50})).await;
     assert_eq!(body["result"]["structuredContent"]["run"]["status"], "succeeded", "{body}");
     again.end();
@@ -263,6 +268,18 @@ async fn operators_work_on_a_demo_that_runs_and_on_one_that_does_not() {
     assert!(
         place.prints(&["run", "cancel", "--customer", "lab", &run]).contains("has ended already (succeeded)")
     );
+
+    let invite = ["user", "invite", "--customer", "lab", "--email", "Bob@example.com", "--role", "operator"];
+    let link = place.prints(&invite);
+    assert!(link.starts_with("http://127.0.0.1:8080/password/") && link.contains("bob@example.com chooses"));
+    let users = place.prints(&["user", "list", "--customer", "lab"]);
+    assert!(users.contains("bob@example.com") && users.contains("operator"), "{users}");
+    assert_ne!(place.prints(&["user", "reset", "--email", "bob@example.com"]), link);
+    let unknown = place.refusal(&["user", "reset", "--email", "nobody@example.com"]);
+    assert!(unknown.contains("`apixx-mcp user invite` makes somebody known"), "{unknown}");
+    let path = link.lines().next().unwrap().strip_prefix("http://127.0.0.1:8080").unwrap();
+    let page = reqwest::get(format!("{}{path}", url.strip_suffix("/mcp").unwrap())).await.unwrap();
+    assert_eq!(page.status(), 404, "the link after it ended the first");
 
     let paused = place.prints(&["flow", "pause", "--customer", "lab", "people", "--reason", "holidays"]);
     assert_eq!(paused, "People is paused\n");

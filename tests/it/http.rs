@@ -135,9 +135,9 @@ async fn the_cheapest_and_least_revealing_refusal_comes_first() {
 }
 
 #[tokio::test]
-async fn only_mcp_and_two_questions_after_our_health_are_served() {
+async fn beside_pages_only_mcp_and_a_question_after_our_health_are_served() {
     let app = TestApp::demo().await;
-    for path in ["/", "/mcp/", "/sse", "/metrics", "/.well-known/oauth-protected-resource", "/.env"] {
+    for path in ["/mcp/", "/sse", "/settings", "/metrics", "/.well-known/oauth-protected-resource", "/.env"] {
         let reply = app.send(Request::get(path).body(Body::empty()).unwrap()).await;
         assert_eq!((reply.status.as_u16(), &reply.body["error"]["code"]), (404, &json!(404)), "{path}");
         assert!(!reply.headers.contains_key("connection"), "{path}");
