@@ -18,9 +18,9 @@ begin
     end loop;
 end $$;
 
--- Whose rows a statement may touch: the customer of a live token, or, for work that no token asked for
--- (a worker's, an operator's), the customer named. Fails when the token is not live, so that no statement can take
--- that for an empty answer. In PL/pgSQL, because that keeps its plan; every statement on a customer's tables calls it.
+-- Whose rows a statement may touch: the customer of a live token; the customer named, where a session is given whose
+-- person belongs there; or, for work that nobody asked for (a worker's, an operator's), the customer named. Fails when
+-- the token or session is not live, so that no statement can take that for an empty answer. In PL/pgSQL, because that keeps its plan; every statement on a customer's tables calls it.
 create function live_caller(customer text, token bytea, at timestamptz) returns text
 language plpgsql stable security definer set search_path = pg_catalog, pg_temp as $$
 declare owner text;
@@ -35,6 +35,16 @@ begin
        and t.revoked_at is null
        and (t.expires_at is null or t.expires_at > at)
        and c.status = 'active';
+    if owner is null then
+        select u.customer_id into owner
+          from public.sessions s
+          join public.users u on u.email = s.email and u.customer_id = customer
+          join public.customers c on c.customer_id = u.customer_id
+         where s.digest = token
+           and s.idle_until > at
+           and s.ends_at > at
+           and c.status = 'active';
+    end if;
     if owner is null then
         raise exception using errcode = 'NL001', message = 'the token is not live';
     end if;

@@ -31,37 +31,6 @@ create table sessions (
 create index sessions_email on sessions (email);
 create index sessions_age on sessions (idle_until);
 
--- As before; and a session stands for whoever is signed in with it, in each workspace that they belong to.
-create or replace function live_caller(customer text, token bytea, at timestamptz) returns text
-language plpgsql stable security definer set search_path = pg_catalog, pg_temp as $$
-declare owner text;
-begin
-    if token is null then
-        return customer;
-    end if;
-    select t.customer_id into owner
-      from public.tokens t
-      join public.customers c on c.customer_id = t.customer_id
-     where t.digest = token
-       and t.revoked_at is null
-       and (t.expires_at is null or t.expires_at > at)
-       and c.status = 'active';
-    if owner is null then
-        select u.customer_id into owner
-          from public.sessions s
-          join public.users u on u.email = s.email and u.customer_id = customer
-          join public.customers c on c.customer_id = u.customer_id
-         where s.digest = token
-           and s.idle_until > at
-           and s.ends_at > at
-           and c.status = 'active';
-    end if;
-    if owner is null then
-        raise exception using errcode = 'NL001', message = 'the token is not live';
-    end if;
-    return owner;
-end $$;
-
 -- A row of `users` brings its person along, in whatever way it is made.
 create function person_of_user() returns trigger
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$

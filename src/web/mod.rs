@@ -28,6 +28,7 @@ use axum::routing::{get, post};
 use chrono::{DateTime, Utc};
 use http::header::{CONTENT_SECURITY_POLICY, HOST, REFERRER_POLICY};
 use http::{HeaderMap, HeaderValue, StatusCode};
+use tokio_util::sync::CancellationToken;
 use tower_http::csrf::CsrfLayer;
 
 use crate::service::people::People;
@@ -55,16 +56,24 @@ struct Shared {
     store: Store,
     people: People,
     tools: Arc<ToolServer>,
+    /// Fires when the server stops.
+    stopping: CancellationToken,
     /// Where clients find `/mcp`; the pages' own address stands in its place when nobody said.
     public_url: Option<String>,
     costs: Vec<tokens::ToolCost>,
 }
 
 impl Web {
-    /// The pages over `store` and `tools`; `public_url` is where browsers and clients find this server, without a slash at its end.
-    pub fn new(store: Store, tools: Arc<ToolServer>, public_url: Option<String>) -> Self {
+    /// The pages over `store` and `tools`, until `stopping`; `public_url` is where browsers and clients find this server, without a slash at its end.
+    pub fn new(
+        store: Store,
+        tools: Arc<ToolServer>,
+        stopping: CancellationToken,
+        public_url: Option<String>,
+    ) -> Self {
         Self(Arc::new(Shared {
             tools,
+            stopping,
             people: People::new(store.clone()),
             store,
             public_url,
@@ -78,6 +87,10 @@ impl Web {
 
     fn tools(&self) -> &ToolServer {
         &self.0.tools
+    }
+
+    fn stopping(&self) -> &CancellationToken {
+        &self.0.stopping
     }
 
     fn people(&self) -> &People {

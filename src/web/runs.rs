@@ -1,6 +1,7 @@
 //! One run: what happened, why, and what may still be done about it.
 
 use std::convert::Infallible;
+use std::time::Duration;
 
 use askama::Template;
 use axum::extract::{Path, State};
@@ -23,8 +24,11 @@ use crate::view::text;
 /// Samples that are shown of each class of error.
 const SAMPLES: u32 = 3;
 
-/// Seconds of one wait for a run to end; the page asks again.
+/// Seconds of one wait for a run to end, after which the page is told how far it is.
 const WAIT: u32 = 5;
+
+/// Between two looks, should a wait end at once.
+const BREATHE: Duration = Duration::from_secs(1);
 
 #[derive(Template)]
 #[template(path = "run.html", config = "src/web/askama.toml")]
@@ -226,8 +230,14 @@ pub(super) async fn events(
         let (web, here, run, first) = state?;
         let seen = match first {
             Some(first) => first,
-            // A session that ended hears no more.
-            None => detail(&web, &here, &run, WAIT).await.ok()?,
+            // A session that ended hears no more, and nobody hears of a server that stops.
+            None => {
+                tokio::select! {
+                    () = web.stopping().cancelled() => return None,
+                    () = tokio::time::sleep(BREATHE) => {}
+                }
+                detail(&web, &here, &run, WAIT).await.ok()?
+            }
         };
         let text = ProgressPart { run: &seen }.render().ok()?;
         let event = Event::default().event(if seen.done { "done" } else { "progress" }).data(text);

@@ -325,7 +325,7 @@ pub(super) async fn confirm(
     page(&RevokePage {
         here: Frame::new(&here, "tokens"),
         used: used(&token, web.store().now(), here.member.workspace.zone),
-        client: token.last_used_client.as_deref().map(|client| line(client)),
+        client: token.last_used_client.as_deref().map(line),
         id,
         name: line(&token.name),
         last_four: token.last_four,

@@ -18,6 +18,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::support::app::{Reply, TestApp};
+use crate::support::browser::Browser;
 
 fn list() -> Value {
     json!({ "jsonrpc": "2.0", "id": 1, "method": "tools/list" })
@@ -256,6 +257,10 @@ async fn a_plan_admits_its_burst_and_then_its_rate() {
     for expected in [200, 200, 429] {
         assert_eq!(agent.post(&list()).await.status.as_u16(), expected);
     }
+    app.settle().await;
+    let sam = Browser::of(&app, "sam@small.example").await;
+    let usage = sam.get("/w/small/usage").await;
+    assert!(usage.text.contains("3 requests were refused by the limits"), "{}", usage.text);
 }
 
 #[tokio::test]
