@@ -20,7 +20,8 @@ end $$;
 
 -- Whose rows a statement may touch: the customer of a live token; the customer named, where a session is given whose
 -- person belongs there; or, for work that nobody asked for (a worker's, an operator's), the customer named. Fails when
--- the token or session is not live, so that no statement can take that for an empty answer. In PL/pgSQL, because that keeps its plan; every statement on a customer's tables calls it.
+-- the token or session is not live, so that no statement can take that for an empty answer. In PL/pgSQL, because that
+-- keeps its plan; every statement on a customer's tables calls it.
 create function live_caller(customer text, token bytea, at timestamptz) returns text
 language plpgsql stable security definer set search_path = pg_catalog, pg_temp as $$
 declare owner text;

@@ -12,7 +12,7 @@ use crate::observe::Refusals;
 use crate::protocol::http::Refused;
 
 /// The statuses that are counted each; all others together.
-const STATUSES: [u16; 14] = [200, 202, 204, 400, 401, 403, 404, 405, 406, 408, 413, 415, 429, 503];
+const STATUSES: [u16; 16] = [200, 202, 204, 303, 400, 401, 403, 404, 405, 406, 408, 413, 415, 422, 429, 503];
 
 /// Tells the operator of answers. Cheap to clone.
 #[derive(Clone)]

@@ -143,7 +143,7 @@ where
         .route("/w/{workspace}/settings/mcp/{token}/seen", get(tokens::seen))
         .route("/w/{workspace}/settings/connect", get(connect::page_of))
         .layer(DefaultBodyLimit::max(MAX_FORM))
-        .layer(CsrfLayer::new())
+        .layer(CsrfLayer::new().with_rejection_response(|_| Trouble::Stranger.into_response()))
         .layer(map_response(guarded))
         .route("/assets/{version}/{name}", get(assets::serve))
         .with_state(web)

@@ -15,6 +15,8 @@ pub(super) enum Trouble {
     SignIn(String),
     /// There is no such page, or not for this person.
     NotFound,
+    /// The form is not one of our pages'.
+    Stranger,
     /// Their role does not allow it.
     Forbidden,
     /// The database is away.
@@ -59,6 +61,12 @@ impl IntoResponse for Trouble {
                 "path",
                 "There is nothing here",
                 "The page does not exist, or not for you. Somebody of the workspace may have to invite you.",
+            ),
+            Self::Stranger => (
+                StatusCode::FORBIDDEN,
+                "cross_site",
+                "That did not come from here",
+                "Another site sent this form, or a proxy on the way changes Host and Origin. Nothing was done.",
             ),
             Self::Forbidden => (
                 StatusCode::FORBIDDEN,

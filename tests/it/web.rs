@@ -1,5 +1,6 @@
 //! The pages, as a browser meets them.
 
+use apixx_mcp::store::retention::Retention;
 use chrono::TimeDelta;
 use http::StatusCode;
 use serde_json::json;
@@ -114,6 +115,13 @@ async fn a_session_ends_by_itself_and_everywhere() {
     assert_eq!(there.get(TOKENS).await.status, 200);
     Browser::of(&app, ANA).await.post("/sign-out", &[("everywhere", "yes")]).await;
     assert_eq!(there.get(TOKENS).await.status, 303);
+
+    Browser::of(&app, ANA).await;
+    sign_in_link(&app, ANA).await;
+    app.clock.advance(TimeDelta::days(8));
+    let keep = Retention { audit_days: 400, usage_days: 400, stats_days: 400 };
+    app.store.purge(&keep, 1_000).await.unwrap();
+    assert_eq!(app.column("select email from sessions union all select email from links").await.len(), 0);
 }
 
 #[tokio::test]
@@ -144,7 +152,8 @@ async fn a_token_is_made_shown_once_used_and_revoked() {
         assert_eq!(page.status, 422);
         assert!(page.text.contains(why), "{}", page.text);
     }
-    let said = [("name", "Claude <on> Ana's laptop"), ("lifetime", "90"), ("reach", "read")];
+    assert!(!ana.get(TOKENS).await.text.contains("Ending soon"));
+    let said = [("name", "Claude <on> Ana's laptop"), ("lifetime", "30"), ("reach", "read")];
     let made = ana.post(TOKENS, &said).await;
     assert_eq!(made.status, 200);
     let token = made.between("id=\"secret\" readonly value=\"", "\"").to_owned();
@@ -164,6 +173,9 @@ async fn a_token_is_made_shown_once_used_and_revoked() {
     assert!(!page.text.contains(&token) && page.text.contains(&token[49..]), "only its end is shown again");
     assert!(page.text.contains("only reads") && !page.text.contains("<on>"));
 
+    app.clock.advance(TimeDelta::days(20));
+    let ana = Browser::of(&app, ANA).await;
+    assert!(ana.get(TOKENS).await.text.contains("Ending soon"));
     let id = seen.split('/').nth(5).unwrap();
     let revoke = format!("{TOKENS}/{id}/revoke");
     assert!(ana.get(&revoke).await.text.contains("stops working at once"));
@@ -223,7 +235,12 @@ async fn forms_of_strangers_are_refused() {
     let ana = Browser::of(&app, ANA).await;
     let said = [("name", "x"), ("lifetime", "90"), ("reach", "all")];
     for site in ["cross-site", "same-site"] {
-        assert_eq!(ana.post_from(TOKENS, &said, site).await.status, 403, "{site}");
+        let refused = ana.post_from(TOKENS, &said, site).await;
+        assert!(
+            refused.status == 403 && refused.text.contains("Nothing was done"),
+            "{site}: {}",
+            refused.text
+        );
         assert_eq!(ana.post_from("/sign-out", &[], site).await.status, 403, "{site}");
     }
     assert_eq!(app.column("select token_id from tokens where customer_id = 'cus_acme'").await.len(), 1);
