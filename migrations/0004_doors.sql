@@ -39,7 +39,7 @@ begin
     if owner is null then
         select u.customer_id into owner
           from public.sessions s
-          join public.users u on u.email = s.email and u.customer_id = customer
+          join public.users u on u.email = s.email and u.customer_id = customer and u.ended_at is null
           join public.customers c on c.customer_id = u.customer_id
          where s.digest = token
            and s.idle_until > at

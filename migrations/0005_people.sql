@@ -10,6 +10,7 @@ create table people (
 insert into people (email, created_at) select email, min(created_at) from users group by email;
 alter table users add foreign key (email) references people (email);
 create index users_email on users (email);
+alter table users add column ended_at timestamptz;           -- belongs no more; kept for what they did
 
 -- Links that work once: to choose a password (an invitation, a reset), or to come in.
 create table links (
@@ -68,13 +69,20 @@ language sql volatile security definer set search_path = pg_catalog, pg_temp as 
     delete from public.links l where l.digest = link and l.purpose = what and l.expires_at > at returning l.email
 $$;
 
--- Another password ends every session and link of before.
-create function set_password(who text, hash text) returns void
-language sql volatile security definer set search_path = pg_catalog, pg_temp as $$
-    update public.people set password = hash where email = who;
-    delete from public.sessions where email = who;
-    delete from public.links where email = who;
-$$;
+-- Another password, for who holds a link to choose one; it ends every session and link of before.
+create function choose_password(link bytea, hash text, at timestamptz) returns text
+language plpgsql volatile security definer set search_path = pg_catalog, pg_temp as $$
+declare who text;
+begin
+    delete from public.links l where l.digest = link and l.purpose = 'password' and l.expires_at > at
+    returning l.email into who;
+    if found then
+        update public.people set password = hash where email = who;
+        delete from public.sessions where email = who;
+        delete from public.links where email = who;
+    end if;
+    return who;
+end $$;
 
 create function open_session(session bytea, who text, at timestamptz, idle timestamptz, until timestamptz) returns void
 language sql volatile security definer set search_path = pg_catalog, pg_temp as $$
@@ -93,7 +101,7 @@ language sql volatile security definer set search_path = pg_catalog, pg_temp as 
     delete from public.sessions s using public.sessions own where own.digest = session and s.email = own.email
 $$;
 
--- Who is signed in, and where they belong: a row for each workspace. The session lives on until `idle`; it is written
+-- Who is signed in, and where they belong: a row for each workspace, one without where there is none. The session lives on until `idle`; it is written
 -- down once a minute at most.
 create function session_person(session bytea, at timestamptz, idle timestamptz)
 returns table (email text, slug text, customer_name text)
@@ -104,8 +112,9 @@ begin
     return query
     select s.email, c.slug, c.name
       from public.sessions s
-      join public.users u on u.email = s.email
-      join public.customers c on c.customer_id = u.customer_id and c.status = 'active'
+      left join (public.users u
+                 join public.customers c on c.customer_id = u.customer_id and c.status = 'active')
+        on u.email = s.email and u.ended_at is null
      where s.digest = session and s.idle_until > at and s.ends_at > at
      order by c.name, c.slug;
 end $$;
@@ -121,10 +130,16 @@ language sql stable security definer set search_path = pg_catalog, pg_temp as $$
            p.requests_per_minute, p.burst, p.daily_requests, p.triggers_per_minute, p.daily_runs,
            p.max_concurrent_runs, p.max_queued_runs, p.run_retention_days
       from public.sessions s
-      join public.users u on u.email = s.email
+      join public.users u on u.email = s.email and u.ended_at is null
       join public.customers c on c.customer_id = u.customer_id and c.status = 'active'
       join public.plans p on p.plan_code = c.plan_code
      where s.digest = session and s.idle_until > at and s.ends_at > at and c.slug = workspace
+$$;
+
+-- Where a person belongs, for what an operator does to them.
+create function customers_of(who text) returns setof text
+language sql stable security definer set search_path = pg_catalog, pg_temp as $$
+    select u.customer_id from public.users u where u.email = who and u.ended_at is null order by 1
 $$;
 
 -- Sessions and links that ended; how many went.

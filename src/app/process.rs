@@ -139,7 +139,7 @@ impl Process {
         let server = Arc::new(ToolServer::new(self.serving.clone(), self.access.clone(), calls));
         let public_url = self.config.server.public_url.as_ref();
         let public_url = public_url.map(|url| url.to_string().trim_end_matches('/').to_owned());
-        let web = Web::new(store.clone(), Arc::clone(&server), self.serving.stopping.clone(), public_url);
+        let web = Web::new(&self.serving, self.access.clone(), Arc::clone(&server), public_url);
         router(state, server, web, &self.config.server, store.ids().clone())
     }
 

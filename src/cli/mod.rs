@@ -151,6 +151,8 @@ enum TokenCommand {
 enum UserCommand {
     /// Make somebody known in a workspace, or change their role; prints the link to choose a password
     Invite(people::InviteArgs),
+    /// Take somebody out of a workspace, at once
+    Remove(people::RemoveArgs),
     /// Print a link to choose another password
     Reset(people::ResetArgs),
     /// List who belongs to a workspace
@@ -232,6 +234,7 @@ async fn run(command: Command, config: Config) -> anyhow::Result<ExitCode> {
         Command::Token(TokenCommand::List { customer }) => done(tokens::list_tokens(config, customer)).await,
         Command::Token(TokenCommand::Revoke { id }) => done(tokens::revoke_token(config, id)).await,
         Command::User(UserCommand::Invite(args)) => done(people::invite(config, args)).await,
+        Command::User(UserCommand::Remove(args)) => done(people::remove(config, args)).await,
         Command::User(UserCommand::Reset(args)) => done(people::reset(config, args)).await,
         Command::User(UserCommand::List { customer }) => done(people::list(config, customer)).await,
         Command::Flow(FlowCommand::Pause(args)) => done(operate::pause_flow(config, args)).await,

@@ -136,10 +136,9 @@ pub(super) async fn cancel_run(config: Config, slug: String, run: String) -> any
     with(&config, As::Server, async |store| {
         let mut tx = store.begin(&customer(store, &slug).await?).await.map_err(told)?;
         let actor = operator();
-        let Some(status) = tx.request_cancel(&run, actor.label()).await.map_err(told)? else {
+        let Some(status) = tx.request_cancel(&run, &actor).await.map_err(told)? else {
             bail!("{slug} has no run {run} that runs here");
         };
-        tx.audit(&actor, "run.cancel_requested", Target::Run(&run), None).await.map_err(told)?;
         tx.commit().await.map_err(told)?;
         match status {
             RunStatus::Cancelling => say!("{run} stops at its next batch"),

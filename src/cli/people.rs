@@ -24,12 +24,22 @@ pub(super) struct InviteArgs {
     /// By which the person signs in
     #[arg(long, value_name = "ADDRESS", value_parser = email)]
     email: Email,
-    /// What others read [default: what stands before the @]
+    /// What others read [default: what it was, or what stands before the @]
     #[arg(long)]
     name: Option<String>,
     /// owner, admin, operator or viewer
     #[arg(long, default_value = "viewer", value_parser = role)]
     role: Role,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct RemoveArgs {
+    /// The customer's short name
+    #[arg(long, value_name = "SLUG")]
+    customer: String,
+    /// By which the person signs in
+    #[arg(long, value_name = "ADDRESS", value_parser = email)]
+    email: Email,
 }
 
 #[derive(Debug, Args)]
@@ -51,9 +61,8 @@ pub(super) async fn invite(config: Config, args: InviteArgs) -> anyhow::Result<(
     let base = base_url(&config.server, config.server.listen);
     with(&config, As::Server, async |store| {
         let mut tx = store.begin(&customer(store, &args.customer).await?).await.map_err(told)?;
-        let before = args.email.as_str().split('@').next().unwrap_or_default().to_owned();
-        let name = args.name.unwrap_or(before);
-        let user = tx.put_user(args.email.as_str(), &name, args.role).await.map_err(told)?;
+        let name = args.name.as_deref();
+        let user = tx.put_user(args.email.as_str(), name, args.role).await.map_err(told)?;
         let message = format!("{} as {}", args.email, args.role);
         tx.audit(&operator(), "user.invited", Target::User(&user), Some(&message)).await.map_err(told)?;
         tx.commit().await.map_err(told)?;
@@ -74,7 +83,38 @@ pub(super) async fn invite(config: Config, args: InviteArgs) -> anyhow::Result<(
 
 pub(super) async fn reset(config: Config, args: ResetArgs) -> anyhow::Result<()> {
     let base = base_url(&config.server, config.server.listen);
-    with(&config, As::Server, async |store| password_link(store, &args.email, &base).await).await
+    with(&config, As::Server, async |store| {
+        password_link(store, &args.email, &base).await?;
+        for tenancy in store.customers_of(&args.email).await.map_err(told)? {
+            let mut tx = store.begin(&tenancy).await.map_err(told)?;
+            if let Some(user) = tx.user(&args.email).await.map_err(told)? {
+                tx.audit(&operator(), "user.reset", Target::User(&user), None).await.map_err(told)?;
+                tx.commit().await.map_err(told)?;
+            }
+        }
+        Ok(())
+    })
+    .await
+}
+
+pub(super) async fn remove(config: Config, args: RemoveArgs) -> anyhow::Result<()> {
+    with(&config, As::Server, async |store| {
+        let (slug, email) = (&args.customer, &args.email);
+        let mut tx = store.begin(&customer(store, slug).await?).await.map_err(told)?;
+        let user = tx.remove_user(email).await.map_err(told)?;
+        let unknown =
+            || anyhow!("{slug} has no {email}, or nobody else owns it: `apixx-mcp user list` shows all");
+        let user = user.ok_or_else(unknown)?;
+        tx.audit(&operator(), "user.removed", Target::User(&user), Some(email.as_str()))
+            .await
+            .map_err(told)?;
+        tx.commit().await.map_err(told)?;
+        say!(
+            "{email} belongs to {slug} no more, from now on. Tokens they made go on: `apixx-mcp token list`"
+        );
+        Ok(())
+    })
+    .await
 }
 
 async fn password_link(store: &Store, email: &Email, base: &str) -> anyhow::Result<()> {

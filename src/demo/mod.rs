@@ -178,7 +178,7 @@ impl Workspace {
     /// Makes the people; returns the owner.
     async fn people(&self, tx: &mut TenantTx) -> Result<Actor, DemoError> {
         for (email, name, role) in self.people {
-            tx.put_user(email, name, *role).await?;
+            tx.put_user(email, Some(name), *role).await?;
         }
         Ok(tx.owner().await?)
     }

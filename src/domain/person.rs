@@ -7,7 +7,7 @@ words! {
     Role {
         /// Everything.
         Owner = "owner",
-        /// Everything but the plan and the owners.
+        /// Everything on the pages, as an owner; only a workspace's owners cannot all leave it.
         Admin = "admin",
         /// Run, cancel and pause; see payloads.
         Operator = "operator",

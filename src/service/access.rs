@@ -10,7 +10,8 @@ use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
 use moka::sync::Cache;
 use tokio::sync::Semaphore;
 
-use super::rate_limit::{Drawn, Limiter, UnderWay};
+pub use super::rate_limit::UnderWay;
+use super::rate_limit::{Drawn, Limiter};
 use super::usage::Usage;
 use crate::domain::scope::{Scope, Scopes};
 use crate::domain::token::{PlainToken, TokenDigest};
@@ -243,7 +244,12 @@ impl Access {
         Ok(Principal { caller: owner, address, drawn, _under_way: under_way })
     }
 
-    /// Draws one more request for a caller recognised already (the further messages of a batch).
+    /// Counts a page of the customer as under way, beside the requests of its tokens; `None` when there are enough.
+    pub fn enter(&self, tenancy: &Tenancy) -> Option<UnderWay> {
+        self.0.limiter.begin(tenancy, AT_ONCE)
+    }
+
+    /// Draws one more request for a caller recognised already (the further messages of a batch, a tool tried on a page).
     ///
     /// # Errors
     /// The wait until the next request.

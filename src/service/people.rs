@@ -10,13 +10,14 @@ use argon2::password_hash::{PasswordHasher, PasswordVerifier};
 use chrono::TimeDelta;
 use governor::clock::Clock as _;
 use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
-use tokio::sync::Semaphore;
+use moka::sync::Cache;
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::access::network;
 use crate::domain::person::Email;
 use crate::domain::token::{Secret, TokenDigest};
 use crate::store::customers::{Actor, Target};
-use crate::store::people::{Ends, Member, Person, Purpose};
+use crate::store::people::{Ends, Member, Person};
 use crate::store::{Store, StoreError};
 
 /// A session that nobody uses ends after this time,
@@ -34,13 +35,20 @@ pub const PASSWORD_CHARS: std::ops::RangeInclusive<usize> = 12..=200;
 /// Passwords that are hashed at the same time: each takes a core and 19 MiB.
 const HASHED_AT_ONCE: usize = 2;
 
+/// Look-ups of sessions and links not seen a moment ago at the same time.
+const STRANGERS: usize = 2;
+
+/// Sessions that are remembered to exist (never whose they are), and how long.
+const MAX_KNOWN: u64 = 20_000;
+const KNOWN: Duration = Duration::from_secs(60);
+
 /// How long one may wait for its turn.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Attempts for one account from one network: some at once, then one a minute.
 const FOR_ONE: Quota = Quota::per_minute(NonZeroU32::MIN).allow_burst(NonZeroU32::new(10).unwrap());
 
-/// Attempts for one account from everywhere: so many that a stranger hardly keeps its owner out.
+/// Attempts for one account from everywhere.
 const FOR_ACCOUNT: Quota =
     Quota::per_minute(NonZeroU32::new(10).unwrap()).allow_burst(NonZeroU32::new(60).unwrap());
 
@@ -79,7 +87,10 @@ pub struct People(Arc<Shared>);
 
 struct Shared {
     store: Store,
-    hashing: Semaphore,
+    hashing: Arc<Semaphore>,
+    /// Sessions that were seen a moment ago.
+    known: Cache<TokenDigest, ()>,
+    strangers: Semaphore,
     by_one: DefaultKeyedRateLimiter<(String, Option<IpAddr>)>,
     by_account: DefaultKeyedRateLimiter<String>,
     by_network: DefaultKeyedRateLimiter<Option<IpAddr>>,
@@ -90,7 +101,9 @@ impl People {
     pub fn new(store: Store) -> Self {
         Self(Arc::new(Shared {
             store,
-            hashing: Semaphore::new(HASHED_AT_ONCE),
+            hashing: Arc::new(Semaphore::new(HASHED_AT_ONCE)),
+            known: Cache::builder().max_capacity(MAX_KNOWN).time_to_live(KNOWN).build(),
+            strangers: Semaphore::new(STRANGERS),
             by_one: RateLimiter::keyed(FOR_ONE),
             by_account: RateLimiter::keyed(FOR_ACCOUNT),
             by_network: RateLimiter::keyed(FROM_NETWORK),
@@ -116,13 +129,16 @@ impl People {
             Some(email) => self.0.store.password_of(email).await?,
             None => None,
         };
-        let known = kept.is_some();
-        let (kept, password) = (kept.unwrap_or_else(|| NOBODYS.clone()), password.to_owned());
-        let fits = self.aside(move || verify(&password, &kept)).await?;
-        match email {
-            Some(email) if fits && known => self.open(&email).await,
-            _ => Err(NotSignedIn::Wrong),
+        let (compared, password) = (kept.clone(), password.to_owned());
+        let fits = self.aside(move || verify(&password, compared.as_ref().unwrap_or(&NOBODYS))).await?;
+        let (Some(email), Some(kept), true) = (email, kept, fits) else { return Err(NotSignedIn::Wrong) };
+        let session = self.open(&email).await?;
+        // Another password may have been chosen meanwhile: it ends what was opened with this one.
+        if self.0.store.password_of(&email).await?.as_ref() != Some(&kept) {
+            self.0.store.end_session(session.digest(), false).await?;
+            return Err(NotSignedIn::Wrong);
         }
+        Ok(session)
     }
 
     /// A session for who holds a link.
@@ -130,7 +146,8 @@ impl People {
     /// # Errors
     /// [`NotSignedIn::Wrong`] when it was used, has ended or never was.
     pub async fn come_in(&self, link: &Secret) -> Result<Secret, NotSignedIn> {
-        let email = self.0.store.take_link(link, Purpose::SignIn).await?.ok_or(NotSignedIn::Wrong)?;
+        let _turn = self.as_stranger().await?;
+        let email = self.0.store.take_link(link).await?.ok_or(NotSignedIn::Wrong)?;
         self.open(&email).await
     }
 
@@ -140,13 +157,10 @@ impl People {
     /// [`NotSignedIn::Wrong`] when the link was used, has ended or never was.
     pub async fn choose_password(&self, link: &Secret, password: &str) -> Result<Secret, NotSignedIn> {
         // A link that is none costs no hashing.
-        if self.0.store.link(link, Purpose::Password).await?.is_none() {
-            return Err(NotSignedIn::Wrong);
-        }
+        self.invited(link).await?.ok_or(NotSignedIn::Wrong)?;
         let password = password.to_owned();
         let hash = self.aside(move || hash(&password)).await?.ok_or(NotSignedIn::Busy)?;
-        let email = self.0.store.take_link(link, Purpose::Password).await?.ok_or(NotSignedIn::Wrong)?;
-        self.0.store.set_password(&email, &hash).await?;
+        let email = self.0.store.choose_password(link, &hash).await?.ok_or(NotSignedIn::Wrong)?;
         let session = self.open(&email).await?;
         self.note(&session, "user.password_set").await?;
         Ok(session)
@@ -155,17 +169,32 @@ impl People {
     /// Whose a link to choose a password is.
     ///
     /// # Errors
-    /// When the database fails.
-    pub async fn invited(&self, link: &Secret) -> Result<Option<Email>, StoreError> {
-        self.0.store.link(link, Purpose::Password).await
+    /// When the database fails, or too many strangers ask.
+    pub async fn invited(&self, link: &Secret) -> Result<Option<Email>, NotSignedIn> {
+        let _turn = self.as_stranger().await?;
+        Ok(self.0.store.password_link(link).await?)
     }
 
-    /// Who is signed in with a session.
+    /// Who is signed in with a session. With `lives_on` it does not end by itself for another while.
     ///
     /// # Errors
-    /// When the database fails.
-    pub async fn person(&self, session: &Secret) -> Result<Option<Person>, StoreError> {
-        self.0.store.session_person(session.digest(), self.0.store.now() + IDLE).await
+    /// When the database fails, or too many strangers ask.
+    pub async fn person(&self, session: &Secret, lives_on: bool) -> Result<Option<Person>, NotSignedIn> {
+        let (digest, now) = (session.digest(), self.0.store.now());
+        let _turn = if self.0.known.contains_key(&digest) { None } else { Some(self.as_stranger().await?) };
+        let person = self.0.store.session_person(digest, if lives_on { now + IDLE } else { now }).await?;
+        match person {
+            Some(_) => self.0.known.insert(digest, ()),
+            None => self.0.known.invalidate(&digest),
+        }
+        Ok(person)
+    }
+
+    /// A turn on the narrow way of those who are not known: a flood of made-up cookies and links must not take the
+    /// database from everybody else.
+    async fn as_stranger(&self) -> Result<SemaphorePermit<'_>, NotSignedIn> {
+        let turn = tokio::time::timeout(PATIENCE, self.0.strangers.acquire()).await;
+        turn.ok().and_then(Result::ok).ok_or(NotSignedIn::Busy)
     }
 
     /// As whom they stand in a workspace.
@@ -195,7 +224,8 @@ impl People {
 
     /// Keeps what a person did in the audit log of each of their workspaces.
     async fn note(&self, session: &Secret, action: &'static str) -> Result<(), StoreError> {
-        let Some(person) = self.person(session).await? else { return Ok(()) };
+        let now = self.0.store.now();
+        let Some(person) = self.0.store.session_person(session.digest(), now).await? else { return Ok(()) };
         for (slug, _) in person.workspaces {
             let Some(member) = self.member(session.digest(), &slug).await? else { continue };
             let mut tx = self.0.store.begin(&member.tenancy).await?;
@@ -225,9 +255,15 @@ impl People {
         &self,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, NotSignedIn> {
-        let turn = tokio::time::timeout(PATIENCE, self.0.hashing.acquire()).await;
-        let Ok(Ok(_turn)) = turn else { return Err(NotSignedIn::Busy) };
-        tokio::task::spawn_blocking(work).await.map_err(|_| NotSignedIn::Busy)
+        let turn = tokio::time::timeout(PATIENCE, Arc::clone(&self.0.hashing).acquire_owned()).await;
+        let Ok(Ok(turn)) = turn else { return Err(NotSignedIn::Busy) };
+        // The work goes on though its caller went away, and so does its turn.
+        let worked = tokio::task::spawn_blocking(move || {
+            let done = work();
+            drop(turn);
+            done
+        });
+        worked.await.map_err(|_| NotSignedIn::Busy)
     }
 }
 

@@ -73,7 +73,7 @@ impl Drawn {
 
 /// A request under way, counted until it is dropped.
 #[derive(Debug)]
-pub(super) struct UnderWay(#[expect(dead_code, reason = "its being there is what counts")] Arc<()>);
+pub struct UnderWay(#[expect(dead_code, reason = "its being there is what counts")] Arc<()>);
 
 /// Draws requests from the buckets of customers. Cheap to clone; clones share their leases.
 #[derive(Clone)]

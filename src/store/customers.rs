@@ -17,12 +17,12 @@ statements! {
         insert into users (customer_id, user_id, email, name, role, created_at)
         values ($1, $2, $3, $4, $5, $6)
             on conflict (customer_id, email) do update
-           set name = excluded.name, role = excluded.role
+           set name = coalesce($7, users.name), role = excluded.role, ended_at = null
         returning user_id";
     OWNER = plain "
         select user_id, name
           from users
-         where customer_id = $1 and role = 'owner'
+         where customer_id = $1 and role = 'owner' and ended_at is null
          order by created_at, user_id
          limit 1";
     WORKSPACE = tenant "
@@ -163,7 +163,7 @@ impl Store {
             .execute(tx.conn())
             .await
             .map_err(refused)?;
-        tx.put_user(&new.owner_email, &new.owner_name, Role::Owner).await?;
+        tx.put_user(&new.owner_email, Some(&new.owner_name), Role::Owner).await?;
         tx.audit(&Actor::System, "customer.created", Target::Customer, None).await?;
         Ok(tx)
     }
@@ -232,20 +232,26 @@ impl Reader<'_> {
 }
 
 impl TenantTx {
-    /// Makes a person, or changes the name and role of the one with this address (read without regard to
-    /// case); returns whose row it is.
+    /// Makes a person, or changes the role of the one with this address (read without regard to case), and the name if
+    /// one is given; a new one is called by what stands before the `@` otherwise. Returns whose row it is.
     ///
     /// # Errors
     /// When the database fails.
-    pub async fn put_user(&mut self, email: &str, name: &str, role: Role) -> Result<UserId, StoreError> {
+    pub async fn put_user(
+        &mut self,
+        email: &str,
+        name: Option<&str>,
+        role: Role,
+    ) -> Result<UserId, StoreError> {
         let (new, now) = (UserId::new(self.ids()), self.now());
         let (user,): (String,) = self
             .query_as(PUT_USER)
             .bind(new.as_str().to_owned())
             .bind(email.trim().to_lowercase())
-            .bind(name.to_owned())
+            .bind(name.unwrap_or_else(|| email.split('@').next().unwrap_or(email)).to_owned())
             .bind(role.as_str())
             .bind(now)
+            .bind(name.map(str::to_owned))
             .fetch_one(self.conn())
             .await?;
         UserId::parse(&user).map_err(|_| StoreError::inconsistent("users", "user_id"))

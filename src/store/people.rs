@@ -4,26 +4,36 @@ use chrono::{DateTime, Utc};
 use sqlx::FromRow;
 
 use super::tokens::{Plan, Workspace};
-use super::{Reader, Store, StoreError, Tenancy};
+use super::{Reader, Store, StoreError, Tenancy, TenantTx};
 use crate::domain::ids::UserId;
 use crate::domain::person::{Email, Role};
 use crate::domain::token::{Secret, TokenDigest};
 
 statements! {
     PASSWORD = plain "select password_of($1)";
-    SET_PASSWORD = plain "select set_password($1, $2)";
+    CHOOSE = plain "select choose_password($1, $2, $3)";
     ADD_LINK = plain "select add_link($1, $2, $3, $4)";
     LINK = plain "select link_person($1, $2, $3)";
     TAKE_LINK = plain "select take_link($1, $2, $3)";
     OPEN = plain "select open_session($1, $2, $3, $4, $5)";
     END = plain "select end_session($1)";
     END_ALL = plain "select end_sessions($1)";
+    CUSTOMERS = plain "select customers_of($1)";
+    REMOVE = plain "
+        update users u
+           set ended_at = $3
+         where u.customer_id = $1 and u.email = $2 and u.ended_at is null
+           and (u.role <> 'owner' or exists (
+                select 1 from users o
+                 where o.customer_id = $1 and o.role = 'owner' and o.ended_at is null and o.email <> $2))
+        returning u.user_id";
+    USER = plain "select user_id from users where customer_id = $1 and email = $2 and ended_at is null";
     PERSON = plain "select * from session_person($1, $2, $3)";
     MEMBER = plain "select * from session_member($1, $2, $3)";
     USERS = tenant "
         select u.user_id, u.email, u.name, u.role, u.created_at
           from users u
-         where u.customer_id = $1 and caller.id = $1
+         where u.customer_id = $1 and caller.id = $1 and u.ended_at is null
          order by u.created_at, u.user_id
         offset 0";
 }
@@ -122,15 +132,6 @@ impl Store {
         Ok(sqlx::query_scalar(PASSWORD).bind(email.as_str()).fetch_one(self.pool()).await?)
     }
 
-    /// Gives a person another password (its hash in PHC form), which ends their sessions and links.
-    ///
-    /// # Errors
-    /// When the database fails.
-    pub async fn set_password(&self, email: &Email, hash: &str) -> Result<(), StoreError> {
-        sqlx::query(SET_PASSWORD).bind(email.as_str()).bind(hash).execute(self.pool()).await?;
-        Ok(())
-    }
-
     /// Keeps a link of one use; false when there is no such person.
     ///
     /// # Errors
@@ -147,34 +148,44 @@ impl Store {
         Ok(query.bind(purpose.as_str()).bind(until).fetch_one(self.pool()).await?)
     }
 
-    /// Whose a link is, while it can be used.
+    /// Whose a link to choose a password is, while it can be used.
     ///
     /// # Errors
     /// When the database fails.
-    pub async fn link(&self, link: &Secret, purpose: Purpose) -> Result<Option<Email>, StoreError> {
-        self.person_of_link(LINK, link, purpose).await
+    pub async fn password_link(&self, link: &Secret) -> Result<Option<Email>, StoreError> {
+        let query = sqlx::query_scalar(LINK).bind(link.digest().as_bytes().to_vec());
+        let query = query.bind(Purpose::Password.as_str()).bind(self.now());
+        email(query.fetch_one(self.pool()).await?)
     }
 
-    /// Whose a link is; it cannot be used again.
+    /// Whose a link to come in is; it cannot be used again.
     ///
     /// # Errors
     /// When the database fails.
-    pub async fn take_link(&self, link: &Secret, purpose: Purpose) -> Result<Option<Email>, StoreError> {
-        self.person_of_link(TAKE_LINK, link, purpose).await
+    pub async fn take_link(&self, link: &Secret) -> Result<Option<Email>, StoreError> {
+        let query = sqlx::query_scalar(TAKE_LINK).bind(link.digest().as_bytes().to_vec());
+        let query = query.bind(Purpose::SignIn.as_str()).bind(self.now());
+        email(query.fetch_one(self.pool()).await?)
     }
 
-    async fn person_of_link(
-        &self,
-        text: &'static str,
-        link: &Secret,
-        purpose: Purpose,
-    ) -> Result<Option<Email>, StoreError> {
-        let digest = link.digest();
-        let query = sqlx::query_scalar(text).bind(digest.as_bytes()).bind(purpose.as_str()).bind(self.now());
-        let email: Option<String> = query.fetch_one(self.pool()).await?;
-        let email =
-            email.map(|email| Email::parse(&email).ok_or(StoreError::inconsistent("people", "email")));
-        email.transpose()
+    /// Gives whoever holds a link another password (its hash in PHC form), which ends their sessions and links; whose
+    /// it is.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn choose_password(&self, link: &Secret, hash: &str) -> Result<Option<Email>, StoreError> {
+        let query = sqlx::query_scalar(CHOOSE).bind(link.digest().as_bytes().to_vec());
+        email(query.bind(hash).bind(self.now()).fetch_one(self.pool()).await?)
+    }
+
+    /// Each customer that a person belongs to, for what an operator does to the person.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn customers_of(&self, email: &Email) -> Result<Vec<Tenancy>, StoreError> {
+        let query = sqlx::query_scalar(CUSTOMERS).bind(email.as_str());
+        let customers: Vec<String> = query.fetch_all(self.pool()).await?;
+        customers.iter().map(|customer| Tenancy::of_row(customer)).collect()
     }
 
     /// Opens a session.
@@ -208,9 +219,9 @@ impl Store {
         idle: DateTime<Utc>,
     ) -> Result<Option<Person>, StoreError> {
         let query = sqlx::query_as(PERSON).bind(session.as_bytes()).bind(self.now()).bind(idle);
-        let rows: Vec<(String, String, String)> = query.fetch_all(self.pool()).await?;
+        let rows: Vec<(String, Option<String>, Option<String>)> = query.fetch_all(self.pool()).await?;
         let Some((email, ..)) = rows.first().cloned() else { return Ok(None) };
-        let workspaces = rows.into_iter().map(|(_, slug, name)| (slug, name)).collect();
+        let workspaces = rows.into_iter().filter_map(|(_, slug, name)| slug.zip(name)).collect();
         Ok(Some(Person { email, workspaces }))
     }
 
@@ -251,4 +262,35 @@ impl Reader<'_> {
     pub async fn users(&self) -> Result<Vec<UserRow>, StoreError> {
         Ok(self.query_as(USERS).fetch_all(self.store().reads()).await?)
     }
+}
+
+impl TenantTx {
+    /// Takes a person out of the customer; `None` when there is no such person, or nobody would own it then.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn remove_user(&mut self, email: &Email) -> Result<Option<UserId>, StoreError> {
+        let now = self.now();
+        let query = self.query_as(REMOVE).bind(email.as_str().to_owned()).bind(now);
+        let gone: Option<(String,)> = query.fetch_optional(self.conn()).await?;
+        let id =
+            |(id,): (String,)| UserId::parse(&id).map_err(|_| StoreError::inconsistent("users", "user_id"));
+        gone.map(id).transpose()
+    }
+
+    /// The person's id in the customer.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn user(&mut self, email: &Email) -> Result<Option<UserId>, StoreError> {
+        let query = self.query_as(USER).bind(email.as_str().to_owned());
+        let found: Option<(String,)> = query.fetch_optional(self.conn()).await?;
+        let id =
+            |(id,): (String,)| UserId::parse(&id).map_err(|_| StoreError::inconsistent("users", "user_id"));
+        found.map(id).transpose()
+    }
+}
+
+fn email(text: Option<String>) -> Result<Option<Email>, StoreError> {
+    text.map(|text| Email::parse(&text).ok_or(StoreError::inconsistent("people", "email"))).transpose()
 }

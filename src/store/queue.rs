@@ -2,6 +2,7 @@
 
 use chrono::{DateTime, Utc};
 
+use super::customers::{Actor, Target};
 use super::run_end::Ending;
 use super::{Store, StoreError, Tenancy, TenantTx};
 use crate::domain::error_class::{ErrorClass, Stage};
@@ -204,13 +205,13 @@ impl TenantTx {
         Ok(())
     }
 
-    /// Asks a run to stop, in the name of `by` (words for people): one that waits is cancelled at once, one
+    /// Asks a run to stop, in the name of `by`, and keeps that in the audit log: one that waits is cancelled at once, one
     /// that is going stops at its next batch, one that has ended stays as it is. `None` when there is no such
     /// run, or another platform runs it.
     ///
     /// # Errors
     /// When the database fails.
-    pub async fn request_cancel(&mut self, run: &RunId, by: &str) -> Result<Option<RunStatus>, StoreError> {
+    pub async fn request_cancel(&mut self, run: &RunId, by: &Actor) -> Result<Option<RunStatus>, StoreError> {
         let found: Option<(String, bool)> =
             self.query_as(FOR_CANCEL).bind(run.as_str().to_owned()).fetch_optional(self.conn()).await?;
         let Some((status, true)) = found else { return Ok(None) };
@@ -222,10 +223,11 @@ impl TenantTx {
         self.query(CANCEL)
             .bind(run.as_str().to_owned())
             .bind(now)
-            .bind(by.to_owned())
+            .bind(by.label().to_owned())
             .execute(self.conn())
             .await?;
-        self.add_event(run, "cancel_requested", &format!("{by} asked it to stop")).await?;
+        self.audit(by, "run.cancel_requested", Target::Run(run), None).await?;
+        self.add_event(run, "cancel_requested", &format!("{} asked it to stop", by.label())).await?;
         if status == RunStatus::Running {
             return Ok(Some(RunStatus::Cancelling));
         }

@@ -73,13 +73,18 @@ pub fn clients(url: &str, token: &str) -> Vec<Client> {
         all.push(Client { id, name, notes: notes.iter().map(|note| (*note).to_owned()).collect(), forms });
     };
     let headers = json!({ "Authorization": bearer });
+    let mut bridge = vec!["-y", "mcp-remote", url, "--header", "Authorization:${AUTH_HEADER}"];
+    if url.starts_with("http://") && !local {
+        bridge.push("--allow-http");
+    }
 
     add(
         "claude",
         "Claude Desktop, claude.ai",
         &[
-            "Settings, Connectors, Add custom connector: paste the address, and under request headers “Authorization” with the \
-             value below (paid plans; the server must be reachable from the internet over https).",
+            "Settings, Connectors, Add custom connector: paste the address and, where the dialog offers request headers, \
+             “Authorization” with the value below. The server must be reachable from the internet over https. Where the dialog \
+             asks for OAuth alone, it cannot be connected so: this server has no OAuth yet.",
             "A url with headers in claude_desktop_config.json is ignored. For a server that only your machine reaches, Claude \
              Desktop starts the bridge mcp-remote from that file; there is no space after the colon, on purpose.",
         ],
@@ -90,7 +95,7 @@ pub fn clients(url: &str, token: &str) -> Vec<Client> {
                 Kind::Json,
                 pretty(&json!({ "mcpServers": { NAME: {
                     "command": "npx",
-                    "args": ["-y", "mcp-remote", url, "--header", "Authorization:${AUTH_HEADER}"],
+                    "args": bridge,
                     "env": { "AUTH_HEADER": bearer },
                 } } })),
             ),
@@ -150,7 +155,7 @@ pub fn clients(url: &str, token: &str) -> Vec<Client> {
     add(
         "codex",
         "Codex",
-        &["A token written into the file itself is refused; it comes from the environment."],
+        &["The token comes from the environment; `bearer_token` in the file itself is refused."],
         vec![
             ("In a shell", Kind::Shell, format!("export APIXX_TOKEN={token}")),
             (

@@ -7,7 +7,7 @@ use super::Web;
 use super::guard::Here;
 use super::trouble::Trouble;
 use crate::domain::scope::Scopes;
-use crate::protocol::{CallError, CallTool, Exchange, Revision, Server, ToolAnswer};
+use crate::protocol::{CallError, CallTool, Content, Exchange, Revision, Server, ToolAnswer};
 use crate::service::access::Principal;
 
 /// What a tool answers this person, as far as `T` wants to know.
@@ -25,10 +25,13 @@ pub(super) async fn ask<T: DeserializeOwned>(
         _ => Trouble::Ours,
     })?;
     // What there is not, and what another customer has, are one to a tool and so to a page.
-    let Some(structured) = answer.structured.filter(|_| !answer.is_error) else {
-        return Err(Trouble::NotFound);
+    let Some(structured) = answer.structured.as_ref().filter(|_| !answer.is_error) else {
+        let text =
+            |content: &Content| matches!(content, Content::Text(text) if text.starts_with("TOKEN_REVOKED"));
+        let ended = answer.content.iter().any(text);
+        return Err(if ended { Trouble::SignIn(String::new()) } else { Trouble::NotFound });
     };
-    serde_json::from_str(structured.get()).map_err(|error| {
+    serde_json::from_str(&words(structured.get())).map_err(|error| {
         tracing::error!(%error, tool, "a page does not understand the tool");
         Trouble::Ours
     })
@@ -48,6 +51,6 @@ pub(super) async fn answer(
 }
 
 /// Words of another system without the marks that tell a model what they are; a page shows them as words anyway.
-pub(super) fn words(text: &str) -> String {
+fn words(text: &str) -> String {
     text.replace("<<data ", "").replace(" data>>", "")
 }

@@ -3,12 +3,13 @@
 use askama::Template;
 use axum::extract::{Query, State};
 use axum::response::Response;
-use chrono::{DateTime, SecondsFormat, Utc};
+use chrono::SecondsFormat;
 use serde::Deserialize;
 
 use super::guard::Here;
 use super::trouble::Trouble;
 use super::{Frame, Web, page};
+use crate::domain::ids::AuditId;
 use crate::domain::untrusted::line;
 use crate::store::customers::AuditRow;
 
@@ -27,7 +28,7 @@ struct AuditPage {
 /// After which row the page begins.
 #[derive(Deserialize)]
 pub(super) struct After {
-    at: Option<DateTime<Utc>>,
+    at: Option<String>,
     id: Option<String>,
 }
 
@@ -36,9 +37,11 @@ pub(super) async fn list(
     here: Here,
     Query(after): Query<After>,
 ) -> Result<Response, Trouble> {
-    // Ids of one moment sort below this.
-    let (at, id) = (after.at.unwrap_or(here.now), after.id.unwrap_or("~".to_owned()));
-    let mut rows = web.store().read(&here.member.tenancy).audited((at, &id), ROWS + 1).await?;
+    // What is no place of ours is the beginning; `b` sorts after every id that begins with `aud_`.
+    let at = after.at.and_then(|at| at.parse().ok()).unwrap_or(here.now);
+    let id = after.id.and_then(|id| AuditId::parse(&id).ok());
+    let id = id.as_ref().map_or("b", AuditId::as_str);
+    let mut rows = web.store().read(&here.member.tenancy).audited((at, id), ROWS + 1).await?;
     let more = rows.len() > ROWS as usize;
     rows.truncate(ROWS as usize);
     for row in &mut rows {

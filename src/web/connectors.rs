@@ -7,7 +7,7 @@ use chrono::{DateTime, Utc};
 use serde::Deserialize;
 use serde_json::json;
 
-use super::ask::{ask, words};
+use super::ask::ask;
 use super::guard::Here;
 use super::trouble::Trouble;
 use super::{Frame, Web, page};
@@ -18,11 +18,14 @@ struct ConnectorsPage {
     here: Frame,
     summary: String,
     connectors: Vec<Connector>,
+    /// Whether those are not all.
+    one: bool,
     more: Option<String>,
 }
 
 #[derive(Deserialize)]
 pub(super) struct Asked {
+    query: Option<String>,
     cursor: Option<String>,
 }
 
@@ -65,12 +68,6 @@ struct Quota {
     percent: f64,
 }
 
-impl Connector {
-    fn reasons(&self) -> Vec<String> {
-        self.status_reasons.iter().map(|reason| words(&reason.message)).collect()
-    }
-}
-
 impl Quota {
     /// How much of a bar of a hundred is full.
     fn width(&self) -> i64 {
@@ -83,8 +80,15 @@ pub(super) async fn list(
     here: Here,
     Query(asked): Query<Asked>,
 ) -> Result<Response, Trouble> {
-    let arguments = json!({ "cursor": asked.cursor });
+    let one = asked.query.is_some();
+    let arguments = json!({ "query": asked.query, "cursor": asked.cursor });
     let Connectors { summary, connectors, next_cursor } =
         ask(&web, &here, "list_connectors", arguments).await?;
-    page(&ConnectorsPage { here: Frame::new(&here, "connectors"), summary, connectors, more: next_cursor })
+    page(&ConnectorsPage {
+        here: Frame::new(&here, "connectors"),
+        summary,
+        connectors,
+        one,
+        more: next_cursor,
+    })
 }

@@ -10,7 +10,7 @@ use chrono::{DateTime, Utc};
 use serde::Deserialize;
 use serde_json::json;
 
-use super::ask::{ask, words};
+use super::ask::ask;
 use super::chart::{Chart, Slot};
 use super::guard::Here;
 use super::trouble::Trouble;
@@ -131,12 +131,6 @@ struct Records {
     failed: i64,
 }
 
-impl Flow {
-    fn reasons(&self) -> Vec<String> {
-        self.status_reasons.iter().map(|reason| words(&reason.message)).collect()
-    }
-}
-
 impl Run {
     fn took(&self) -> String {
         self.duration_ms.map(text::duration).unwrap_or_default()
@@ -187,6 +181,9 @@ pub(super) async fn one(
     page(&FlowPage { here: Frame::new(&here, "flows"), operates, flow, chart, runs })
 }
 
+/// Characters that are kept of a reason.
+const MAX_REASON: usize = 500;
+
 /// What is decided about a flow.
 #[derive(Deserialize)]
 pub(super) struct Decision {
@@ -205,7 +202,9 @@ pub(super) async fn decide(
         return Err(Trouble::Forbidden);
     }
     let flow = FlowId::parse(&id).map_err(|_| Trouble::NotFound)?;
-    let reason = Some(decision.reason.trim()).filter(|reason| !reason.is_empty());
+    let reason: String =
+        decision.reason.trim().chars().filter(|c| !c.is_control()).take(MAX_REASON).collect();
+    let reason = Some(reason.as_str()).filter(|reason| !reason.is_empty());
     let mut tx = web.store().begin(&here.member.tenancy).await?;
     // What is so already stays so: two people may have clicked.
     let changed = match decision.state.as_str() {

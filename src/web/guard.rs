@@ -13,6 +13,7 @@ use super::trouble::Trouble;
 use crate::domain::token::Secret;
 use crate::middleware::Peer;
 use crate::protocol::http::RequestId;
+use crate::service::access::UnderWay;
 use crate::service::people::LONGEST;
 use crate::store::customers::Actor;
 use crate::store::people::{Member, Person};
@@ -67,10 +68,13 @@ impl FromRequestParts<Web> for SignedIn {
 
     async fn from_request_parts(parts: &mut Parts, web: &Web) -> Result<Self, Trouble> {
         // A form that was sent is not sent again by coming back.
-        let wanted = if parts.method == Method::GET { parts.uri.path() } else { "" };
-        let nobody = || Trouble::SignIn(wanted.to_owned());
+        let path = parts.uri.path();
+        let wanted = parts.uri.path_and_query().filter(|_| parts.method == Method::GET);
+        let nobody = || Trouble::SignIn(wanted.map(ToString::to_string).unwrap_or_default());
         let session = web.session(&parts.headers).ok_or_else(nobody)?;
-        let person = web.people().person(&session).await?.ok_or_else(nobody)?;
+        // What a page asks by itself is no use that somebody makes of it.
+        let lives_on = !(path.ends_with("/seen") || path.ends_with("/events"));
+        let person = web.people().person(&session, lives_on).await?.ok_or_else(nobody)?;
         Ok(Self { session, person })
     }
 }
@@ -83,6 +87,8 @@ pub(super) struct Here {
     pub(super) now: DateTime<Utc>,
     /// The request's name in the log.
     pub(super) request: String,
+    /// Counts among the requests that the workspace may have at the same time.
+    _under_way: UnderWay,
 }
 
 impl Here {
@@ -104,15 +110,13 @@ impl FromRequestParts<Web> for Here {
         let SignedIn { session, person } = SignedIn::from_request_parts(parts, web).await?;
         let path = RawPathParams::from_request_parts(parts, web).await.map_err(|_| Trouble::NotFound)?;
         let slug = path.iter().find(|(name, _)| *name == "workspace").map(|(_, slug)| slug);
+        let slug = slug.filter(|slug| slug.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-'));
         let member = web.people().member(session.digest(), slug.ok_or(Trouble::NotFound)?).await?;
+        let member = member.ok_or(Trouble::NotFound)?;
+        let under_way = web.access().enter(&member.tenancy).ok_or(Trouble::Busy(1))?;
         let request = parts.extensions.get::<RequestId>().map(|id| id.0.clone()).unwrap_or_default();
         let address = parts.extensions.get::<Peer>().map(|peer| peer.0);
-        Ok(Self {
-            person,
-            member: member.ok_or(Trouble::NotFound)?,
-            address,
-            now: web.store().now(),
-            request,
-        })
+        let now = web.store().now();
+        Ok(Self { person, member, address, now, request, _under_way: under_way })
     }
 }

@@ -31,7 +31,10 @@ use http::{HeaderMap, HeaderValue, StatusCode};
 use tokio_util::sync::CancellationToken;
 use tower_http::csrf::CsrfLayer;
 
+use crate::service::Serving;
+use crate::service::access::Access;
 use crate::service::people::People;
+use crate::service::watch::Waits;
 use crate::store::Store;
 use crate::store::people::Member;
 use crate::tools::ToolServer;
@@ -55,6 +58,9 @@ pub struct Web(Arc<Shared>);
 struct Shared {
     store: Store,
     people: People,
+    access: Access,
+    /// Streams that pages listen to.
+    streams: Waits,
     tools: Arc<ToolServer>,
     /// Fires when the server stops.
     stopping: CancellationToken,
@@ -64,16 +70,19 @@ struct Shared {
 }
 
 impl Web {
-    /// The pages over `store` and `tools`, until `stopping`; `public_url` is where browsers and clients find this server, without a slash at its end.
+    /// The pages over what all calls share and `tools`; `public_url` is where browsers and clients find this server, without a slash at its end.
     pub fn new(
-        store: Store,
+        serving: &Serving,
+        access: Access,
         tools: Arc<ToolServer>,
-        stopping: CancellationToken,
         public_url: Option<String>,
     ) -> Self {
+        let store = serving.store.clone();
         Self(Arc::new(Shared {
+            access,
+            streams: Waits::default(),
             tools,
-            stopping,
+            stopping: serving.stopping.clone(),
             people: People::new(store.clone()),
             store,
             public_url,
@@ -91,6 +100,14 @@ impl Web {
 
     fn stopping(&self) -> &CancellationToken {
         &self.0.stopping
+    }
+
+    fn access(&self) -> &Access {
+        &self.0.access
+    }
+
+    fn streams(&self) -> &Waits {
+        &self.0.streams
     }
 
     fn people(&self) -> &People {

@@ -1,17 +1,24 @@
 //! The workspace at a glance: what `get_system_health` tells, and the runs of the last day.
 
+use std::collections::HashMap;
+
 use askama::Template;
 use axum::extract::State;
 use axum::response::Response;
+use chrono::{DateTime, TimeDelta, Utc};
+use chrono_tz::Tz;
 use serde::Deserialize;
 use serde_json::json;
 
-use super::ask::{ask, words};
+use super::ask::ask;
 use super::chart::{Chart, Slot};
 use super::guard::Here;
 use super::trouble::Trouble;
 use super::{Frame, Web, page};
 use crate::view::text;
+
+/// Hours before this one that the chart shows.
+const HOURS: i64 = 24;
 
 #[derive(Template)]
 #[template(path = "overview.html", config = "src/web/askama.toml")]
@@ -101,42 +108,41 @@ pub(super) async fn overview(State(web): State<Web>, here: Here) -> Result<Respo
     let runs: Grouped = ask(&web, &here, "list_runs", by_hour).await?;
     let waits = health.queue.oldest_wait_seconds.map(|seconds| text::duration(seconds * 1000));
     let waits = waits.map(|waits| format!(", the oldest for {waits}")).unwrap_or_default();
-    page(&OverviewPage { here: Frame::new(&here, "overview"), health, chart: chart(runs.groups), waits })
+    page(&OverviewPage {
+        here: Frame::new(&here, "overview"),
+        health,
+        chart: chart(runs.groups, here.now, here.member.workspace.zone),
+        waits,
+    })
 }
 
-/// Groups come newest first.
-fn chart(groups: Vec<Group>) -> Chart {
-    let slot = |group: Group| Slot {
-        label: group.label,
-        succeeded: group.succeeded,
-        partial: group.partial,
-        failed: group.failed,
-    };
-    Chart::new(groups.into_iter().rev().map(slot).collect())
-}
-
-impl Health {
-    fn headline(&self) -> String {
-        words(&self.headline)
-    }
+/// A slot for each hour of the last day, whether anything ran in it or not.
+fn chart(groups: Vec<Group>, now: DateTime<Utc>, zone: Tz) -> Chart {
+    let mut groups: HashMap<String, Group> =
+        groups.into_iter().map(|group| (group.label.clone(), group)).collect();
+    let slots = (0..=HOURS).rev().map(|hours| {
+        let hour = (now - TimeDelta::hours(hours)).with_timezone(&zone);
+        let label = hour.format("%Y-%m-%d %H:00").to_string();
+        match groups.remove(&label) {
+            Some(Group { succeeded, partial, failed, .. }) => Slot { label, succeeded, partial, failed },
+            None => Slot { label, succeeded: 0, partial: 0, failed: 0 },
+        }
+    });
+    Chart::new(slots.collect())
 }
 
 impl Cause {
-    fn words(&self) -> String {
-        words(&self.message)
-    }
-
     /// What a person may do; what a model would call next is where the link leads.
     fn next(&self) -> Option<String> {
         let first = self.next_step.split(' ').next().unwrap_or_default();
-        (!first.contains('_')).then(|| words(&self.next_step))
+        (!first.contains('_')).then(|| self.next_step.clone())
     }
 
     /// The page about what is in trouble, if it has one.
     fn link(&self, slug: &str) -> Option<String> {
         match self.kind.as_str() {
             "flow" => Some(format!("/w/{slug}/flows/{}", self.id)),
-            "connector" => Some(format!("/w/{slug}/connectors#{}", self.id)),
+            "connector" => Some(format!("/w/{slug}/connectors?query={}", self.id)),
             _ => None,
         }
     }

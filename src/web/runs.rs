@@ -12,13 +12,13 @@ use futures_util::stream;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::{Value, json};
+use tokio::time::Instant;
 
-use super::ask::{ask, words};
+use super::ask::ask;
 use super::guard::Here;
 use super::trouble::Trouble;
 use super::{Frame, Web, page};
 use crate::domain::ids::RunId;
-use crate::store::customers::Target;
 use crate::view::text;
 
 /// Samples that are shown of each class of error.
@@ -26,6 +26,9 @@ const SAMPLES: u32 = 3;
 
 /// Seconds of one wait for a run to end, after which the page is told how far it is.
 const WAIT: u32 = 5;
+
+/// After so long a stream ends.
+const LONGEST: Duration = Duration::from_secs(300);
 
 /// Between two looks, should a wait end at once.
 const BREATHE: Duration = Duration::from_secs(1);
@@ -133,11 +136,7 @@ impl Run {
     }
 
     fn why(&self) -> String {
-        [self.reason_code.clone(), self.reason.as_deref().map(words)]
-            .into_iter()
-            .flatten()
-            .collect::<Vec<_>>()
-            .join(": ")
+        [self.reason_code.clone(), self.reason.clone()].into_iter().flatten().collect::<Vec<_>>().join(": ")
     }
 
     fn percent(&self) -> Option<i64> {
@@ -149,26 +148,10 @@ impl Run {
     }
 }
 
-impl Line {
-    fn words(&self) -> String {
-        words(&self.message)
-    }
-}
-
-impl Attempt {
-    fn said(&self) -> String {
-        self.message.as_deref().map(words).unwrap_or_default()
-    }
-}
-
 impl Group {
-    fn words(&self) -> String {
-        words(&self.message)
-    }
-
     /// The samples as they were kept, redacted.
     fn shown(&self) -> Vec<String> {
-        self.samples.iter().map(|sample| words(&format!("{sample:#}"))).collect()
+        self.samples.iter().map(|sample| format!("{sample:#}")).collect()
     }
 }
 
@@ -206,15 +189,10 @@ pub(super) async fn cancel(
     if !here.member.role.operates() {
         return Err(Trouble::Forbidden);
     }
-    let (run, actor) = (id(&run)?, here.actor());
+    let run = id(&run)?;
     let mut tx = web.store().begin(&here.member.tenancy).await?;
-    let asked = tx.request_cancel(&run, actor.label()).await?;
-    if asked.ok_or(Trouble::NotFound)?.is_final() {
-        tx.commit().await?;
-    } else {
-        tx.audit(&actor, "run.cancel_requested", Target::Run(&run), None).await?;
-        tx.commit().await?;
-    }
+    tx.request_cancel(&run, &here.actor()).await?.ok_or(Trouble::NotFound)?;
+    tx.commit().await?;
     Ok(Redirect::to(&format!("/w/{slug}/runs/{run}")).into_response())
 }
 
@@ -225,9 +203,12 @@ pub(super) async fn events(
     Path((_, run)): Path<(String, String)>,
 ) -> Result<Response, Trouble> {
     let run = id(&run)?;
+    let listening = web.streams().begin(&here.member.tenancy).ok_or(Trouble::Busy(1))?;
     let first = detail(&web, &here, &run, 0).await?;
-    let told = stream::unfold(Some((web, here, run, Some(first))), |state| async move {
-        let (web, here, run, first) = state?;
+    // A browser asks again after the end of a stream.
+    let end = Instant::now() + LONGEST;
+    let told = stream::unfold(Some((web, here, run, Some(first), listening)), move |state| async move {
+        let (web, here, run, first, listening) = state.filter(|_| Instant::now() < end)?;
         let seen = match first {
             Some(first) => first,
             // A session that ended hears no more, and nobody hears of a server that stops.
@@ -241,7 +222,7 @@ pub(super) async fn events(
         };
         let text = ProgressPart { run: &seen }.render().ok()?;
         let event = Event::default().event(if seen.done { "done" } else { "progress" }).data(text);
-        Some((Ok::<_, Infallible>(event), (!seen.done).then_some((web, here, run, None))))
+        Some((Ok::<_, Infallible>(event), (!seen.done).then_some((web, here, run, None, listening))))
     });
     Ok(Sse::new(told).keep_alive(KeepAlive::default()).into_response())
 }

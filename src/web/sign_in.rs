@@ -109,7 +109,9 @@ pub(super) async fn sign_in(
 
 /// A link is used by a click, not by whatever looks at it in advance.
 pub(super) async fn door(Path(link): Path<String>) -> Result<Response, Trouble> {
-    page(&DoorPage { link: &link })
+    // What is no link of ours would lead the form elsewhere.
+    let link = Secret::parse(&link).ok_or(Trouble::NotFound)?;
+    page(&DoorPage { link: link.reveal() })
 }
 
 pub(super) async fn come_in(
@@ -118,7 +120,7 @@ pub(super) async fn come_in(
     Path(link): Path<String>,
 ) -> Result<Response, Trouble> {
     let link = Secret::parse(&link).ok_or(Trouble::NotFound)?;
-    let session = web.people().come_in(&link).await.map_err(of_link)?;
+    let session = web.people().come_in(&link).await?;
     enter(&web, &headers, &session, "/").await
 }
 
@@ -143,7 +145,7 @@ pub(super) async fn choose_password(
         return choose(&web, &link, Some(format!("A password has {least} to {most} characters."))).await;
     }
     let link = Secret::parse(&link).ok_or(Trouble::NotFound)?;
-    let session = web.people().choose_password(&link, &new.password).await.map_err(of_link)?;
+    let session = web.people().choose_password(&link, &new.password).await?;
     enter(&web, &headers, &session, "/").await
 }
 
@@ -174,14 +176,6 @@ async fn enter(web: &Web, headers: &HeaderMap, session: &Secret, to: &str) -> Re
         web.people().sign_out(&before, false).await?;
     }
     Ok(([(SET_COOKIE, web.keep(session))], Redirect::to(to)).into_response())
-}
-
-fn of_link(refused: NotSignedIn) -> Trouble {
-    match refused {
-        NotSignedIn::Failed(error) => error.into(),
-        NotSignedIn::Busy | NotSignedIn::TooMany(_) => Trouble::Later,
-        NotSignedIn::Wrong => Trouble::NotFound,
-    }
 }
 
 /// Where to go on, if that is a page of ours: nobody is sent elsewhere by a link to us.

@@ -6,7 +6,7 @@ use askama::Template;
 use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Redirect, Response};
 use axum::{Form, Json};
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, DurationRound, TimeDelta, Utc};
 use chrono_tz::Tz;
 use http::{HeaderMap, StatusCode};
 use serde_json::{Value, json};
@@ -131,8 +131,9 @@ pub(super) async fn list(
     let reader = web.store().read(&here.member.tenancy);
     let (now, zone) = (reader.now(), here.member.workspace.zone);
     let tokens = reader.tokens().await?;
+    let begin = (now - TimeDelta::days(DAYS - 1)).duration_trunc(TimeDelta::days(1)).unwrap_or(now);
     let mut calls: HashMap<String, Vec<(DateTime<Utc>, i64)>> = HashMap::new();
-    for (token, day, count) in reader.calls_by_day(now - TimeDelta::days(DAYS)).await? {
+    for (token, day, count) in reader.calls_by_day(begin).await? {
         calls.entry(token).or_default().push((day, count));
     }
     let (mut live, mut soon, mut dead) = (Vec::new(), Vec::new(), Vec::new());
@@ -209,7 +210,7 @@ fn bars(days: &[(DateTime<Utc>, i64)], now: DateTime<Utc>) -> Vec<Bar> {
         .filter(|(_, calls)| *calls > 0)
         .map(|(day, calls)| {
             let height = (calls * HEIGHT / most).max(1);
-            let x = (DAYS - 1 - (now - *day).num_days()).max(0) * STEP;
+            let x = (DAYS - 1 - (now.date_naive() - day.date_naive()).num_days()).max(0) * STEP;
             Bar { x, y: HEIGHT - height, height }
         })
         .collect()
@@ -279,7 +280,7 @@ pub(super) async fn create(
     }
     let word = |key: &str| said.get(key).map_or("", |value| value.trim());
     let name = word("name");
-    if !NAME_CHARS.contains(&name.chars().count()) {
+    if !NAME_CHARS.contains(&name.chars().count()) || name.chars().any(char::is_control) {
         return asked_again(&web, &here, &said, Some("A name has 1 to 200 characters."));
     }
     let lifetime = LIFETIMES.into_iter().find(|days| match days {

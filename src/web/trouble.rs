@@ -3,9 +3,12 @@
 use askama::Template;
 use axum::response::{Html, IntoResponse, Redirect, Response};
 use http::StatusCode;
+use http::header::RETRY_AFTER;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 
 use crate::protocol::http::Refused;
+use crate::service::people::NotSignedIn;
+use crate::service::rate_limit::seconds;
 use crate::store::StoreError;
 
 /// Why a page is not shown.
@@ -21,6 +24,8 @@ pub(super) enum Trouble {
     Forbidden,
     /// The database is away.
     Later,
+    /// There is more to do than can be done now; seconds to wait.
+    Busy(u64),
     /// A mistake of ours; it stands in the log.
     Ours,
 }
@@ -41,6 +46,17 @@ impl From<StoreError> for Trouble {
     }
 }
 
+impl From<NotSignedIn> for Trouble {
+    fn from(refused: NotSignedIn) -> Self {
+        match refused {
+            NotSignedIn::Failed(error) => error.into(),
+            NotSignedIn::Busy => Self::Busy(1),
+            NotSignedIn::TooMany(wait) => Self::Busy(seconds(wait)),
+            NotSignedIn::Wrong => Self::NotFound,
+        }
+    }
+}
+
 #[derive(Template)]
 #[template(path = "trouble.html", config = "src/web/askama.toml")]
 struct Page {
@@ -50,6 +66,7 @@ struct Page {
 
 impl IntoResponse for Trouble {
     fn into_response(self) -> Response {
+        let wait = if let Self::Busy(wait) = self { wait } else { 1 };
         let (status, cause, title, advice) = match self {
             Self::SignIn(next) if next.is_empty() => return Redirect::to("/sign-in").into_response(),
             Self::SignIn(next) => {
@@ -80,6 +97,12 @@ impl IntoResponse for Trouble {
                 "Not now",
                 "The database does not answer. Nothing is lost; load the page again in a moment.",
             ),
+            Self::Busy(_) => (
+                StatusCode::TOO_MANY_REQUESTS,
+                "pages_limit",
+                "Too much at once",
+                "You, or others of the workspace, ask for more than can be done now. Wait a moment, then try again.",
+            ),
             Self::Ours => (
                 StatusCode::INTERNAL_SERVER_ERROR,
                 "internal",
@@ -89,8 +112,8 @@ impl IntoResponse for Trouble {
         };
         let text = Page { title, advice }.render().unwrap_or_else(|_| title.to_owned());
         let mut response = (status, Html(text)).into_response();
-        if status == StatusCode::SERVICE_UNAVAILABLE {
-            response.headers_mut().insert(http::header::RETRY_AFTER, http::HeaderValue::from_static("1"));
+        if matches!(status, StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS) {
+            response.headers_mut().insert(RETRY_AFTER, wait.into());
         }
         response.extensions_mut().insert(Refused::because(cause));
         response

@@ -15,6 +15,8 @@ use super::{Frame, Web, page};
 use crate::domain::scope::{Scope, Scopes};
 use crate::domain::untrusted::line;
 use crate::protocol::{CallError, Content, ToolAnswer};
+use crate::service::access::Principal;
+use crate::service::rate_limit::seconds;
 
 #[derive(Template)]
 #[template(path = "try_it.html", config = "src/web/askama.toml")]
@@ -70,6 +72,8 @@ pub(super) async fn call(
         "" => Scopes::all(),
         id => scopes_of(&web, &here, id).await?,
     };
+    let caller = Principal::person(&here.member, scopes, here.address);
+    web.access().draw_again(&caller).await.map_err(|wait| Trouble::Busy(seconds(wait)))?;
     let request = json!({ "jsonrpc": "2.0", "id": 1, "method": "tools/call",
         "params": { "name": tool, "arguments": arguments } });
     let answered = match answer(&web, &here, scopes, tool, arguments).await {

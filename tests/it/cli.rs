@@ -275,6 +275,9 @@ async fn operators_work_on_a_demo_that_runs_and_on_one_that_does_not() {
     let users = place.prints(&["user", "list", "--customer", "lab"]);
     assert!(users.contains("bob@example.com") && users.contains("operator"), "{users}");
     assert_ne!(place.prints(&["user", "reset", "--email", "bob@example.com"]), link);
+    let out = place.prints(&["user", "remove", "--customer", "lab", "--email", "bob@example.com"]);
+    assert!(out.contains("belongs to lab no more"), "{out}");
+    assert!(!place.prints(&["user", "list", "--customer", "lab"]).contains("bob@example.com"));
     let unknown = place.refusal(&["user", "reset", "--email", "nobody@example.com"]);
     assert!(unknown.contains("`apixx-mcp user invite` makes somebody known"), "{unknown}");
     let path = link.lines().next().unwrap().strip_prefix("http://127.0.0.1:8080").unwrap();

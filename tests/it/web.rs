@@ -1,5 +1,6 @@
 //! The pages, as a browser meets them.
 
+use apixx_mcp::domain::person::{Email, Role};
 use apixx_mcp::store::retention::Retention;
 use chrono::TimeDelta;
 use http::StatusCode;
@@ -29,6 +30,11 @@ async fn a_link_lets_in_once_and_by_a_click_only() {
     app.clock.advance(TimeDelta::days(2));
     assert_eq!(other.post(&late, &[]).await.status, 404);
     assert_eq!(other.post("/enter/nothing", &[]).await.status, 404);
+    // A link that is none leads no form of ours elsewhere.
+    for link in ["/enter/nothing", "/enter/x%2F..%2F..%2Fsign-out", "/enter/%00", "/password/x%2F.."] {
+        let page = browser.get(link).await;
+        assert!(page.status == 404 && !page.text.contains("<form"), "{link}: {}", page.text);
+    }
 }
 
 #[tokio::test]
@@ -230,6 +236,59 @@ async fn nobody_reaches_beyond_their_workspaces_or_their_role() {
 }
 
 #[tokio::test]
+async fn who_is_taken_out_of_a_workspace_is_out_at_once() {
+    let app = TestApp::demo().await;
+    let (ana, priya) = (Browser::of(&app, ANA).await, Browser::of(&app, PRIYA).await);
+    let acme = app.store.customer_named("acme").await.unwrap().unwrap();
+    for (email, goes) in [(PRIYA, true), (PRIYA, false), (ANA, false), ("nobody@example.com", false)] {
+        let mut tx = app.store.begin(&acme).await.unwrap();
+        let gone = tx.remove_user(&Email::parse(email).unwrap()).await.unwrap();
+        assert_eq!(gone.is_some(), goes, "{email}: a workspace keeps an owner");
+        tx.commit().await.unwrap();
+    }
+    assert_eq!(priya.get("/w/acme").await.status, 404);
+    assert_eq!(priya.get("/").await.status, 404, "signed in, and nowhere at home");
+    assert_eq!(ana.get("/w/acme").await.status, 200);
+    let mut tx = app.store.begin(&acme).await.unwrap();
+    tx.put_user(PRIYA, None, Role::Viewer).await.unwrap();
+    tx.commit().await.unwrap();
+    let page = priya.get("/w/acme").await;
+    assert!(page.text.contains("Priya Nair") && page.text.contains("viewer"), "her name stays");
+}
+
+#[tokio::test]
+async fn words_of_customers_show_no_marks_for_models() {
+    let app = TestApp::demo().await;
+    let name = "Orders – EU; \"all\" of them, and then <b>some</b>";
+    let rename = "update flows set name = $1 where flow_id = 'flow_order_lines'";
+    sqlx::query(rename).bind(name).execute(&mut app.owner().await).await.unwrap();
+    let ana = Browser::of(&app, ANA).await;
+    for path in ["/w/acme/flows", "/w/acme/flows/flow_order_lines"] {
+        let page = ana.get(path).await;
+        assert!(page.text.contains("Orders – EU; "), "{}", page.text);
+        assert!(!page.text.contains("&#60;&#60;data") && !page.text.contains("<b>some"), "{}", page.text);
+    }
+}
+
+#[tokio::test]
+async fn what_cannot_be_kept_is_refused_and_no_fault_of_ours() {
+    let app = TestApp::demo().await;
+    let ana = Browser::of(&app, ANA).await;
+    for path in
+        ["/w/%00", "/w/acme/audit?id=%00&at=x", "/w/acme/flows?query=%00", "/w/acme/connectors?query=zzz"]
+    {
+        let page = ana.get(path).await;
+        assert!(page.status.as_u16() < 500, "{path}: {}", page.status);
+    }
+    let said = [("name", "a\0b"), ("lifetime", "90"), ("reach", "all")];
+    assert_eq!(ana.post(TOKENS, &said).await.status, 422);
+    let paused = [("state", "paused"), ("reason", "a\0b")];
+    assert_eq!(ana.post("/w/acme/flows/flow_order_lines", &paused).await.status, 303);
+    let form = [("email", "a\0b@example.com"), ("password", "a\0b")];
+    assert_eq!(Browser::new(&app).post("/sign-in", &form).await.status, 401);
+}
+
+#[tokio::test]
 async fn forms_of_strangers_are_refused() {
     let app = TestApp::demo().await;
     let ana = Browser::of(&app, ANA).await;
@@ -355,7 +414,11 @@ async fn flows_are_paused_and_runs_cancelled_by_those_who_operate() {
     );
     let page = priya.get(&format!("/w/acme/runs/{run}")).await;
     assert!(page.text.contains("Cancel this run") && page.text.contains("data-live"));
-    priya.post(&format!("/w/acme/runs/{run}/cancel"), &[]).await;
+    for _ in 0..2 {
+        priya.post(&format!("/w/acme/runs/{run}/cancel"), &[]).await;
+    }
+    let told = app.column("select actor_label from audit_log where action = 'run.cancel_requested'").await;
+    assert_eq!(told, ["Priya Nair"], "once, though it waited and was asked twice");
     let page = priya.get(&format!("/w/acme/runs/{run}")).await;
     assert!(page.text.contains("cancelled") && !page.text.contains("Cancel this run"));
     let events = priya.get(&format!("/w/acme/runs/{run}/events")).await;

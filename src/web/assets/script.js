@@ -43,10 +43,11 @@ if (form) {
 
 const waiting = document.querySelector('p[data-seen]');
 if (waiting) {
+  let looks = 300;
   const look = async () => {
     try {
       const answer = await fetch(waiting.dataset.seen);
-      if (!answer.ok) return;
+      if (!answer.ok || answer.redirected) return;
       const { seen, client } = await answer.json();
       if (seen) {
         waiting.textContent = client ? `Connected: ${client}` : 'Connected.';
@@ -55,7 +56,8 @@ if (waiting) {
     } catch {
       // The server is away for a moment.
     }
-    setTimeout(look, 2000);
+    looks -= 1;
+    if (looks > 0) setTimeout(look, 2000);
   };
   setTimeout(look, 2000);
 }

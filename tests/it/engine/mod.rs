@@ -20,6 +20,7 @@ use apixx_mcp::domain::run::Trigger;
 use apixx_mcp::domain::schedule::Schedule;
 use apixx_mcp::engine::connectors::{Connectors, Pacer};
 use apixx_mcp::engine::{Engine, EngineSettings};
+use apixx_mcp::store::customers::Actor;
 use apixx_mcp::store::customers::NewCustomer;
 use apixx_mcp::store::definitions::{ConnectorRecord, FlowRecord, PutFlow, Version};
 use apixx_mcp::store::leases::Lease;
@@ -155,7 +156,7 @@ impl Lab {
 
     pub async fn cancel(&self, run: &RunId) -> Option<String> {
         let mut tx = self.store.begin(&self.tenancy).await.unwrap();
-        let status = tx.request_cancel(run, "Ana").await.unwrap();
+        let status = tx.request_cancel(run, &Actor::Operator("Ana".to_owned())).await.unwrap();
         tx.commit().await.unwrap();
         status.map(|status| status.to_string())
     }
