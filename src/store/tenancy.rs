@@ -9,7 +9,7 @@ use super::{Store, StoreError};
 use crate::domain::ids::CustomerId;
 use crate::domain::token::TokenDigest;
 
-/// Whose rows may be touched, and on whose word: a token's, or (without one) a claim's or an operator's.
+/// Whose rows may be touched, and on whose word: a token's, a session's, or (without one) a claim's or an operator's.
 /// Made only on this floor, from rows the database returned, so that nothing a caller typed can become one.
 #[derive(Clone, Debug)]
 pub struct Tenancy {

@@ -154,7 +154,7 @@ pub(super) async fn list(
     let mut ends: HashMap<String, Vec<String>> = ends.into_iter().collect();
     let charts = flows.into_iter().map(|flow| {
         let statuses = ends.remove(&flow.id).unwrap_or_default();
-        let slots = statuses.iter().map(|status| Slot::of_one(status, String::new()));
+        let slots = statuses.iter().map(|status| Slot::of_one(status));
         (flow, Chart::new(slots.collect()))
     });
     let flows = charts.collect();
@@ -174,8 +174,7 @@ pub(super) async fn one(
     let asked = json!({ "flow": id, "limit": RUNS });
     let Runs { runs } = ask(&web, &here, "list_flow_runs", asked).await?;
     // A slot a run, the oldest first.
-    let slots =
-        runs.iter().rev().map(|run| Slot::of_one(&run.status, run.began().format("%m-%d %H:%M").to_string()));
+    let slots = runs.iter().rev().map(|run| Slot::of_one(&run.status));
     let chart = Chart::new(slots.collect());
     let operates = here.member.role.operates();
     page(&FlowPage { here: Frame::new(&here, "flows"), operates, flow, chart, runs })

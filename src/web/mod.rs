@@ -9,6 +9,7 @@ mod connect;
 mod connectors;
 mod flows;
 mod guard;
+mod new_token;
 mod overview;
 mod runs;
 mod sign_in;
@@ -66,7 +67,7 @@ struct Shared {
     stopping: CancellationToken,
     /// Where clients find `/mcp`; the pages' own address stands in its place when nobody said.
     public_url: Option<String>,
-    costs: Vec<tokens::ToolCost>,
+    costs: Vec<new_token::ToolCost>,
 }
 
 impl Web {
@@ -86,7 +87,7 @@ impl Web {
             people: People::new(store.clone()),
             store,
             public_url,
-            costs: tokens::costs(),
+            costs: new_token::costs(),
         }))
     }
 
@@ -114,7 +115,7 @@ impl Web {
         &self.0.people
     }
 
-    fn costs(&self) -> &[tokens::ToolCost] {
+    fn costs(&self) -> &[new_token::ToolCost] {
         &self.0.costs
     }
 
@@ -154,8 +155,8 @@ where
         .route("/w/{workspace}/usage", get(usage::page_of))
         .route("/w/{workspace}/audit", get(audit::list))
         .route("/w/{workspace}/try", get(try_it::form).post(try_it::call))
-        .route("/w/{workspace}/settings/mcp", get(tokens::list).post(tokens::create))
-        .route("/w/{workspace}/settings/mcp/new", get(tokens::form))
+        .route("/w/{workspace}/settings/mcp", get(tokens::list).post(new_token::create))
+        .route("/w/{workspace}/settings/mcp/new", get(new_token::form))
         .route("/w/{workspace}/settings/mcp/{token}/revoke", get(tokens::confirm).post(tokens::revoke))
         .route("/w/{workspace}/settings/mcp/{token}/seen", get(tokens::seen))
         .route("/w/{workspace}/settings/connect", get(connect::page_of))

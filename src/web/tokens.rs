@@ -1,23 +1,21 @@
-//! Settings, MCP Server: the workspace's tokens, and the making and revoking of them.
+//! Settings, MCP Server: the workspace's tokens, what each is used for, and the end of them.
 
 use std::collections::HashMap;
 
 use askama::Template;
+use axum::Json;
 use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Redirect, Response};
-use axum::{Form, Json};
 use chrono::{DateTime, DurationRound, TimeDelta, Utc};
 use chrono_tz::Tz;
-use http::{HeaderMap, StatusCode};
+use http::HeaderMap;
 use serde_json::{Value, json};
 
-use super::connect::{self, Made};
 use super::guard::Here;
 use super::trouble::Trouble;
-use super::{Frame, Web, page, with_status};
+use super::{Frame, Web, page};
 use crate::domain::ids::TokenId;
-use crate::domain::scope::{Scope, Scopes};
-use crate::domain::token::{LIFETIMES, NAME_CHARS, PlainToken};
+use crate::domain::scope::Scope;
 use crate::domain::untrusted::line;
 use crate::store::customers::Target;
 use crate::store::tokens::TokenRow;
@@ -32,10 +30,6 @@ const SOON: TimeDelta = TimeDelta::days(14);
 /// The height of a chart and the distance between its bars.
 const HEIGHT: i64 = 24;
 const STEP: i64 = 4;
-
-/// What a token is offered to be allowed: the word of the form, and what people read.
-const REACHES: [(&str, &str); 3] =
-    [("all", "Everything: read, and start runs"), ("read", "Only read"), ("chosen", "What I choose below")];
 
 #[derive(Template)]
 #[template(path = "tokens.html", config = "src/web/askama.toml")]
@@ -72,35 +66,6 @@ struct Bar {
 }
 
 #[derive(Template)]
-#[template(path = "token_new.html", config = "src/web/askama.toml")]
-struct NewPage<'a> {
-    here: Frame,
-    problem: Option<&'a str>,
-    name: &'a str,
-    lifetimes: Vec<(String, String)>,
-    lifetime: &'a str,
-    reaches: [(&'static str, &'static str); 3],
-    reach: &'a str,
-    scopes: Vec<ScopeView>,
-    tools: &'a [ToolCost],
-    cost: usize,
-}
-
-struct ScopeView {
-    name: &'static str,
-    text: &'static str,
-    read: bool,
-    on: bool,
-}
-
-/// What a model pays for knowing a tool.
-pub(super) struct ToolCost {
-    pub(super) name: &'static str,
-    scope: &'static str,
-    cost: usize,
-}
-
-#[derive(Template)]
 #[template(path = "token_revoke.html", config = "src/web/askama.toml")]
 struct RevokePage {
     here: Frame,
@@ -109,18 +74,6 @@ struct RevokePage {
     last_four: String,
     used: String,
     client: Option<String>,
-}
-
-/// Every tool with what it costs: four bytes of what is listed are about one token.
-pub(super) fn costs() -> Vec<ToolCost> {
-    let catalog = crate::tools::catalog();
-    let cost = |entry: &crate::tools::Entry| {
-        let definition = entry.definition();
-        let bytes =
-            definition.description.len() + definition.input_schema.to_string().len() + entry.name.len();
-        ToolCost { name: entry.name, scope: entry.scope.as_str(), cost: bytes.div_ceil(4) }
-    };
-    catalog.entries().map(cost).collect()
 }
 
 pub(super) async fn list(
@@ -214,98 +167,6 @@ fn bars(days: &[(DateTime<Utc>, i64)], now: DateTime<Utc>) -> Vec<Bar> {
             Bar { x, y: HEIGHT - height, height }
         })
         .collect()
-}
-
-pub(super) async fn form(State(web): State<Web>, here: Here) -> Result<Response, Trouble> {
-    if !here.member.role.manages_tokens() {
-        return Err(Trouble::Forbidden);
-    }
-    asked_again(&web, &here, &HashMap::new(), None)
-}
-
-/// The form, as it was filled in.
-fn asked_again(
-    web: &Web,
-    here: &Here,
-    said: &HashMap<String, String>,
-    problem: Option<&str>,
-) -> Result<Response, Trouble> {
-    let word = |key: &str, default| said.get(key).map_or(default, String::as_str);
-    let reach = word("reach", "all");
-    let lifetimes = LIFETIMES.iter().map(|days| match days {
-        Some(days) => (days.to_string(), format!("{days} days")),
-        None => ("never".to_owned(), "never".to_owned()),
-    });
-    let scopes = Scope::ALL.iter().map(|scope| ScopeView {
-        name: scope.as_str(),
-        text: meaning(*scope),
-        read: *scope != Scope::SyncTrigger,
-        on: reach != "chosen" || said.contains_key(scope.as_str()),
-    });
-    let tools = web.costs();
-    let shown = NewPage {
-        here: Frame::new(here, "tokens"),
-        problem,
-        name: word("name", ""),
-        lifetimes: lifetimes.collect(),
-        lifetime: word("lifetime", "90"),
-        reaches: REACHES,
-        reach,
-        scopes: scopes.collect(),
-        tools,
-        cost: tools.iter().map(|tool| tool.cost).sum(),
-    };
-    with_status(if problem.is_some() { StatusCode::UNPROCESSABLE_ENTITY } else { StatusCode::OK }, &shown)
-}
-
-fn meaning(scope: Scope) -> &'static str {
-    match scope {
-        Scope::FlowsRead => "flows and their mappings",
-        Scope::RunsRead => "runs and their errors",
-        Scope::PayloadsRead => "redacted excerpts of the records that failed",
-        Scope::ConnectorsRead => "connectors with their health",
-        Scope::HealthRead => "the health of the workspace",
-        Scope::SyncTrigger => "start a run",
-    }
-}
-
-pub(super) async fn create(
-    State(web): State<Web>,
-    here: Here,
-    headers: HeaderMap,
-    Form(said): Form<HashMap<String, String>>,
-) -> Result<Response, Trouble> {
-    if !here.member.role.manages_tokens() {
-        return Err(Trouble::Forbidden);
-    }
-    let word = |key: &str| said.get(key).map_or("", |value| value.trim());
-    let name = word("name");
-    if !NAME_CHARS.contains(&name.chars().count()) || name.chars().any(char::is_control) {
-        return asked_again(&web, &here, &said, Some("A name has 1 to 200 characters."));
-    }
-    let lifetime = LIFETIMES.into_iter().find(|days| match days {
-        Some(days) => word("lifetime") == days.to_string(),
-        None => word("lifetime") == "never",
-    });
-    let Some(lifetime) = lifetime else {
-        return asked_again(&web, &here, &said, Some("Choose when it ends."));
-    };
-    let scopes: Scopes = match word("reach") {
-        "all" => Scopes::all(),
-        "read" => Scopes::all().without(&[Scope::SyncTrigger]),
-        _ => Scope::ALL.iter().copied().filter(|scope| said.contains_key(scope.as_str())).collect(),
-    };
-    if scopes == Scopes::default() {
-        return asked_again(&web, &here, &said, Some("Choose at least one right."));
-    }
-    let token = PlainToken::new(web.store().ids());
-    let mut tx = web.store().begin(&here.member.tenancy).await?;
-    let ends = lifetime.map(|days| tx.now() + TimeDelta::days(days));
-    let id = tx.add_token(&here.member.user, name, &token, scopes, ends).await?;
-    tx.audit(&here.actor(), "token.created", Target::Token(&id), Some(name)).await?;
-    tx.commit().await?;
-    let made = Made { id: id.to_string(), name: line(name) };
-    connect::show(&web, &here, &headers, Some((made, &token)))
 }
 
 /// One of the workspace's tokens, by the id in the address.

@@ -1,6 +1,7 @@
 // What a person does with the pages, in a real browser. The one argument is JSON: where things are.
 
 import assert from 'node:assert/strict';
+import { execFileSync } from 'node:child_process';
 import { createServer } from 'node:http';
 import { mkdirSync } from 'node:fs';
 import axe from 'axe-core';
@@ -55,6 +56,14 @@ async function client(token) {
   const client = new Client({ name: 'browser-check', version: '1.0' });
   await client.connect(new StreamableHTTPClientTransport(new URL(`${base}/mcp`), { requestInit }));
   return client;
+}
+
+/** What is kept of a token lives a second at most. */
+async function refusedSoon(client) {
+  const calls = async () => {
+    for (const since = Date.now(); Date.now() - since < 5_000;) await client.listTools();
+  };
+  await assert.rejects(calls(), /401|Unauthorized/);
 }
 
 // A link of one use, by a click.
@@ -119,12 +128,19 @@ await judged(page, 'revoke');
 await photographed(page, 'revoke');
 await page.getByRole('button', { name: 'Revoke it' }).click();
 await page.getByText('Ended tokens (1)').waitFor();
-await assert.rejects(
-  (async () => {
-    for (const since = Date.now(); Date.now() - since < 5_000;) await reading.listTools();
-  })(),
-  /401|Unauthorized/,
-);
+await refusedSoon(reading);
+
+// A token whose time is over is refused, and told of as over.
+await page.goto('/w/acme/settings/mcp/new');
+await page.getByLabel('Name').fill('Of old');
+await page.getByRole('button', { name: 'Make the token' }).click();
+const old = await client(await page.locator('#secret').inputValue());
+await old.listTools();
+execFileSync('psql', [told.database, '-qc', "update tokens set expires_at = created_at where name = 'Of old'"]);
+await refusedSoon(old);
+await page.goto('/w/acme/settings/mcp');
+await page.getByText('Ended tokens (2)').click();
+await page.getByRole('row', { name: /Of old.*expired/ }).waitFor();
 
 // What is another workspace's is not there.
 assert.equal((await page.request.get('/w/globex')).status(), 404);
