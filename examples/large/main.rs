@@ -3,8 +3,7 @@
 //! `large seed --data-dir DIR --runs 1000000` fills a private PostgreSQL below DIR, which `apixx-mcp --data-dir DIR serve`
 //! can use. `large gates` asks every tool there and fails where one touches more pages than it may, reads a table
 //! whole, sorts many rows or is planned anew at each call; with `--against` it fails where a tool touches more than
-//! one and a half times the pages that it touched on another, smaller installation (2.2 times for the customer whose
-//! own runs are ten times as many). `large retention` lets time pass
+//! one and a half times the pages that it touched on another, smaller installation. `large retention` lets time pass
 //! and proves that what is old goes in bounded batches while tools answer.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a program that cannot go on panics")]
@@ -30,11 +29,8 @@ use tracing_subscriber::util::SubscriberInitExt;
 use gates::{Case, cases};
 use probe::{Cost, Plans, Probe};
 
-/// How much more a tool may cost on the larger installation,
+/// How much more a tool may cost on the larger installation.
 const FLAT: f64 = 1.5;
-/// and for a customer with ten times as many runs of its own: an hour of the roll-ups has a row for each state and
-/// trigger that it saw, more of them at first, and the two hours at the edges of a window are read run by run.
-const DENSER: f64 = 2.2;
 /// Pages by which the height of an index and the raggedness of an hour may differ where hardly any are touched.
 const SLACK: u64 = 20;
 
@@ -189,8 +185,7 @@ fn told(cases: &[Case], costs: &[Cost], before: &Value) -> Vec<String> {
         if cost.pages > case.most {
             faults.push(format!("{name}: {} pages, more than {}", cost.pages, case.most));
         }
-        let flat = if case.place == seed::DEEP { DENSER } else { FLAT };
-        if pages.is_some_and(|pages| cost.pages as f64 > pages as f64 * flat && cost.pages > pages + SLACK) {
+        if pages.is_some_and(|pages| cost.pages as f64 > pages as f64 * FLAT && cost.pages > pages + SLACK) {
             faults.push(format!("{name}: {} pages after {}", cost.pages, pages.unwrap_or_default()));
         }
     }
