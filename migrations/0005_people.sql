@@ -41,7 +41,7 @@ begin
 end $$;
 create trigger person_of_user before insert on users for each row execute function person_of_user();
 
--- What to compare a password with; no row when there is no such person, or none with a password.
+-- What to compare a password with; null when there is no such person, or none with a password.
 create function password_of(who text) returns text
 language sql stable security definer set search_path = pg_catalog, pg_temp as $$
     select p.password from public.people p where p.email = who
@@ -101,8 +101,8 @@ language sql volatile security definer set search_path = pg_catalog, pg_temp as 
     delete from public.sessions s using public.sessions own where own.digest = session and s.email = own.email
 $$;
 
--- Who is signed in, and where they belong: a row for each workspace, one without where there is none. The session lives on until `idle`; it is written
--- down once a minute at most.
+-- Who is signed in, and where they belong: a row for each workspace, one without where there is none. The session lives
+-- on until `idle`; it is written down once a minute at most.
 create function session_person(session bytea, at timestamptz, idle timestamptz)
 returns table (email text, slug text, customer_name text)
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp as $$
@@ -157,13 +157,4 @@ begin
 end $$;
 
 -- Nobody but those named by the program may walk through a door.
-do $$
-declare f record;
-begin
-    for f in
-        select p.oid::regprocedure as signature from pg_proc p
-         where p.pronamespace = current_schema()::regnamespace and p.prosecdef
-    loop
-        execute format('revoke all on function %s from public', f.signature);
-    end loop;
-end $$;
+revoke all on all functions in schema public from public;

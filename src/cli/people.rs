@@ -61,8 +61,12 @@ pub(super) async fn invite(config: Config, args: InviteArgs) -> anyhow::Result<(
     let base = base_url(&config.server, config.server.listen);
     with(&config, As::Server, async |store| {
         let mut tx = store.begin(&customer(store, &args.customer).await?).await.map_err(told)?;
+        tx.lock_customer().await.map_err(told)?;
         let name = args.name.as_deref();
         let user = tx.put_user(args.email.as_str(), name, args.role).await.map_err(told)?;
+        tx.owner()
+            .await
+            .map_err(|_| anyhow!("{} would have no owner: name another one first", args.customer))?;
         let message = format!("{} as {}", args.email, args.role);
         tx.audit(&operator(), "user.invited", Target::User(&user), Some(&message)).await.map_err(told)?;
         tx.commit().await.map_err(told)?;

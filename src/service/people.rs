@@ -208,10 +208,14 @@ impl People {
     /// Ends a session, or with `everywhere` all of its person's.
     ///
     /// # Errors
-    /// When the database fails.
-    pub async fn sign_out(&self, session: &Secret, everywhere: bool) -> Result<(), StoreError> {
-        self.note(session, if everywhere { "user.signed_out_everywhere" } else { "user.signed_out" }).await?;
-        self.0.store.end_session(session.digest(), everywhere).await
+    /// When the database fails, or too many strangers ask.
+    pub async fn sign_out(&self, session: &Secret, everywhere: bool) -> Result<(), NotSignedIn> {
+        if self.person(session, false).await?.is_some() {
+            let action = if everywhere { "user.signed_out_everywhere" } else { "user.signed_out" };
+            self.note(session, action).await?;
+            self.0.store.end_session(session.digest(), everywhere).await?;
+        }
+        Ok(())
     }
 
     async fn open(&self, email: &Email) -> Result<Secret, NotSignedIn> {

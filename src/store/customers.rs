@@ -226,8 +226,7 @@ impl Reader<'_> {
     pub async fn workspace(&self) -> Result<Workspace, StoreError> {
         let (name, slug, zone): (String, String, String) =
             self.query_as(WORKSPACE).fetch_one(self.store().reads()).await?;
-        let zone = zone.parse().map_err(|_| StoreError::inconsistent("customers", "timezone"))?;
-        Ok(Workspace { name, slug, zone })
+        Workspace::of_row(name, slug, &zone)
     }
 }
 

@@ -240,15 +240,11 @@ impl Store {
         let customer = Tenancy::of_row(&row.customer_id)?.customer().clone();
         Ok(Some(Member {
             tenancy: Tenancy::of_token(customer, session),
-            user: UserId::parse(&row.user_id).map_err(|_| StoreError::inconsistent("users", "user_id"))?,
+            user: user_id(&row.user_id)?,
             email: row.email,
             name: row.user_name,
             role: Role::parse(&row.role).ok_or(StoreError::inconsistent("users", "role"))?,
-            workspace: Workspace {
-                name: row.customer_name,
-                slug: row.slug,
-                zone: row.timezone.parse().map_err(|_| StoreError::inconsistent("customers", "timezone"))?,
-            },
+            workspace: Workspace::of_row(row.customer_name, row.slug, &row.timezone)?,
             plan: row.plan,
         }))
     }
@@ -270,12 +266,12 @@ impl TenantTx {
     /// # Errors
     /// When the database fails.
     pub async fn remove_user(&mut self, email: &Email) -> Result<Option<UserId>, StoreError> {
+        // Two owners who are taken out at the same moment would each count on the other.
+        self.lock_customer().await?;
         let now = self.now();
         let query = self.query_as(REMOVE).bind(email.as_str().to_owned()).bind(now);
         let gone: Option<(String,)> = query.fetch_optional(self.conn()).await?;
-        let id =
-            |(id,): (String,)| UserId::parse(&id).map_err(|_| StoreError::inconsistent("users", "user_id"));
-        gone.map(id).transpose()
+        gone.map(|(id,)| user_id(&id)).transpose()
     }
 
     /// The person's id in the customer.
@@ -285,10 +281,12 @@ impl TenantTx {
     pub async fn user(&mut self, email: &Email) -> Result<Option<UserId>, StoreError> {
         let query = self.query_as(USER).bind(email.as_str().to_owned());
         let found: Option<(String,)> = query.fetch_optional(self.conn()).await?;
-        let id =
-            |(id,): (String,)| UserId::parse(&id).map_err(|_| StoreError::inconsistent("users", "user_id"));
-        found.map(id).transpose()
+        found.map(|(id,)| user_id(&id)).transpose()
     }
+}
+
+fn user_id(text: &str) -> Result<UserId, StoreError> {
+    UserId::parse(text).map_err(|_| StoreError::inconsistent("users", "user_id"))
 }
 
 fn email(text: Option<String>) -> Result<Option<Email>, StoreError> {

@@ -71,6 +71,14 @@ pub struct Workspace {
     pub zone: chrono_tz::Tz,
 }
 
+impl Workspace {
+    /// As its row says.
+    pub(super) fn of_row(name: String, slug: String, zone: &str) -> Result<Self, StoreError> {
+        let zone = zone.parse().map_err(|_| StoreError::inconsistent("customers", "timezone"))?;
+        Ok(Self { name, slug, zone })
+    }
+}
+
 /// What a customer's plan allows, shared by all its tokens.
 #[derive(Clone, Debug, PartialEq, Eq, FromRow)]
 pub struct Plan {
@@ -154,11 +162,7 @@ impl Store {
             },
             scopes: scopes(&row.scopes)?,
             expires_at: row.expires_at,
-            workspace: Workspace {
-                name: row.customer_name,
-                slug: row.slug,
-                zone: row.timezone.parse().map_err(|_| StoreError::inconsistent("customers", "timezone"))?,
-            },
+            workspace: Workspace::of_row(row.customer_name, row.slug, &row.timezone)?,
             plan: row.plan,
         })))
     }

@@ -18,7 +18,7 @@ pub(super) async fn ask<T: DeserializeOwned>(
     arguments: Value,
 ) -> Result<T, Trouble> {
     let arguments = arguments.as_object().cloned().unwrap_or_default();
-    let answer = answer(web, here, Scopes::all(), tool, arguments).await;
+    let answer = answer(web, here, &here.caller(Scopes::all()), tool, arguments).await;
     let answer = answer.map_err(|error| match error {
         CallError::Unavailable { .. } => Trouble::Later,
         CallError::InvalidArguments { .. } => Trouble::NotFound,
@@ -37,17 +37,16 @@ pub(super) async fn ask<T: DeserializeOwned>(
     })
 }
 
-/// What a tool answers this person with `scopes` of their own at most.
+/// What a tool answers this person, who calls as `caller`.
 pub(super) async fn answer(
     web: &Web,
     here: &Here,
-    scopes: Scopes,
+    caller: &Principal,
     tool: &str,
     arguments: Map<String, Value>,
 ) -> Result<ToolAnswer, CallError> {
-    let person = Principal::person(&here.member, scopes, here.address);
     let exchange = Exchange::unheard(here.request.clone(), Revision::MODERN);
-    web.tools().call_tool(&person, CallTool { name: tool.to_owned(), arguments }, &exchange).await
+    web.tools().call_tool(caller, CallTool { name: tool.to_owned(), arguments }, &exchange).await
 }
 
 /// Words of another system without the marks that tell a model what they are; a page shows them as words anyway.

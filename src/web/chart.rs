@@ -39,7 +39,8 @@ pub(super) struct Rect {
     pub(super) height: i64,
 }
 
-/// Runs by hour or day, oldest first.
+/// Runs (or calls) by hour or day, oldest first.
+#[derive(Clone)]
 pub(super) struct Chart {
     pub(super) slots: Vec<Slot>,
     pub(super) rects: Vec<Rect>,

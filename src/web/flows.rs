@@ -16,6 +16,7 @@ use super::guard::Here;
 use super::trouble::Trouble;
 use super::{Frame, Web, page};
 use crate::domain::ids::FlowId;
+use crate::domain::person::Role;
 use crate::view::text;
 
 /// Runs that the small chart of a listed flow shows.
@@ -197,9 +198,7 @@ pub(super) async fn decide(
     Path((slug, id)): Path<(String, String)>,
     Form(decision): Form<Decision>,
 ) -> Result<Response, Trouble> {
-    if !here.member.role.operates() {
-        return Err(Trouble::Forbidden);
-    }
+    here.must(Role::operates)?;
     let flow = FlowId::parse(&id).map_err(|_| Trouble::NotFound)?;
     let reason: String =
         decision.reason.trim().chars().filter(|c| !c.is_control()).take(MAX_REASON).collect();

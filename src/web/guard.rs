@@ -10,10 +10,12 @@ use http::{HeaderMap, HeaderValue, Method};
 
 use super::Web;
 use super::trouble::Trouble;
+use crate::domain::person::Role;
+use crate::domain::scope::Scopes;
 use crate::domain::token::Secret;
 use crate::middleware::Peer;
 use crate::protocol::http::RequestId;
-use crate::service::access::UnderWay;
+use crate::service::access::{Principal, UnderWay};
 use crate::service::people::LONGEST;
 use crate::store::customers::Actor;
 use crate::store::people::{Member, Person};
@@ -83,7 +85,7 @@ impl FromRequestParts<Web> for SignedIn {
 pub(super) struct Here {
     pub(super) person: Person,
     pub(super) member: Member,
-    pub(super) address: Option<IpAddr>,
+    address: Option<IpAddr>,
     pub(super) now: DateTime<Utc>,
     /// The request's name in the log.
     pub(super) request: String,
@@ -95,6 +97,16 @@ impl Here {
     /// For the audit log.
     pub(super) fn actor(&self) -> Actor {
         Actor::User { id: self.member.user.clone(), name: self.member.name.clone() }
+    }
+
+    /// As what they call tools: with the rights of their role, and `scopes` at most.
+    pub(super) fn caller(&self, scopes: Scopes) -> Principal {
+        Principal::person(&self.member, scopes, self.address)
+    }
+
+    /// Nothing, if their role allows it.
+    pub(super) fn must(&self, allowed: fn(Role) -> bool) -> Result<(), Trouble> {
+        if allowed(self.member.role) { Ok(()) } else { Err(Trouble::Forbidden) }
     }
 
     /// Their other workspaces.

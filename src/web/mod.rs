@@ -71,7 +71,8 @@ struct Shared {
 }
 
 impl Web {
-    /// The pages over what all calls share and `tools`; `public_url` is where browsers and clients find this server, without a slash at its end.
+    /// The pages over what all calls share and `tools`; `public_url` is where browsers and clients find this server,
+    /// without a slash at its end.
     pub fn new(
         serving: &Serving,
         access: Access,

@@ -13,6 +13,7 @@ use super::connect::{self, Made};
 use super::guard::Here;
 use super::trouble::Trouble;
 use super::{Frame, Web, with_status};
+use crate::domain::person::Role;
 use crate::domain::scope::{Scope, Scopes};
 use crate::domain::token::{LIFETIMES, NAME_CHARS, PlainToken};
 use crate::domain::untrusted::line;
@@ -64,9 +65,7 @@ pub(super) fn costs() -> Vec<ToolCost> {
 }
 
 pub(super) async fn form(State(web): State<Web>, here: Here) -> Result<Response, Trouble> {
-    if !here.member.role.manages_tokens() {
-        return Err(Trouble::Forbidden);
-    }
+    here.must(Role::manages_tokens)?;
     asked_again(&web, &here, &HashMap::new(), None)
 }
 
@@ -122,9 +121,7 @@ pub(super) async fn create(
     headers: HeaderMap,
     Form(said): Form<HashMap<String, String>>,
 ) -> Result<Response, Trouble> {
-    if !here.member.role.manages_tokens() {
-        return Err(Trouble::Forbidden);
-    }
+    here.must(Role::manages_tokens)?;
     let word = |key: &str| said.get(key).map_or("", |value| value.trim());
     let name = word("name");
     if !NAME_CHARS.contains(&name.chars().count()) || name.chars().any(char::is_control) {

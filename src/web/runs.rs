@@ -19,6 +19,7 @@ use super::guard::Here;
 use super::trouble::Trouble;
 use super::{Frame, Web, page};
 use crate::domain::ids::RunId;
+use crate::domain::person::Role;
 use crate::view::text;
 
 /// Samples that are shown of each class of error.
@@ -186,9 +187,7 @@ pub(super) async fn cancel(
     here: Here,
     Path((slug, run)): Path<(String, String)>,
 ) -> Result<Response, Trouble> {
-    if !here.member.role.operates() {
-        return Err(Trouble::Forbidden);
-    }
+    here.must(Role::operates)?;
     let run = id(&run)?;
     let mut tx = web.store().begin(&here.member.tenancy).await?;
     tx.request_cancel(&run, &here.actor()).await?.ok_or(Trouble::NotFound)?;

@@ -11,10 +11,12 @@ use chrono_tz::Tz;
 use http::HeaderMap;
 use serde_json::{Value, json};
 
+use super::chart::{Chart, Slot};
 use super::guard::Here;
 use super::trouble::Trouble;
 use super::{Frame, Web, page};
 use crate::domain::ids::TokenId;
+use crate::domain::person::Role;
 use crate::domain::scope::Scope;
 use crate::domain::untrusted::line;
 use crate::store::customers::Target;
@@ -26,10 +28,6 @@ const DAYS: i64 = 30;
 
 /// A token that ends within this time is told of.
 const SOON: TimeDelta = TimeDelta::days(14);
-
-/// The height of a chart and the distance between its bars.
-const HEIGHT: i64 = 24;
-const STEP: i64 = 4;
 
 #[derive(Template)]
 #[template(path = "tokens.html", config = "src/web/askama.toml")]
@@ -55,14 +53,7 @@ struct TokenView {
     ends: String,
     used: String,
     calls: String,
-    bars: Vec<Bar>,
-}
-
-#[derive(Clone)]
-struct Bar {
-    x: i64,
-    y: i64,
-    height: i64,
+    chart: Chart,
 }
 
 #[derive(Template)]
@@ -142,7 +133,7 @@ impl TokenView {
             ends,
             used: used(token, now, zone),
             calls: text::count(sum),
-            bars: bars(days, now),
+            chart: chart(days, now),
         }
     }
 }
@@ -156,17 +147,15 @@ fn used(token: &TokenRow, now: DateTime<Utc>, zone: Tz) -> String {
     format!("{}{client}{address}", text::moment_and_age(at, now, zone))
 }
 
-/// A bar for each day with calls, the busiest as high as the chart.
-fn bars(days: &[(DateTime<Utc>, i64)], now: DateTime<Utc>) -> Vec<Bar> {
-    let most = days.iter().map(|(_, calls)| *calls).max().unwrap_or(0);
-    days.iter()
-        .filter(|(_, calls)| *calls > 0)
-        .map(|(day, calls)| {
-            let height = (calls * HEIGHT / most).max(1);
-            let x = (DAYS - 1 - (now.date_naive() - day.date_naive()).num_days()).max(0) * STEP;
-            Bar { x, y: HEIGHT - height, height }
-        })
-        .collect()
+/// Calls of each day (UTC), the oldest first.
+fn chart(days: &[(DateTime<Utc>, i64)], now: DateTime<Utc>) -> Chart {
+    let today = now.date_naive();
+    let calls = |ago: i64| {
+        let of_that_day = days.iter().filter(|(day, _)| (today - day.date_naive()).num_days() == ago);
+        of_that_day.map(|(_, calls)| calls).sum()
+    };
+    let slot = |ago| Slot { label: String::new(), succeeded: calls(ago), partial: 0, failed: 0 };
+    Chart::new((0..DAYS).rev().map(slot).collect())
 }
 
 /// One of the workspace's tokens, by the id in the address.
@@ -180,9 +169,7 @@ pub(super) async fn confirm(
     here: Here,
     Path((_, id)): Path<(String, String)>,
 ) -> Result<Response, Trouble> {
-    if !here.member.role.manages_tokens() {
-        return Err(Trouble::Forbidden);
-    }
+    here.must(Role::manages_tokens)?;
     let token = token_of(&web, &here, &id).await?;
     page(&RevokePage {
         here: Frame::new(&here, "tokens"),
@@ -199,9 +186,7 @@ pub(super) async fn revoke(
     here: Here,
     Path((slug, id)): Path<(String, String)>,
 ) -> Result<Response, Trouble> {
-    if !here.member.role.manages_tokens() {
-        return Err(Trouble::Forbidden);
-    }
+    here.must(Role::manages_tokens)?;
     let id = TokenId::parse(&id).map_err(|_| Trouble::NotFound)?;
     let mut tx = web.store().begin(&here.member.tenancy).await?;
     // One that has ended already is as wanted.

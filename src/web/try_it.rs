@@ -15,7 +15,6 @@ use super::{Frame, Web, page};
 use crate::domain::scope::{Scope, Scopes};
 use crate::domain::untrusted::line;
 use crate::protocol::{CallError, Content, ToolAnswer};
-use crate::service::access::Principal;
 use crate::service::rate_limit::seconds;
 
 #[derive(Template)]
@@ -72,11 +71,11 @@ pub(super) async fn call(
         "" => Scopes::all(),
         id => scopes_of(&web, &here, id).await?,
     };
-    let caller = Principal::person(&here.member, scopes, here.address);
+    let caller = here.caller(scopes);
     web.access().draw_again(&caller).await.map_err(|wait| Trouble::Busy(seconds(wait)))?;
     let request = json!({ "jsonrpc": "2.0", "id": 1, "method": "tools/call",
         "params": { "name": tool, "arguments": arguments } });
-    let answered = match answer(&web, &here, scopes, tool, arguments).await {
+    let answered = match answer(&web, &here, &caller, tool, arguments).await {
         Ok(answered) | Err(CallError::InvalidArguments { answer: answered, .. }) => answered,
         Err(CallError::UnknownTool) => return Err(Trouble::NotFound),
         Err(CallError::Unavailable { .. }) => return Err(Trouble::Later),

@@ -275,6 +275,8 @@ async fn operators_work_on_a_demo_that_runs_and_on_one_that_does_not() {
     let users = place.prints(&["user", "list", "--customer", "lab"]);
     assert!(users.contains("bob@example.com") && users.contains("operator"), "{users}");
     assert_ne!(place.prints(&["user", "reset", "--email", "bob@example.com"]), link);
+    let last = ["user", "invite", "--customer", "lab", "--email", "rosalind@lab.example", "--role", "viewer"];
+    assert!(place.refusal(&last).contains("lab would have no owner"));
     let out = place.prints(&["user", "remove", "--customer", "lab", "--email", "bob@example.com"]);
     assert!(out.contains("belongs to lab no more"), "{out}");
     assert!(!place.prints(&["user", "list", "--customer", "lab"]).contains("bob@example.com"));

@@ -289,6 +289,44 @@ async fn what_cannot_be_kept_is_refused_and_no_fault_of_ours() {
 }
 
 #[tokio::test]
+async fn one_workspace_takes_no_more_than_its_share_by_pages() {
+    let app = TestApp::demo().await;
+    let ana = Browser::of(&app, ANA).await;
+    let acme = app.store.customer_named("acme").await.unwrap().unwrap();
+    let under_way: Vec<_> = (0..256).map(|_| app.access().enter(&acme).unwrap()).collect();
+    let refused = ana.get("/w/acme").await;
+    assert_eq!(refused.status, 429);
+    assert!(refused.headers.contains_key("retry-after") && refused.text.contains("Too much at once"));
+    assert_eq!(Browser::of(&app, HANK).await.get("/w/globex").await.status, 200);
+    drop(under_way);
+    // A run that waits, and 64 who watch it.
+    let call = [("tool", "trigger_sync"), ("arguments", r#"{"flow":"NetSuite → Snowflake invoices"}"#)];
+    let tried = ana.post("/w/acme/try", &call).await;
+    let events = format!("/w/acme/runs/run_{}/events", tried.between("Started run_", " "));
+    let mut streams = Vec::new();
+    for _ in 0..64 {
+        streams.push(ana.open(&events).await);
+    }
+    assert!(streams.iter().all(|stream| stream.status() == 200));
+    assert_eq!(ana.get(&events).await.status, 429);
+    drop(streams);
+    assert_eq!(ana.open(&events).await.status(), 200);
+}
+
+#[tokio::test]
+async fn tools_that_are_tried_draw_on_the_plan() {
+    let app = TestApp::demo().await;
+    let ana = Browser::of(&app, ANA).await;
+    let small = "update plans set burst = 2, requests_per_minute = 1, daily_requests = null";
+    sqlx::query(small).execute(&mut app.owner().await).await.unwrap();
+    sqlx::query("delete from allowances").execute(&mut app.owner().await).await.unwrap();
+    for expected in [200, 200, 429] {
+        assert_eq!(ana.post("/w/acme/try", &[("tool", "list_flows")]).await.status.as_u16(), expected);
+    }
+    assert_eq!(ana.get("/w/acme").await.status, 200, "pages draw nothing");
+}
+
+#[tokio::test]
 async fn forms_of_strangers_are_refused() {
     let app = TestApp::demo().await;
     let ana = Browser::of(&app, ANA).await;

@@ -103,9 +103,14 @@ impl TestApp {
         &self.process.serving
     }
 
+    /// Recognises the process's callers.
+    pub fn access(&self) -> &apixx_mcp::service::access::Access {
+        self.process.access()
+    }
+
     /// Writes down what callers used, as happens once a second.
     pub async fn settle(&self) {
-        self.process.access().settle(false).await.unwrap();
+        self.access().settle(false).await.unwrap();
     }
 
     /// A caller with Acme's token.

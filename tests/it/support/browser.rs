@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 
 use axum::body::Body;
 use axum::extract::ConnectInfo;
+use axum::response::Response;
 use http::header::{CONTENT_TYPE, COOKIE, LOCATION, SET_COOKIE};
 use http::{HeaderMap, Request, StatusCode};
 use http_body_util::BodyExt;
@@ -76,14 +77,23 @@ impl<'a> Browser<'a> {
         self.send(request, Body::from(body.join("&"))).await
     }
 
-    async fn send(&self, request: http::request::Builder, body: Body) -> Page {
+    /// The answer to a `GET`, its body left to come.
+    pub async fn open(&self, path: &str) -> Response {
+        self.answer(Request::get(path), Body::empty()).await
+    }
+
+    async fn answer(&self, request: http::request::Builder, body: Body) -> Response {
         let mut request = request.header("host", "localhost");
         if let Some(cookie) = &*self.cookie.borrow() {
             request = request.header(COOKIE, cookie);
         }
         let mut request = request.body(body).unwrap();
         request.extensions_mut().insert(ConnectInfo(SocketAddr::from(([127, 0, 0, 1], 40_000))));
-        let response = self.app.router.clone().oneshot(request).await.unwrap();
+        self.app.router.clone().oneshot(request).await.unwrap()
+    }
+
+    async fn send(&self, request: http::request::Builder, body: Body) -> Page {
+        let response = self.answer(request, body).await;
         let (status, headers) = (response.status(), response.headers().clone());
         if let Some(set) = headers.get(SET_COOKIE) {
             let pair = set.to_str().unwrap().split(';').next().unwrap().to_owned();
