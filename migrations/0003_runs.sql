@@ -132,14 +132,19 @@ create table run_error_counts (
     group_id    text not null,
     count       bigint not null,
     first_at    timestamptz not null,
+    flow_id     text not null,                               -- the run's
+    window_at   timestamptz not null default '9999-12-31T00:00:00Z', -- the run's
     last_at     timestamptz not null,
     primary key (customer_id, run_id, group_id),
     foreign key (customer_id, run_id) references runs (customer_id, run_id) on delete cascade,
     foreign key (customer_id, group_id) references error_groups (customer_id, group_id) on delete cascade
-);
+) with (fillfactor = 90, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_insert_scale_factor = 0.02);
 create index run_error_counts_group on run_error_counts (customer_id, group_id);
 
 -- Samples of rejected records, redacted before they came here.
+-- (what a flow's hour at the edge of a window comes to is read from the index alone, not run by run)
+create index run_error_counts_flow on run_error_counts (customer_id, flow_id, window_at)
+    include (run_id, group_id, count);
 create table run_errors (
     customer_id text not null,
     run_id      text not null,

@@ -86,21 +86,11 @@ statements! {
                      where g.customer_id = $1 and g.flow_id = $4) g),
         cut as materialized (
             select c.run_id, c.group_id, c.count
-              from (select r.run_id
-                      from (values ('partial'), ('failed'), ('cancelled')) ended (status)
-                     cross join (values ($5::timestamptz, $7::timestamptz), ($8, $6::timestamptz)) cut (since, until)
-                     cross join lateral (
-                           select r.run_id from runs r
-                            where r.customer_id = $1 and r.flow_id = $4 and r.status = ended.status
-                              and r.window_at >= cut.since and r.window_at < cut.until
-                           offset 0) r
-                     union all
-                    select r.run_id from runs r
-                     where r.customer_id = $1 and r.flow_id = $4
-                       and r.status in ('running', 'retrying', 'cancelling') and r.window_at < $6) r
+              from (values ($5::timestamptz, $7::timestamptz), ($8, $6::timestamptz)) cut (since, until)
              cross join lateral (
                    select c.run_id, c.group_id, c.count from run_error_counts c
-                    where c.customer_id = $1 and c.run_id = r.run_id
+                    where c.customer_id = $1 and c.flow_id = $4
+                      and c.window_at >= cut.since and c.window_at < cut.until
                    offset 0) c),
         cells as (
             select s.level, s.key, s.errors, s.runs
@@ -110,7 +100,7 @@ statements! {
              cross join lateral (
                    select * from error_stats s
                     where s.customer_id = $1 and s.flow_id = $4 and s.level = l.level and s.grain = span.grain
-                      and s.at >= span.since and s.at < span.until
+                      and s.at >= span.since and s.at < span.until and span.since < span.until
                    offset 0) s
             union all
             select l.level, case when l.level = 'all' then '' else g.key end, sum(c.count)::bigint, count(distinct c.run_id)
@@ -285,7 +275,7 @@ impl Reader<'_> {
     }
 
     /// What the errors of a flow come to in a window, in its `limit` largest groups. Whole days and hours
-    /// come from the roll-ups, the cut hours from the runs themselves, of which those that succeeded rejected nothing.
+    /// come from the roll-ups, the cut hours and the open runs from what was counted run by run.
     ///
     /// # Errors
     /// [`StoreError::NotLive`] when the token was revoked meanwhile; when the database fails.

@@ -60,10 +60,11 @@ statements! {
     ADD_AUDIT = plain add!("audit_log"), " on conflict do nothing";
     ADD_GROUPS = plain add!("error_groups"), " on conflict (customer_id, flow_id, fingerprint) do nothing";
     ADD_COUNTS = plain "
-        insert into run_error_counts (customer_id, run_id, group_id, count, first_at, last_at)
-        select $1, c.run_id, g.group_id, c.count, c.first_at, c.last_at
+        insert into run_error_counts (customer_id, run_id, group_id, flow_id, window_at, count, first_at, last_at)
+        select $1, c.run_id, g.group_id, c.flow_id, r.window_at, c.count, c.first_at, c.last_at
           from jsonb_to_recordset($2) as c (run_id text, flow_id text, fingerprint bytea, count bigint,
                    first_at timestamptz, last_at timestamptz)
+          join runs r on r.customer_id = $1 and r.run_id = c.run_id
           join error_groups g on g.customer_id = $1 and g.flow_id = c.flow_id and g.fingerprint = c.fingerprint";
     ADD_SAMPLES = plain "
         insert into run_errors (customer_id, run_id, group_id, error_id, occurred_at, attempt, message, record_key,

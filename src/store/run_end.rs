@@ -11,6 +11,11 @@ use crate::domain::run::{ReasonCode, RunStatus};
 statements! {
     END = plain "
         update runs r
+        with counts as (
+            update run_error_counts
+               set window_at = $6
+             where customer_id = $1 and run_id = $2
+            returning group_id, count)
            set status = case when $3 <> 'completed' then $3
                              when r.records_failed > 0 then 'partial'
                              else 'succeeded' end,
@@ -19,9 +24,8 @@ statements! {
                                      else $5 end,
                finished_at = $6, window_at = $6, lease_until = null, phase = null,
                error_groups = coalesce(e.groups, 0), top_error_class = e.top
-          from (select (select count(*)::integer from run_error_counts c
-                         where c.customer_id = $1 and c.run_id = $2) as groups,
-                       (select g.error_class from run_error_counts c
+          from (select (select count(*)::integer from counts) as groups,
+                       (select g.error_class from counts c
                           join error_groups g on g.customer_id = $1 and g.group_id = c.group_id
                          where c.customer_id = $1 and c.run_id = $2
                          group by g.error_class

@@ -23,8 +23,8 @@ statements! {
            set last_seen_at = greatest(g.last_seen_at, excluded.last_seen_at), last_seen_run_id = excluded.last_seen_run_id
         returning group_id";
     COUNT = plain "
-        insert into run_error_counts as c (customer_id, run_id, group_id, count, first_at, last_at)
-        values ($1, $2, $3, $4, $5, $5)
+        insert into run_error_counts as c (customer_id, run_id, group_id, flow_id, count, first_at, last_at)
+        values ($1, $2, $3, $4, $5, $6, $6)
             on conflict (customer_id, run_id, group_id) do update
            set count = c.count + excluded.count, last_at = excluded.last_at
         returning count";
@@ -165,6 +165,7 @@ impl TenantTx {
             .query_as(COUNT)
             .bind(run.as_str().to_owned())
             .bind(id.clone())
+            .bind(flow.as_str().to_owned())
             .bind(group.count)
             .bind(now)
             .fetch_one(self.conn())

@@ -209,6 +209,11 @@ impl Demo {
         }
     }
 }
+            (
+                "run_error_counts",
+                "select count(*)::text from run_error_counts c join runs r using (customer_id, run_id)
+                  where (c.flow_id, c.window_at) <> (r.flow_id, r.window_at)",
+            ),
 
 #[tokio::test]
 async fn the_story_holds_on_the_morning_it_is_told_for() {

@@ -284,7 +284,9 @@ impl Tables {
                 "customer_id, run_id, attempt, worker_id, status, started_at, finished_at, records_written",
             ),
             events: Table::open(pool, "run_events", "customer_id, run_id, seq, at, kind, message"),
-            counts: Table::open(pool, "run_error_counts", "customer_id, run_id, group_id, count, first_at, last_at"),
+            counts: Table::open(pool, "run_error_counts",
+                "customer_id, run_id, group_id, flow_id, window_at, count, first_at, last_at",
+            ),
             samples: Table::open(
                 pool,
                 "run_errors",
@@ -367,7 +369,14 @@ impl Tables {
         for (kind, count) in &run.errors {
             let (what, group) = (&kinds[*kind], group_id(run.flow.place, run.flow.number, *kind));
             let row = self.counts.row().await;
-            row.text(&run.flow.customer).text(&run.id).text(&group).big(*count).time(at).time(at);
+            row.text(&run.flow.customer)
+                .text(&run.id)
+                .text(&group)
+                .text(&run.flow.id)
+                .time(at)
+                .big(*count)
+                .time(at)
+                .time(at);
             let samples = if failure { 0 } else { (*count).min(MAX_SAMPLES) };
             for index in 0..samples {
                 let key = format!("id={}", dice.random_range(0..10_000_000_u32));
