@@ -27,20 +27,20 @@ statements! {
                               from (values (24), (168)) w (hours)) w
                      cross join lateral (
                            select sum(h.runs)::bigint as runs,
-                                  coalesce(sum(h.runs) filter (where h.status = 'failed'), 0)::bigint as failed,
+                                  sum(h.failed)::bigint as failed,
                                   sum(h.records_read)::bigint as read, sum(h.records_written)::bigint as written,
                                   sum(h.records_failed)::bigint as rejected, sum(h.records_skipped)::bigint as skipped
-                             from (select h.runs, h.status, h.records_read, h.records_written, h.records_failed, h.records_skipped
+                             from (select h.runs, h.failed, h.records_read, h.records_written, h.records_failed, h.records_skipped
                                      from run_stats h
-                                    where h.customer_id = $1 and h.flow_id = f.flow_id and h.grain = 'hour'
+                                    where h.customer_id = $1 and h.flow_id = f.flow_id and h.grain = 'hour' and h.status = ''
                                       and h.at > w.since and h.at < w.midnight
                                     union all
-                                   select h.runs, h.status, h.records_read, h.records_written, h.records_failed, h.records_skipped
+                                   select h.runs, h.failed, h.records_read, h.records_written, h.records_failed, h.records_skipped
                                      from run_stats h
-                                    where h.customer_id = $1 and h.flow_id = f.flow_id and h.grain = 'day'
+                                    where h.customer_id = $1 and h.flow_id = f.flow_id and h.grain = 'day' and h.status = ''
                                       and h.at >= w.midnight
                                     union all
-                                   select 1, r.status, r.records_read, r.records_written, r.records_failed, r.records_skipped
+                                   select 1, (r.status = 'failed')::integer, r.records_read, r.records_written, r.records_failed, r.records_skipped
                                      from runs r
                                     where r.customer_id = $1 and r.flow_id || '' = f.flow_id
                                       and r.window_at >= w.since

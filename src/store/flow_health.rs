@@ -44,7 +44,8 @@ statements! {
                coalesce(sum(d.records_written), 0)::bigint as day_written,
                coalesce(sum(d.records_failed), 0)::bigint as day_failed
           from (select h.records_written, h.records_failed from run_stats h
-                 where h.customer_id = $1 and h.flow_id = $2 and h.grain = 'hour' and h.at > $3
+                 where h.customer_id = $1 and h.flow_id = $2 and h.grain = 'hour' and h.status = ''
+                   and h.at > $3
                  union all
                 select r.records_written, r.records_failed from runs r
                  where r.customer_id = $1 and r.flow_id || '' = $2 and r.window_at > $3

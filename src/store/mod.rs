@@ -34,6 +34,7 @@ pub mod queue;
 pub mod queue_view;
 mod reads;
 pub mod retention;
+mod run_cells;
 mod run_end;
 mod run_errors;
 pub mod run_lists;

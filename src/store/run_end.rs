@@ -9,13 +9,14 @@ use crate::domain::ids::{FlowId, RunId};
 use crate::domain::run::{ReasonCode, RunStatus};
 
 statements! {
+    // Whatever is counted of a run's errors ends with it.
     END = plain "
-        update runs r
         with counts as (
             update run_error_counts
                set window_at = $6
              where customer_id = $1 and run_id = $2
             returning group_id, count)
+        update runs r
            set status = case when $3 <> 'completed' then $3
                              when r.records_failed > 0 then 'partial'
                              else 'succeeded' end,
@@ -27,7 +28,6 @@ statements! {
           from (select (select count(*)::integer from counts) as groups,
                        (select g.error_class from counts c
                           join error_groups g on g.customer_id = $1 and g.group_id = c.group_id
-                         where c.customer_id = $1 and c.run_id = $2
                          group by g.error_class
                          order by sum(c.count) desc, g.error_class
                          limit 1) as top) e
@@ -38,21 +38,27 @@ statements! {
     // The rows of all flows are shared with the customer's other runs: they come last, in one order.
     COUNT = plain "
         insert into run_stats as s (customer_id, flow_id, grain, at, status, trigger, source_connector_id,
-               destination_connector_id, runs, records_read, records_written, records_failed, records_skipped,
-               bytes_written)
-        select r.customer_id, l.flow_id, g.grain, date_trunc(g.grain, r.finished_at, 'UTC'), r.status, r.trigger,
-               l.source, l.destination, 1, r.records_read, r.records_written, r.records_failed, r.records_skipped,
-               r.bytes_written
+               destination_connector_id, runs, partial, failed, cancelled, skipped, records_read, records_written,
+               records_failed, records_skipped, bytes_written)
+        select r.customer_id, l.flow_id, g.grain, date_trunc(g.grain, r.finished_at, 'UTC'), s.status, r.trigger,
+               l.source, l.destination, 1, (r.status = 'partial')::integer, (r.status = 'failed')::integer,
+               (r.status = 'cancelled')::integer, (r.status = 'skipped')::integer, r.records_read, r.records_written,
+               r.records_failed, r.records_skipped, r.bytes_written
           from runs r
          cross join (values ('hour'), ('day')) g (grain)
          cross join lateral (values (r.flow_id, r.source_connector_id, r.destination_connector_id), ('', '', ''))
                l (flow_id, source, destination)
+         cross join lateral (select '' union all select r.status where r.status <> 'succeeded') s (status)
          where r.customer_id = $1 and r.run_id = $2
-         order by l.flow_id desc, g.grain
-            on conflict (customer_id, flow_id, grain, at, status, trigger, source_connector_id,
+         order by l.flow_id desc, g.grain, s.status
+            on conflict (customer_id, flow_id, grain, status, at, trigger, source_connector_id,
                          destination_connector_id)
             do update
            set runs = s.runs + 1,
+               partial = s.partial + excluded.partial,
+               failed = s.failed + excluded.failed,
+               cancelled = s.cancelled + excluded.cancelled,
+               skipped = s.skipped + excluded.skipped,
                records_read = s.records_read + excluded.records_read,
                records_written = s.records_written + excluded.records_written,
                records_failed = s.records_failed + excluded.records_failed,

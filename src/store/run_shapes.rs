@@ -1,12 +1,11 @@
 //! The statements of lists of runs, composed by their shape.
 //!
-//! Totals and groups come from the roll-ups by day and hour, plus the two hours at most that the window cuts, which
-//! are read from the runs themselves, together with the runs that are still open. What does not ask for a flow or
-//! connector reads the roll-up of all flows.
+//! What totals and groups are summed from is told in `run_cells`.
 
 use std::collections::BTreeMap;
 use std::sync::{LazyLock, Mutex};
 
+use super::run_cells::CELL;
 use super::runs::{run_columns, run_joins};
 use crate::domain::run::RunGrouping;
 
@@ -53,63 +52,12 @@ impl Shape {
         })
     }
 
-    /// Which rows of the roll-up are read, and how the filters on flows and states are written for them.
-    fn cells(self) -> String {
-        let filter = |on: bool, text: &'static str| if on { text } else { "" };
-        let connector = filter(
-            self.connector,
-            " and (x.source_connector_id = any ($11) or x.destination_connector_id = any ($11))",
-        );
-        let trigger = filter(self.trigger, " and x.trigger = any ($13)");
-        let sides = self.connector
-            || self.status
-            || matches!(
-                self.grouping,
-                RunGrouping::Flow | RunGrouping::Source | RunGrouping::Destination | RunGrouping::Connector
-            );
-        let which = match (self.flow, sides) {
-            (true, _) => "x.flow_id = $10",
-            (false, true) => "x.flow_id <> ''",
-            (false, false) => "x.flow_id = ''",
-        };
-        // The index of single flows leads with the state: it is always named.
-        let status = match (self.status, sides && !self.flow) {
-            (true, _) => " and x.status = any ($12)",
-            (false, true) => " and x.status = any ('{succeeded,partial,failed,cancelled,skipped}')",
-            (false, false) => "",
-        };
-        let span = |grain: &str, from: &str, to: &str| {
-            format!(
-                "select x.at, x.flow_id, x.source_connector_id, x.destination_connector_id, x.trigger, x.status, x.runs,
-                        x.records_read, x.records_written, x.records_failed, x.records_skipped, x.bytes_written
-                   from caller cross join lateral (
-                        select * from run_stats x
-                         where x.customer_id = $1 and caller.id = $1 and {which} and x.grain = '{grain}'
-                           and x.at >= {from} and x.at < {to}{status}{connector}{trigger}
-                        offset 0) x"
-            )
-        };
-        match self.grouping {
-            // A day of the zone asked for is no day of the roll-up.
-            RunGrouping::Hour | RunGrouping::Day => span("hour", "$6", "$7"),
-            _ => format!(
-                "{} union all {} union all {}",
-                span("hour", "$6", "$16"),
-                span("day", "$16", "$17"),
-                span("hour", "$17", "$7")
-            ),
-        }
-    }
-
     /// `$4..$5` the page's window, `$6..$7` whole hours, `$4..$6` and `$7..$5` the cut hours, `$16..$17` the whole
     /// days among them, `$8` rows, `$9` zone, `$10` flow, `$11` connectors, `$12` states, `$13` triggers, `$14, $15`
     /// where to go on; the unused `parameters` give the types of those that a shape leaves out.
     fn compose(self) -> String {
         let filter = |on: bool, text: &'static str| if on { text } else { "" };
         let flow = filter(self.flow, " and x.flow_id = $10");
-        // An hour of the customer's runs is a few pages of the index on their time; those of the flow lie each on
-        // a page of its own.
-        let one_flow = filter(self.flow, " and x.flow_id || '' = $10");
         let connector = filter(
             self.connector,
             " and (x.source_connector_id = any ($11) or x.destination_connector_id = any ($11))",
@@ -117,23 +65,11 @@ impl Shape {
         let status = filter(self.status, " and x.status = any ($12)");
         let trigger = filter(self.trigger, " and x.trigger = any ($13)");
         let after = filter(self.after, " and (x.window_at, x.run_id) < ($14, $15)");
-        let cut = |from: &str, to: &str| {
-            format!(
-                "select least(date_trunc('hour', x.window_at, 'UTC'), $3), x.flow_id, x.source_connector_id,
-                        x.destination_connector_id, x.trigger, x.status, 1::bigint, x.records_read, x.records_written,
-                        x.records_failed, x.records_skipped, x.bytes_written
-                   from caller cross join lateral (
-                        select * from runs x
-                         where x.customer_id = $1 and caller.id = $1
-                           and x.window_at >= {from} and x.window_at < {to}{one_flow}{connector}{status}{trigger}
-                        offset 0) x"
-            )
-        };
         // No index has all filters: what nothing matches is known from the totals and not looked for.
         let any =
             filter(!self.after && (self.connector || self.trigger), " and (select t.runs from totals t) > 0");
-        let page = match (self.status, self.flow, self.connector || self.trigger) {
-            (true, ..) => format!(
+        let page = match (self.status, self.connector || self.trigger) {
+            (true, _) => format!(
                 "select r.* from (select distinct unnest($12::text[])) as wanted (status)
                   cross join lateral (
                         select * from runs x
@@ -143,19 +79,19 @@ impl Shape {
                   order by r.window_at desc, r.run_id desc limit $8"
             ),
             // What the filter passes over is passed over in the index.
-            (false, false, true) => format!(
+            (false, true) => format!(
                 "select r.* from (
                         select x.run_id from runs x
                          where x.customer_id = $1 and caller.id = $1{any}
-                           and x.window_at >= $4 and x.window_at < $5{connector}{trigger}{after}
+                           and x.window_at >= $4 and x.window_at < $5{flow}{connector}{trigger}{after}
                          order by x.window_at desc, x.run_id desc limit $8) x
                    join runs r on r.customer_id = $1 and r.run_id = x.run_id
                   order by r.window_at desc, r.run_id desc limit $8"
             ),
-            _ => format!(
+            (false, false) => format!(
                 "select * from runs x
                   where x.customer_id = $1 and caller.id = $1{any}
-                    and x.window_at >= $4 and x.window_at < $5{flow}{connector}{trigger}{after}
+                    and x.window_at >= $4 and x.window_at < $5{flow}{after}
                   order by x.window_at desc, x.run_id desc limit $8"
             ),
         };
@@ -173,12 +109,10 @@ impl Shape {
                   order by p.window_at desc, p.run_id desc"
             );
         }
-        let (cells, cut_before, cut_after) = (self.cells(), cut("$4", "$6"), cut("$7", "$5"));
+        let cells = self.cells();
         let sums = "sum(c.runs)::bigint as runs,
-            coalesce(sum(c.runs) filter (where c.status = 'succeeded'), 0)::bigint as succeeded,
-            coalesce(sum(c.runs) filter (where c.status = 'partial'), 0)::bigint as partial,
-            coalesce(sum(c.runs) filter (where c.status = 'failed'), 0)::bigint as failed,
-            coalesce(sum(c.runs) filter (where c.status in ('queued', 'running', 'retrying', 'cancelling')), 0)::bigint as active,
+            sum(c.runs - c.partial - c.failed - c.cancelled - c.skipped - c.active)::bigint as succeeded,
+            sum(c.partial)::bigint as partial, sum(c.failed)::bigint as failed, sum(c.active)::bigint as active,
             sum(c.records_read)::bigint as read, sum(c.records_written)::bigint as written,
             sum(c.records_failed)::bigint as rejected, sum(c.records_skipped)::bigint as skipped,
             sum(c.bytes_written)::bigint as bytes";
@@ -199,19 +133,15 @@ impl Shape {
             "with caller as materialized (
                 select set_config('app.customer_id', live_caller($1, $2, $3), true) as id),
              {UNUSED},
-             cells (hour, flow_id, source_connector_id, destination_connector_id, trigger, status, runs,
-                    records_read, records_written, records_failed, records_skipped, bytes_written) as materialized (
-                {cells}
-                union all {cut_before}
-                union all {cut_after}),
+             cells ({CELL}) as materialized ({cells}),
              totals as materialized (
                 select coalesce(sum(c.runs), 0)::bigint as runs,
-                       coalesce(sum(c.runs) filter (where c.status = 'succeeded'), 0)::bigint as succeeded,
-                       coalesce(sum(c.runs) filter (where c.status = 'partial'), 0)::bigint as partial,
-                       coalesce(sum(c.runs) filter (where c.status = 'failed'), 0)::bigint as failed,
-                       coalesce(sum(c.runs) filter (where c.status = 'cancelled'), 0)::bigint as cancelled,
-                       coalesce(sum(c.runs) filter (where c.status = 'skipped'), 0)::bigint as skipped,
-                       coalesce(sum(c.runs) filter (where c.status in ('queued', 'running', 'retrying', 'cancelling')), 0)::bigint as active,
+                       coalesce(sum(c.runs - c.partial - c.failed - c.cancelled - c.skipped - c.active), 0)::bigint as succeeded,
+                       coalesce(sum(c.partial), 0)::bigint as partial,
+                       coalesce(sum(c.failed), 0)::bigint as failed,
+                       coalesce(sum(c.cancelled), 0)::bigint as cancelled,
+                       coalesce(sum(c.skipped), 0)::bigint as skipped,
+                       coalesce(sum(c.active), 0)::bigint as active,
                        coalesce(sum(c.records_read), 0)::bigint as total_read,
                        coalesce(sum(c.records_written), 0)::bigint as total_written,
                        coalesce(sum(c.records_failed), 0)::bigint as total_failed,
@@ -283,7 +213,8 @@ impl Shape {
                     'succeeded', g.succeeded, 'partial', g.partial, 'failed', g.failed, 'active', g.active,
                     'read', g.read, 'written', g.written, 'rejected', g.rejected, 'skipped', g.skipped,
                     'bytes', g.bytes, 'latest_run_id', l.run_id, 'latest_status', l.status) order by {order})
-                from (select g.* from (select {key} as key, {sums} from {from} group by 1) g
+                from (select g.* from (select {key} as key, {sums} from {from} group by 1
+                                        having sum(c.runs) > 0) g
                        order by {order} limit {MAX_GROUPS}) g
                 {latest})"
         )

@@ -34,9 +34,8 @@ statements! {
                  where r.customer_id = $1 and r.status in ('queued', 'retrying') limit 10001) q) as waiting,
                (select count(*) from audit_log a
                  where a.customer_id = $1 and a.action = 'run.triggered' and a.at > $2) as last_minute,
-               (select coalesce(sum(s.runs), 0)::bigint from run_stats s
-                 where s.customer_id = $1 and s.flow_id = '' and s.grain = 'hour' and s.at >= $3
-                   and s.status <> 'skipped')
+               (select coalesce(sum(s.runs - s.skipped), 0)::bigint from run_stats s
+                 where s.customer_id = $1 and s.flow_id = '' and s.grain = 'hour' and s.status = '' and s.at >= $3)
                + (select count(*) from runs r
                  where r.customer_id = $1 and r.status in ('queued', 'running', 'retrying', 'cancelling')) as today";
     CONNECTORS = plain "

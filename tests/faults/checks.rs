@@ -194,14 +194,18 @@ async fn totals(
         (
             "run_stats",
             "with counted as (
-                select l.flow_id, g.grain, r.status, date_trunc(g.grain, r.finished_at, 'UTC') as at, count(*) as runs,
+                select l.flow_id, g.grain, s.status, date_trunc(g.grain, r.finished_at, 'UTC') as at, count(*) as runs,
+                       count(*) filter (where r.status = 'partial') as p, count(*) filter (where r.status = 'failed') as x,
+                       count(*) filter (where r.status = 'cancelled') as c, count(*) filter (where r.status = 'skipped') as k,
                        sum(records_read) as r, sum(records_written) as w, sum(records_failed) as f, sum(records_skipped) as s
                   from runs r
                  cross join (values ('hour'), ('day')) g (grain)
                  cross join lateral (values (r.flow_id), ('')) l (flow_id)
+                 cross join lateral (select '' union all select r.status where r.status <> 'succeeded') s (status)
                  group by 1, 2, 3, 4),
              kept as (
-                select flow_id, grain, status, at, sum(runs) as runs, sum(records_read) as r, sum(records_written) as w,
+                select flow_id, grain, status, at, sum(runs) as runs, sum(partial) as p, sum(failed) as x, sum(cancelled) as c,
+                       sum(skipped) as k, sum(records_read) as r, sum(records_written) as w,
                        sum(records_failed) as f, sum(records_skipped) as s
                   from run_stats group by 1, 2, 3, 4)
              select count(*) from ((table counted except table kept) union all (table kept except table counted)) d",

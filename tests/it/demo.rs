@@ -171,11 +171,23 @@ impl Demo {
         for (what, query) in [
             (
                 "run_stats",
-                "select (sum(runs), sum(records_read), sum(records_written), sum(records_failed), sum(records_skipped), sum(bytes_written))::text
-                   from run_stats group by grain, flow_id = ''
+                "select (sum(runs), sum(partial), sum(failed), sum(cancelled), sum(skipped),
+                         sum(records_read), sum(records_written), sum(records_failed), sum(records_skipped), sum(bytes_written))::text
+                   from run_stats where status = '' group by grain, flow_id = ''
                  union
-                 select (count(*), sum(records_read), sum(records_written), sum(records_failed), sum(records_skipped), sum(bytes_written))::text
+                 select (count(*), count(*) filter (where status = 'partial'), count(*) filter (where status = 'failed'),
+                         count(*) filter (where status = 'cancelled'), count(*) filter (where status = 'skipped'), sum(records_read), sum(records_written), sum(records_failed), sum(records_skipped), sum(bytes_written))::text
                    from runs where finished_at is not null",
+            ),
+            (
+                "run_stats by state",
+                "with counted as (
+                    select status, grain, count(*), sum(records_read) from runs, (values ('hour'), ('day')) g (grain)
+                     where finished_at is not null and status <> 'succeeded' group by 1, 2),
+                 kept as (
+                    select status, grain, sum(runs)::bigint, sum(records_read) from run_stats
+                     where status <> '' and flow_id = '' group by 1, 2)
+                 select count(*)::text from ((table counted except table kept) union all (table kept except table counted)) d",
             ),
             (
                 "error_stats",
@@ -198,6 +210,11 @@ impl Demo {
                     and reason_code is distinct from 'AUTH_EXPIRED'",
             ),
             (
+                "run_error_counts",
+                "select count(*)::text from run_error_counts c join runs r using (customer_id, run_id)
+                  where (c.flow_id, c.window_at) <> (r.flow_id, r.window_at)",
+            ),
+            (
                 "overlaps",
                 "select count(*)::text from (select started_at < lag(finished_at) over (partition by customer_id, flow_id order by started_at) as overlap
                    from runs where started_at is not null) o where overlap",
@@ -209,11 +226,6 @@ impl Demo {
         }
     }
 }
-            (
-                "run_error_counts",
-                "select count(*)::text from run_error_counts c join runs r using (customer_id, run_id)
-                  where (c.flow_id, c.window_at) <> (r.flow_id, r.window_at)",
-            ),
 
 #[tokio::test]
 async fn the_story_holds_on_the_morning_it_is_told_for() {
