@@ -226,23 +226,58 @@ async fn cursors(conn: &mut PgConnection) -> Vec<(String, Value)> {
     cursors
 }
 
-/// Totals that a tool tells are those of a count.
+/// Totals that a tool tells are those of a count, of runs in any state and in each, and of errors.
 async fn recounted(probe: &Probe, conn: &mut PgConnection) -> Vec<String> {
     let mut faults = Vec::new();
+    let states = ["succeeded", "partial", "failed", "cancelled", "skipped"];
     for (place, days) in [(seed::WIDE, 30), (seed::DEEP, 7)] {
+        let window = format!("{days}d");
+        let since = seed::now() - chrono::TimeDelta::days(days);
+        for status in [&states[..], &states[..1], &states[1..2]] {
+            let all = json!({ "window": window, "limit": 0 });
+            let some = json!({ "window": window, "limit": 0, "status": status });
+            let asked = if status.len() == states.len() { all } else { some };
+            let (_, told, _) = probe.call(place, "list_runs", &asked).await;
+            let counted: Value = sqlx::query_scalar(
+                "select jsonb_build_array(count(*), count(*) filter (where status = 'succeeded'),
+                        count(*) filter (where status = 'partial'), count(*) filter (where status = 'failed'),
+                        count(*) filter (where status = 'cancelled'), count(*) filter (where status = 'skipped'),
+                        sum(records_read))
+                   from runs where customer_id = $1 and window_at >= $2 and ($3 or status = any ($4))",
+            )
+            .bind(seed::customer_id(place))
+            .bind(since)
+            .bind(status.len() == states.len())
+            .bind(status)
+            .fetch_one(&mut *conn)
+            .await
+            .unwrap();
+            let totals = &told["totals"];
+            let of_states = states.iter().map(|state| totals[state].clone());
+            let told: Vec<Value> = std::iter::once(totals["runs"].clone())
+                .chain(of_states)
+                .chain([totals["records"]["read"].clone()])
+                .collect();
+            if Value::from(told.clone()) != counted {
+                faults.push(format!("list_runs {days}d {status:?} tells {told:?}, there are {counted}"));
+            }
+        }
+        let flow = seed::flow_id(place, 0);
         let (_, told, _) =
-            probe.call(place, "list_runs", &json!({ "window": format!("{days}d"), "limit": 0 })).await;
+            probe.call(place, "get_flow_error_summary", &json!({ "flow": flow, "window": window })).await;
         let counted: (i64, i64) = sqlx::query_as(
-            "select count(*), sum(records_read)::bigint from runs where customer_id = $1 and window_at >= $2",
+            "select coalesce(sum(c.count), 0)::bigint, count(distinct r.run_id) from runs r join run_error_counts c using (customer_id, run_id)
+              where r.customer_id = $1 and r.flow_id = $2 and r.window_at >= $3",
         )
         .bind(seed::customer_id(place))
-        .bind(seed::now() - chrono::TimeDelta::days(days))
+        .bind(flow)
+        .bind(since)
         .fetch_one(&mut *conn)
         .await
         .unwrap();
-        let told = (told["totals"]["runs"].as_i64(), told["totals"]["records"]["read"].as_i64());
+        let told = (told["total_errors"].as_i64(), told["runs_with_errors"].as_i64());
         if told != (Some(counted.0), Some(counted.1)) {
-            faults.push(format!("list_runs {days}d tells {told:?}, there are {counted:?}"));
+            faults.push(format!("get_flow_error_summary {days}d tells {told:?}, there are {counted:?}"));
         }
     }
     faults
