@@ -65,12 +65,14 @@ create index runs_leased on runs (lease_until)
 create index runs_active on runs (customer_id)
     where status in ('queued', 'running', 'retrying', 'cancelling');
 -- what lists walk
--- (what the hour at the edge of a window comes to, and which runs a filter picks, is read from the index alone)
+-- (what the hour at the edge of a window comes to, and which runs a filter picks, is read from these two alone)
 create index runs_window on runs (customer_id, window_at desc, run_id desc)
     include (flow_id, status, trigger, source_connector_id, destination_connector_id, records_read, records_written,
              records_failed, records_skipped, bytes_written);
 create index runs_status on runs (customer_id, status, window_at desc, run_id desc);
-create index runs_flow on runs (customer_id, flow_id, window_at desc, run_id desc);
+create index runs_flow on runs (customer_id, flow_id, window_at desc, run_id desc)
+    include (status, trigger, source_connector_id, destination_connector_id, records_read, records_written,
+             records_failed, records_skipped, bytes_written);
 -- (the state first: led by the flow, the planner would take this for runs of a flow in any state)
 create index runs_flow_status on runs (customer_id, status, flow_id, window_at desc, run_id desc);
 -- A flow's runs are its customer's: without knowing it the planner thinks a flow has next to no runs, and any index does.
@@ -132,10 +134,10 @@ create table run_error_counts (
     group_id    text not null,
     flow_id     text not null,                               -- the run's
     window_at   timestamptz not null default '9999-12-31T00:00:00Z', -- the run's
-    last_at     timestamptz not null,
-    primary key (customer_id, run_id, group_id),
     count       bigint not null,
     first_at    timestamptz not null,
+    last_at     timestamptz not null,
+    primary key (customer_id, run_id, group_id),
     foreign key (customer_id, run_id) references runs (customer_id, run_id) on delete cascade,
     foreign key (customer_id, group_id) references error_groups (customer_id, group_id) on delete cascade
 ) with (fillfactor = 90, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_insert_scale_factor = 0.02);
@@ -143,10 +145,10 @@ create index run_error_counts_group on run_error_counts (customer_id, group_id);
 -- (what a flow's hour at the edge of a window comes to is read from the index alone, not run by run)
 create index run_error_counts_flow on run_error_counts (customer_id, flow_id, window_at)
     include (run_id, group_id, count);
-create table run_errors (
-    customer_id text not null,
 
 -- Samples of rejected records, redacted before they came here.
+create table run_errors (
+    customer_id text not null,
     run_id      text not null,
     group_id    text not null,
     error_id    text not null check (error_id ~ '^err_[0-9a-zA-Z_-]+$'),
@@ -180,12 +182,12 @@ create table run_stats (
     source_connector_id      text not null,                  -- as of the runs; '' for all flows
     destination_connector_id text not null,
     runs        bigint not null,
-    records_read    bigint not null,
-    records_written bigint not null,
     partial     integer not null,                            -- of these
     failed      integer not null,
     cancelled   integer not null,
     skipped     integer not null,
+    records_read    bigint not null,
+    records_written bigint not null,
     records_failed  bigint not null,
     records_skipped bigint not null,
     bytes_written   bigint not null,

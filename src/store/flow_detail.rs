@@ -42,7 +42,7 @@ statements! {
                                     union all
                                    select 1, (r.status = 'failed')::integer, r.records_read, r.records_written, r.records_failed, r.records_skipped
                                      from runs r
-                                    where r.customer_id = $1 and r.flow_id || '' = f.flow_id
+                                    where r.customer_id = $1 and r.flow_id = f.flow_id
                                       and r.window_at >= w.since
                                       and r.window_at <= date_trunc('hour', w.since, 'UTC') + interval '1 hour') h) x
                      where x.runs is not null) s), '[]') as stats,

@@ -48,7 +48,7 @@ statements! {
                    and h.at > $3
                  union all
                 select r.records_written, r.records_failed from runs r
-                 where r.customer_id = $1 and r.flow_id || '' = $2 and r.window_at > $3
+                 where r.customer_id = $1 and r.flow_id = $2 and r.window_at > $3
                    and r.window_at < date_trunc('hour', $3, 'UTC') + interval '1 hour') d";
     WRITE = plain "
         update flows
