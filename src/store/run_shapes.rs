@@ -62,7 +62,6 @@ impl Shape {
             self.connector,
             " and (x.source_connector_id = any ($11) or x.destination_connector_id = any ($11))",
         );
-        let status = filter(self.status, " and x.status = any ($12)");
         let trigger = filter(self.trigger, " and x.trigger = any ($13)");
         let after = filter(self.after, " and (x.window_at, x.run_id) < ($14, $15)");
         // No index has all filters: what nothing matches is known from the totals and not looked for.
