@@ -59,7 +59,8 @@ pub(super) fn map_page(plan: &Plan, mut page: Page) -> MappedPage {
 
 /// Records of one stream that have the same key. In a whole table the first is kept and a different one after
 /// it rejected, so that the outcome does not depend on where pages end and a second run changes nothing; in a
-/// feed of changes the last one counts.
+/// feed of changes the last one counts. An attempt that goes on from a checkpoint does not know the keys before it: one
+/// that comes again behind it is written, until the next whole run keeps the first again.
 pub(super) enum Repeats {
     /// Nothing identifies a record.
     Any,

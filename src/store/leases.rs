@@ -401,7 +401,9 @@ impl Store {
                 .await?;
         }
         tx.add_errors(&lease.run, &lease.flow, lease.attempt, &batch.errors).await?;
-        if let Some(first) = batch.errors.first().filter(|_| standing.records.failed == records.failed) {
+        // (warnings are among the errors, but reject nothing)
+        let first_to_fail = records.failed > 0 && standing.records.failed == records.failed;
+        if let Some(first) = batch.errors.first().filter(|_| first_to_fail) {
             tx.add_event(&lease.run, "first_error", &format!("first error: {}", first.message)).await?;
         }
         if let Some(event) = &batch.event {

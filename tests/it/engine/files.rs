@@ -3,7 +3,10 @@
 use std::os::unix::fs::symlink;
 
 use apixx_mcp::domain::connector::ConnectorKind;
-use apixx_mcp::domain::ids::RunId;
+use apixx_mcp::domain::error_class::ErrorGrouping;
+use apixx_mcp::domain::ids::{FlowId, RunId};
+use apixx_mcp::domain::window::Window;
+use chrono::{DateTime, DurationRound, TimeDelta, Utc};
 use serde_json::{Value, json};
 
 use super::{Lab, Policy, streams};
@@ -19,6 +22,14 @@ async fn copy(lab: &Lab, from: &str, to: &str, more: Value) -> RunId {
     run
 }
 
+/// The errors that a flow's summary counts in a window.
+async fn errors_between(lab: &Lab, since: DateTime<Utc>, until: DateTime<Utc>) -> i64 {
+    let flow = FlowId::parse(&lab.ask::<String>("select flow_id from flows").await).unwrap();
+    let window = Window { since, until, label: None, reaches_now: false };
+    let read = lab.store.read(&lab.tenancy);
+    read.flow_errors(&flow, &window, ErrorGrouping::Code, 10).await.unwrap().total
+}
+
 fn lines(lab: &Lab, name: &str) -> Vec<Value> {
     let text = std::fs::read_to_string(lab.files.path().join(name)).unwrap();
     text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
@@ -30,6 +41,24 @@ async fn codes(lab: &Lab, run: &RunId) -> Vec<String> {
            join error_groups e using (customer_id, group_id) where c.run_id = '{run}'"
     ))
     .await
+}
+
+#[tokio::test]
+async fn a_warning_is_counted_wherever_the_hour_is_cut_and_is_no_first_error() {
+    let lab = Lab::start().await;
+    lab.write("w.csv", "id,email\n1,nonsense\n2,b@example.com\n");
+    let warned = json!({"mappings": [
+        {"destination_field": "id", "source_path": "$.id"},
+        {"destination_field": "email", "source_path": "$.email", "validate": {"format": "email"}, "on_fail": "warn"}]});
+    let run = copy(&lab, "w.csv", "w.jsonl", warned).await;
+    assert_eq!(lab.outcome(&run).await, "succeeded: 2 2 0 0");
+    assert_eq!(lab.timeline(&run).await, ["queued", "finished"]);
+    assert_eq!(codes(&lab, &run).await, ["INVALID_EMAIL:1"]);
+    let ended: DateTime<Utc> = lab.ask("select finished_at from runs").await;
+    let hour = ended.duration_trunc(TimeDelta::hours(1)).unwrap();
+    assert_eq!(errors_between(&lab, hour, hour + TimeDelta::hours(1)).await, 1, "from the roll-up");
+    let second = TimeDelta::seconds(1);
+    assert_eq!(errors_between(&lab, ended - second, ended + second).await, 1, "from the run");
 }
 
 #[tokio::test]
