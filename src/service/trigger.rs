@@ -247,6 +247,8 @@ async fn look(
         tx.commit().await?;
         return Ok(Look::Checking(Box::new(broken)));
     }
+    // Turn and flow were waited for: a token that was revoked meanwhile starts nothing.
+    tx.still_live().await?;
     let outcome = if going.is_some() { Outcome::Queued } else { Outcome::Started };
     let run = make(&mut tx, principal, request, &flow, retry_of).await?;
     remember(&mut tx, request, &run).await?;
@@ -277,11 +279,8 @@ async fn make(
         ..NewRun::new(flow.flow.clone(), trigger)
     };
     let new = NewRun { retry_of, ..new };
-    // The flow is locked and nothing waits, so only a schedule's tick in the same moment can be first.
-    let Some(run) = tx.add_run(&new).await? else {
-        let waiting = tx.open_runs(&flow.flow).await?.into_iter().find(|run| run.status == RunStatus::Queued);
-        return waiting.map(|run| run.run).ok_or(Refusal::NoFlow);
-    };
+    // (the flow is locked and nothing waits: nobody else can have queued one)
+    let run = tx.add_run(&new).await?.ok_or(StoreError::Conflict("a run of the flow is queued already"))?;
     tx.audit(actor, "run.triggered", Target::Run(&run), request.reason.as_deref()).await?;
     Ok(run)
 }

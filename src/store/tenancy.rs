@@ -62,17 +62,10 @@ impl Store {
         // transaction that nobody ends. So it is never dropped half-way.
         let pool = self.pool().clone();
         let begun = tokio::spawn(async move { pool.begin().await }).await;
-        let mut tx = begun.map_err(|_| sqlx::Error::WorkerCrashed)??;
-        let entered: String = sqlx::query_scalar(ENTER)
-            .bind(tenancy.customer.as_str())
-            .bind(tenancy.token_bytes())
-            .bind(now)
-            .fetch_one(&mut *tx)
-            .await?;
-        if entered != tenancy.customer.as_str() {
-            return Err(StoreError::NotLive);
-        }
-        Ok(TenantTx { tx, tenancy: tenancy.clone(), now, ids: self.ids().clone() })
+        let tx = begun.map_err(|_| sqlx::Error::WorkerCrashed)??;
+        let mut tx = TenantTx { tx, tenancy: tenancy.clone(), now, ids: self.ids().clone() };
+        tx.still_live().await?;
+        Ok(tx)
     }
 
     /// The tenancy of the customer that an operator named, or `None` when there is none.
@@ -145,6 +138,20 @@ impl TenantTx {
     /// Whose rows these are.
     pub fn tenancy(&self) -> &Tenancy {
         &self.tenancy
+    }
+
+    /// Asks once more whether the token is live, after this transaction waited for something.
+    ///
+    /// # Errors
+    /// [`StoreError::NotLive`] when it is not; when the database fails.
+    pub async fn still_live(&mut self) -> Result<(), StoreError> {
+        let entered: String = sqlx::query_scalar(ENTER)
+            .bind(self.tenancy.customer.as_str())
+            .bind(self.tenancy.token_bytes())
+            .bind(self.now)
+            .fetch_one(&mut *self.tx)
+            .await?;
+        if entered == self.tenancy.customer.as_str() { Ok(()) } else { Err(StoreError::NotLive) }
     }
 
     /// A `plain` statement, the customer bound as `$1`.

@@ -9,6 +9,8 @@ use apixx_mcp::store::Store;
 use apixx_mcp::store::retention::Retention;
 use chrono::{DateTime, TimeDelta, Utc};
 
+use serde_json::json;
+
 use crate::support::app::TestApp;
 
 /// Recognition as another process of the same installation has it.
@@ -83,6 +85,34 @@ async fn what_a_token_was_used_for_is_kept() {
         .rows("select calls, errors, duration_ms from usage_hourly where tool = 'list_runs' and hour = date_trunc('hour', $1::timestamptz, 'UTC')")
         .await;
     assert_eq!(rows, [(3, 1, 15)]);
+}
+
+#[tokio::test]
+async fn a_token_that_is_revoked_while_its_call_waits_starts_nothing() {
+    let app = TestApp::demo().await;
+    let acme = app.acme();
+    let runs = "select run_id from runs where customer_id = 'cus_acme' and status = 'queued'";
+    let before = app.column(runs).await;
+    let principal = app.access().recognise(Some(&acme.token()), None, Wants::Service).await.unwrap();
+    let mut turn = app.serving().store.begin(principal.tenancy()).await.unwrap();
+    turn.take_turn().await.unwrap();
+    let revoke = async {
+        let waiting = "select 'waits' from pg_locks where locktype = 'advisory' and not granted
+            and database = (select oid from pg_database where datname = current_database())";
+        let mut looks = 0;
+        while app.column(waiting).await.is_empty() {
+            looks += 1;
+            assert!(looks < 1_000, "the call does not wait");
+        }
+        let revoked =
+            "update tokens set revoked_at = created_at where customer_id = 'cus_acme' returning token_id";
+        assert!(!app.column(revoked).await.is_empty());
+        turn.commit().await.unwrap();
+    };
+    let wanted = json!({ "flow": "nightly NetSuite invoice sync" });
+    let (told, ()) = tokio::join!(acme.call("trigger_sync", wanted), revoke);
+    assert!(told.is_error && told.text.contains("revoked or has expired"), "{}", told.text);
+    assert_eq!(app.column(runs).await, before);
 }
 
 #[tokio::test]
