@@ -5,12 +5,13 @@ use std::time::Duration;
 
 use axum::Router;
 use chrono::TimeDelta;
+use metrics::gauge;
 use metrics_exporter_prometheus::PrometheusHandle;
 use secrecy::ExposeSecret;
 use sha2::{Digest, Sha256};
 use sqlx::postgres::PgConnectOptions;
 use tokio::net::TcpListener;
-use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
@@ -126,7 +127,7 @@ impl Process {
         let memory = TimeDelta::seconds(config.auth.cache_s.into());
         let access = Access::new(store.clone(), memory, config.auth.failed_attempts_per_minute);
         let refusals = Refusals::new(store.clock().clone());
-        let (wakes, waits) = (Wakes::default(), Waits::default());
+        let (wakes, waits) = (Wakes::default(), Waits::new(gauge!("apixx_waits")));
         let serving = Serving { store, cursors, wakes, waits, refusals, stopping };
         Ok(Self { serving, access, config, options: options.clone(), time })
     }
@@ -196,13 +197,23 @@ impl Process {
                 () = lifecycle.aborting().cancelled() => warn!("runs under way go on once their leases ran out"),
             }
         };
+        let last_moment = async {
+            lifecycle.aborting().cancelled().await;
+            sleep(lifecycle.left_of(self.config.server.shutdown + STATEMENTS)).await;
+        };
+        let account = async {
+            tokio::select! {
+                () = self.settle(&served_all) => {}
+                () = last_moment => warn!("what callers used last is not written down: the database does not answer"),
+            }
+        };
         let until_stopped = lifecycle.stopping().clone();
         tokio::join!(
             serve,
             tell,
             work,
             wakes.relay(self.options.clone(), until_stopped.clone()),
-            self.settle(&served_all),
+            account,
             self.follow_clock(&until_stopped),
         );
         if timeout(lifecycle.left_of(self.config.server.shutdown + STATEMENTS), store.close()).await.is_err()
@@ -237,7 +248,11 @@ impl Process {
                 _ = ticks.tick() => {}
                 () = end.cancelled() => return,
             }
-            if let Err(error) = follow_clock(&self.serving.store).await {
+            let followed = tokio::select! {
+                () = end.cancelled() => return,
+                followed = follow_clock(&self.serving.store) => followed,
+            };
+            if let Err(error) = followed {
                 warn!("cannot compare clocks with the database: {error}");
             }
         }

@@ -214,7 +214,10 @@ impl Limiter {
         let permits = match asked {
             Ok(permits) => permits,
             Err(error) => {
-                lease.unused += unused;
+                // (what may have been given back is not given back again)
+                if !matches!(error, StoreError::Unknown(_)) {
+                    lease.unused += unused;
+                }
                 return Err(error);
             }
         };
@@ -242,7 +245,7 @@ impl Limiter {
     /// Gives back what lies idle; everything, with `all`.
     ///
     /// # Errors
-    /// When the database fails; it is given back later then.
+    /// When the database fails; it is given back later then, unless it may have been already.
     pub(super) async fn give_back(&self, all: bool) -> Result<(), StoreError> {
         let now = self.store.now();
         let mut turns = Vec::new();
@@ -269,7 +272,7 @@ impl Limiter {
             return Ok(());
         }
         let returned = self.store.return_permits(&self.process, &unused).await;
-        if returned.is_err() {
+        if returned.as_ref().is_err_and(|error| !matches!(error, StoreError::Unknown(_))) {
             let mut leases = self.leases();
             for (tenancy, permits) in unused {
                 if let Some(lease) = leases.get_mut(tenancy.customer().as_str()) {

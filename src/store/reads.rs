@@ -14,9 +14,13 @@ use futures_util::{FutureExt, StreamExt, TryStreamExt};
 use sqlx::postgres::{PgConnectOptions, PgQueryResult, PgRow, PgStatement, PgTypeInfo};
 use sqlx::{ConnectOptions, Connection, Either, Error, Execute, Executor, PgConnection, Postgres, SqlStr};
 use tokio::runtime::Handle;
+use tokio::time::timeout;
 
 /// A connection that was quiet for so long may have been cut by something on the way: it is asked.
 const QUIET: Duration = Duration::from_secs(10);
+
+/// A connection whose reader went away has so long to come to the end of its statement.
+const LEFT_ALONE: Duration = Duration::from_secs(5);
 
 /// What a connection remembers grows; none lives longer.
 const OLD: Duration = Duration::from_secs(30 * 60);
@@ -99,12 +103,13 @@ impl Lent {
 }
 
 impl Drop for Lent {
-    /// Asks the connection whether it is well once the rest of its statement has been read, and parts with it if not.
+    /// Asks the connection whether it is well once the rest of its statement has been read, and parts with it if it is
+    /// not, or does not say: one that leads nowhere must not keep its place.
     fn drop(&mut self) {
         let Some(mut connection) = self.0.take() else { return };
         match Handle::try_current() {
             Ok(runtime) => drop(runtime.spawn(async move {
-                if connection.ping().await.is_err() {
+                if !matches!(timeout(LEFT_ALONE, connection.ping()).await, Ok(Ok(()))) {
                     drop(Object::take(connection));
                 }
             })),

@@ -1,13 +1,17 @@
 //! What callers use: permits leased from the customer's bucket, and usage counted per token and tool.
 
+use std::io;
 use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
-
 use sqlx::{Connection, FromRow};
+use tokio::time::timeout;
 
 use super::{Reader, Store, StoreError, Tenancy};
 use crate::domain::ids::TokenId;
+
+/// How long the bucket may take to answer: all of a customer wait for it.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 statements! {
     LEASE = plain "select granted, retry_after_s, left_over from lease_permits($1, $2, $3, $4, $5, $6)";
@@ -98,15 +102,21 @@ impl Store {
         length: TimeDelta,
     ) -> Result<Permits, StoreError> {
         let now = self.now();
-        let row: Option<(i32, f64, f64)> = sqlx::query_as(LEASE)
+        let mut conn = self.pool().acquire().await?;
+        let asked = sqlx::query_as(LEASE)
             .bind(tenancy.customer().as_str())
             .bind(process)
             .bind(i32::try_from(wanted).unwrap_or(i32::MAX))
             .bind(i32::try_from(returned).unwrap_or(i32::MAX))
             .bind(now)
-            .bind(now + length)
-            .fetch_optional(self.pool())
-            .await?;
+            .bind(now + length);
+        let row: Option<(i32, f64, f64)> = match timeout(PATIENCE, asked.fetch_optional(&mut *conn)).await {
+            Ok(row) => row.map_err(StoreError::of_commit)?,
+            Err(_) => {
+                conn.close_on_drop();
+                return Err(StoreError::Unknown(io::Error::from(io::ErrorKind::TimedOut).into()));
+            }
+        };
         let (granted, retry_after_s, left) = row.ok_or(StoreError::NotLive)?;
         Ok(match u32::try_from(granted) {
             Ok(permits) if permits > 0 => Permits::Granted { permits, left: left.max(0.0) as u32 },
@@ -117,19 +127,21 @@ impl Store {
     /// Gives back what a process of this name leased and did not use, for all customers in one statement.
     ///
     /// # Errors
-    /// When the database fails.
+    /// When the database fails; nothing was given back then, unless it is [`StoreError::Unknown`].
     pub async fn return_permits(&self, process: &str, unused: &[(Tenancy, u32)]) -> Result<(), StoreError> {
         let customers: Vec<&str> = unused.iter().map(|(tenancy, _)| tenancy.customer().as_str()).collect();
         let permits: Vec<i32> =
             unused.iter().map(|(_, permits)| i32::try_from(*permits).unwrap_or(i32::MAX)).collect();
+        let mut conn = self.pool().acquire().await?;
         sqlx::query(RETURN)
             .bind(customers)
             .bind(permits)
             .bind(process)
             .bind(self.now())
-            .execute(self.pool())
-            .await?;
-        Ok(())
+            .execute(&mut *conn)
+            .await
+            .map(drop)
+            .map_err(StoreError::of_commit)
     }
 
     /// Adds what this process counted since its last flush, in one statement for all customers.
