@@ -182,7 +182,7 @@ impl Access {
             strangers: Semaphore::new(STRANGERS),
             failures: RateLimiter::keyed(Quota::per_minute(failures_per_minute)),
             slowed: Cache::builder()
-                .max_capacity(MAX_REMEMBERED)
+                .max_capacity(MAX_ADDRESSES as u64)
                 .time_to_live(Duration::from_secs(60))
                 .build(),
             slow_lane: Semaphore::new(1),
@@ -230,12 +230,7 @@ impl Access {
             Wants::Service => {
                 let under_way =
                     self.0.limiter.begin(&owner.tenancy, AT_ONCE).ok_or(Refused::TooManyAtOnce)?;
-                let drawn = self.0.limiter.draw(&owner.tenancy, &owner.plan).await;
-                if let (Err(Refused::Limited(..)), Some(token)) = (&drawn, owner.token()) {
-                    self.0.usage.throttled(&owner.tenancy, token, self.0.store.now());
-                }
-                let drawn = drawn?;
-                (Some(drawn), Some(Arc::new(under_way)))
+                (Some(self.draw(&owner).await?), Some(Arc::new(under_way)))
             }
         };
         if let Some(token) = owner.token() {
@@ -254,11 +249,19 @@ impl Access {
     /// # Errors
     /// The wait until the next request.
     pub async fn draw_again(&self, principal: &Principal) -> Result<(), Duration> {
-        match self.0.limiter.draw(principal.tenancy(), principal.plan()).await {
+        match self.draw(principal.caller()).await {
             Ok(_) => Ok(()),
             Err(Refused::Limited(wait, _)) => Err(wait),
             Err(_) => Err(Duration::from_secs(1)),
         }
+    }
+
+    async fn draw(&self, caller: &Caller) -> Result<Drawn, Refused> {
+        let drawn = self.0.limiter.draw(&caller.tenancy, &caller.plan).await;
+        if let (Err(Refused::Limited(..)), Some(token)) = (&drawn, caller.token()) {
+            self.0.usage.throttled(&caller.tenancy, token, self.0.store.now());
+        }
+        drawn
     }
 
     async fn owner(

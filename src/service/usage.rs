@@ -93,6 +93,8 @@ impl Usage {
                         newer.calls += lost.calls;
                         newer.errors += lost.errors;
                         newer.duration_ms += lost.duration_ms;
+                        newer.client = newer.client.take().or(lost.client);
+                        newer.ip = newer.ip.take().or(lost.ip);
                     }
                     None => drop(counted.insert(key, lost)),
                 }

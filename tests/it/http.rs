@@ -257,10 +257,17 @@ async fn a_plan_admits_its_burst_and_then_its_rate() {
     for expected in [200, 200, 429] {
         assert_eq!(agent.post(&list()).await.status.as_u16(), expected);
     }
+    // Each message of a batch is a request.
+    app.clock.advance(TimeDelta::seconds(1));
+    let mut batch = agent.request(json!([list(), list(), list()]).to_string());
+    batch.headers_mut().insert("mcp-protocol-version", "2025-03-26".parse().unwrap());
+    let answers = app.send(batch).await.body;
+    assert!(answers[1]["result"]["tools"].is_array(), "{answers}");
+    assert_eq!(answers[2]["error"]["data"]["retry_after_seconds"], 1, "{answers}");
     app.settle().await;
     let sam = Browser::of(&app, "sam@small.example").await;
     let usage = sam.get("/w/small/usage").await;
-    assert!(usage.text.contains("3 requests were refused by the limits"), "{}", usage.text);
+    assert!(usage.text.contains("4 requests were refused by the limits"), "{}", usage.text);
 }
 
 #[tokio::test]
