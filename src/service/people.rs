@@ -17,7 +17,7 @@ use super::access::network;
 use crate::domain::person::Email;
 use crate::domain::token::{Secret, TokenDigest};
 use crate::store::customers::{Actor, Target};
-use crate::store::people::{Ends, Member, Person};
+use crate::store::people::{Ends, Person};
 use crate::store::{Store, StoreError};
 
 /// A session that nobody uses ends after this time,
@@ -197,14 +197,6 @@ impl People {
         turn.ok().and_then(Result::ok).ok_or(NotSignedIn::Busy)
     }
 
-    /// As whom they stand in a workspace.
-    ///
-    /// # Errors
-    /// When the database fails.
-    pub async fn member(&self, session: TokenDigest, slug: &str) -> Result<Option<Member>, StoreError> {
-        self.0.store.session_member(session, slug).await
-    }
-
     /// Ends a session, or with `everywhere` all of its person's.
     ///
     /// # Errors
@@ -231,7 +223,7 @@ impl People {
         let now = self.0.store.now();
         let Some(person) = self.0.store.session_person(session.digest(), now).await? else { return Ok(()) };
         for (slug, _) in person.workspaces {
-            let Some(member) = self.member(session.digest(), &slug).await? else { continue };
+            let Some(member) = self.0.store.session_member(session.digest(), &slug).await? else { continue };
             let mut tx = self.0.store.begin(&member.tenancy).await?;
             let actor = Actor::User { id: member.user.clone(), name: member.name };
             tx.audit(&actor, action, Target::User(&member.user), None).await?;

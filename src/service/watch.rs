@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use metrics::Gauge;
 use tokio::sync::watch::Receiver;
 use tokio::time::{Instant, timeout_at};
 
@@ -23,8 +24,11 @@ const BREATHE: Duration = Duration::from_millis(300);
 const PER_CUSTOMER: usize = 64;
 
 /// Who waits. Cheap to clone; clones count together.
-#[derive(Clone, Debug, Default)]
-pub struct Waits(Arc<Mutex<HashMap<String, usize>>>);
+#[derive(Clone, Debug)]
+pub struct Waits {
+    customers: Arc<Mutex<HashMap<String, usize>>>,
+    all: Gauge,
+}
 
 /// A wait, counted until it is dropped.
 #[derive(Debug)]
@@ -34,24 +38,29 @@ pub struct Waiting {
 }
 
 impl Waits {
+    /// Nobody waits yet; `all` tells the operator how many do.
+    pub fn new(all: Gauge) -> Self {
+        Self { customers: Arc::default(), all }
+    }
+
     /// Counts one more wait of the customer; `None` when there are enough.
     pub fn begin(&self, tenancy: &Tenancy) -> Option<Waiting> {
         let customer = tenancy.customer().to_string();
-        let mut waits = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut waits = self.customers.lock().unwrap_or_else(PoisonError::into_inner);
         let count = waits.entry(customer.clone()).or_default();
         if *count >= PER_CUSTOMER {
             return None;
         }
         *count += 1;
-        metrics::gauge!("apixx_waits").increment(1.0);
+        self.all.increment(1.0);
         Some(Waiting { waits: self.clone(), customer })
     }
 }
 
 impl Drop for Waiting {
     fn drop(&mut self) {
-        metrics::gauge!("apixx_waits").decrement(1.0);
-        let mut waits = self.waits.0.lock().unwrap_or_else(PoisonError::into_inner);
+        self.waits.all.decrement(1.0);
+        let mut waits = self.waits.customers.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(count) = waits.get_mut(&self.customer) {
             *count -= 1;
             if *count == 0 {

@@ -123,7 +123,7 @@ impl FromRequestParts<Web> for Here {
         let path = RawPathParams::from_request_parts(parts, web).await.map_err(|_| Trouble::NotFound)?;
         let slug = path.iter().find(|(name, _)| *name == "workspace").map(|(_, slug)| slug);
         let slug = slug.filter(|slug| slug.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-'));
-        let member = web.people().member(session.digest(), slug.ok_or(Trouble::NotFound)?).await?;
+        let member = web.store().session_member(session.digest(), slug.ok_or(Trouble::NotFound)?).await?;
         let member = member.ok_or(Trouble::NotFound)?;
         let under_way = web.access().enter(&member.tenancy).ok_or(Trouble::Busy(1))?;
         let request = parts.extensions.get::<RequestId>().map(|id| id.0.clone()).unwrap_or_default();

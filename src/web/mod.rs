@@ -27,11 +27,13 @@ use axum::middleware::map_response;
 use axum::response::{Html, IntoResponse, Redirect, Response};
 use axum::routing::{get, post};
 use chrono::{DateTime, Utc};
-use http::header::{CONTENT_SECURITY_POLICY, HOST, REFERRER_POLICY};
+use http::header::{ALLOW, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HOST, REFERRER_POLICY};
 use http::{HeaderMap, HeaderValue, StatusCode};
+use metrics::Gauge;
 use tokio_util::sync::CancellationToken;
 use tower_http::csrf::CsrfLayer;
 
+use crate::protocol::http::Refused;
 use crate::service::Serving;
 use crate::service::access::Access;
 use crate::service::people::People;
@@ -82,7 +84,7 @@ impl Web {
         let store = serving.store.clone();
         Self(Arc::new(Shared {
             access,
-            streams: Waits::default(),
+            streams: Waits::new(Gauge::noop()),
             tools,
             stopping: serving.stopping.clone(),
             people: People::new(store.clone()),
@@ -168,8 +170,23 @@ where
         .with_state(web)
 }
 
-/// What a page's answer carries beside what every answer does.
+/// What a page's answer carries beside what every answer does. Refusals that are not ours (of a form, a query, a method)
+/// are told in our words, and each has its cause for the log.
 async fn guarded(mut response: Response) -> Response {
+    if response.status().is_client_error() && response.extensions().get::<Refused>().is_none() {
+        let is_page = response
+            .headers()
+            .get(CONTENT_TYPE)
+            .is_some_and(|kind| kind.as_bytes().starts_with(b"text/html"));
+        if is_page {
+            response.extensions_mut().insert(Refused::because("form"));
+        } else {
+            let mut page = Trouble::Unreadable.into_response();
+            *page.status_mut() = response.status();
+            page.headers_mut().extend(response.headers_mut().remove(ALLOW).map(|allowed| (ALLOW, allowed)));
+            response = page;
+        }
+    }
     let headers = response.headers_mut();
     headers.insert(CONTENT_SECURITY_POLICY, POLICY);
     // Not `no-referrer`: a form would then be sent from nowhere (Origin: null), which is what strangers' forms are.

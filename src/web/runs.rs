@@ -28,8 +28,8 @@ const SAMPLES: u32 = 3;
 /// Seconds of one wait for a run to end, after which the page is told how far it is.
 const WAIT: u32 = 5;
 
-/// After so long a stream ends.
-const LONGEST: Duration = Duration::from_secs(300);
+/// After so long a stream ends, and the browser asks for another. Shorter than the listener lets one answer take.
+const LONGEST: Duration = Duration::from_secs(60);
 
 /// Between two looks, should a wait end at once.
 const BREATHE: Duration = Duration::from_secs(1);

@@ -100,8 +100,13 @@ pub(super) async fn sign_in(
     };
     let shown = SignInPage { problem: Some(problem), email: &email, next: &next };
     let mut response = with_status(status, &shown)?;
-    if let NotSignedIn::TooMany(wait) = refused {
-        response.headers_mut().insert(RETRY_AFTER, seconds(wait).into());
+    let wait = match refused {
+        NotSignedIn::TooMany(wait) => Some(seconds(wait)),
+        NotSignedIn::Busy => Some(1),
+        _ => None,
+    };
+    if let Some(wait) = wait {
+        response.headers_mut().insert(RETRY_AFTER, wait.into());
     }
     response.extensions_mut().insert(Refused::because(cause));
     Ok(response)
@@ -170,10 +175,13 @@ pub(super) async fn sign_out(
     Ok(([(SET_COOKIE, web.forget())], Redirect::to("/sign-in")).into_response())
 }
 
-/// A session begins: what the browser held before ends, whoever gave it that.
+/// A session begins: what the browser held before ends, whoever gave it that. Should that fail, the new one is not lost
+/// over it: its link is used up.
 async fn enter(web: &Web, headers: &HeaderMap, session: &Secret, to: &str) -> Result<Response, Trouble> {
-    if let Some(before) = web.session(headers) {
-        web.people().sign_out(&before, false).await?;
+    if let Some(before) = web.session(headers)
+        && let Err(error) = web.people().sign_out(&before, false).await
+    {
+        tracing::warn!(?error, "the session before is not ended");
     }
     Ok(([(SET_COOKIE, web.keep(session))], Redirect::to(to)).into_response())
 }

@@ -24,8 +24,12 @@ pub(super) enum Trouble {
     Forbidden,
     /// The database is away.
     Later,
-    /// There is more to do than can be done now; seconds to wait.
+    /// The workspace or its reader asks too much; seconds to wait.
     Busy(u64),
+    /// There is more to do than can be done now.
+    Overloaded,
+    /// What was sent is nothing that a page of ours sends.
+    Unreadable,
     /// A mistake of ours; it stands in the log.
     Ours,
 }
@@ -50,7 +54,7 @@ impl From<NotSignedIn> for Trouble {
     fn from(refused: NotSignedIn) -> Self {
         match refused {
             NotSignedIn::Failed(error) => error.into(),
-            NotSignedIn::Busy => Self::Busy(1),
+            NotSignedIn::Busy => Self::Overloaded,
             NotSignedIn::TooMany(wait) => Self::Busy(seconds(wait)),
             NotSignedIn::Wrong => Self::NotFound,
         }
@@ -102,6 +106,18 @@ impl IntoResponse for Trouble {
                 "pages_limit",
                 "Too much at once",
                 "You, or others of the workspace, ask for more than can be done now. Wait a moment, then try again.",
+            ),
+            Self::Overloaded => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "busy",
+                "Too much at once",
+                "More people ask than can be answered just now. Wait a moment, then try again.",
+            ),
+            Self::Unreadable => (
+                StatusCode::BAD_REQUEST,
+                "form",
+                "That could not be read",
+                "The address or the form is not as our pages send it. Nothing was done; go back, load the page again and send it anew.",
             ),
             Self::Ours => (
                 StatusCode::INTERNAL_SERVER_ERROR,

@@ -167,7 +167,8 @@ async fn the_types_hold_without_row_level_security() {
     let access = Access::new(store.clone(), TimeDelta::seconds(1), std::num::NonZeroU32::new(10).unwrap());
     let cursors = store.cursor_key().await.unwrap();
     let refusals = Refusals::new(store.clock().clone());
-    let (wakes, waits, stopping) = (Wakes::default(), Waits::default(), CancellationToken::new());
+    let (wakes, waits, stopping) =
+        (Wakes::default(), Waits::new(metrics::Gauge::noop()), CancellationToken::new());
     let serving = Serving { store, cursors, wakes, waits, refusals, stopping };
     let server = ToolServer::new(serving, access.clone(), 4);
     let stranger = access.recognise(Some(&app.globex().token()), None, Wants::Service).await.unwrap();

@@ -497,3 +497,20 @@ async fn a_tool_is_tried_with_no_more_than_the_token_may() {
     assert_eq!(call("mtk_nothing".to_owned(), "list_flows", "").await.status, 404);
     assert_eq!(call(String::new(), "drop_table", "").await.status, 404);
 }
+
+#[tokio::test]
+async fn what_no_page_of_ours_sends_is_refused_in_our_words() {
+    let app = TestApp::demo().await;
+    let browser = Browser::new(&app);
+    let half = browser.post("/sign-in", &[("email", "ana@example.com")]).await;
+    let wrong_way = browser.get("/sign-out").await;
+    for (page, status) in [(&half, 422), (&wrong_way, 405)] {
+        assert_eq!(page.status, status);
+        assert!(
+            page.text.contains("That could not be read") && !page.text.contains("missing field"),
+            "{}",
+            page.text
+        );
+    }
+    assert_eq!(wrong_way.headers["allow"], "POST");
+}
