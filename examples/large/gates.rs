@@ -34,9 +34,10 @@ const FLOW_ROW: u64 = 1 + 3 + 3 + 3 + 5 + 5;
 /// The flows of the largest workspace, read whole: ten rows a page.
 const FLOWS: u64 = 250;
 
-/// Every question that is measured. `runs` is a recent run with errors, `cursors` are places in the middle of the
-/// deep workspace's runs, each with the arguments that it belongs to.
-pub fn cases(runs: [&str; 2], cursors: &[(String, Value)]) -> Vec<Case> {
+/// Every question that is measured. `runs` is a recent run with errors and `retried` a flow that was retried lately, of
+/// either workspace; `cursors` are places in the middle of the deep workspace's runs, each with the arguments that it
+/// belongs to.
+pub fn cases(runs: [&str; 2], retried: [&str; 2], cursors: &[(String, Value)]) -> Vec<Case> {
     let mut cases = Vec::new();
     for (place, who) in [(WIDE, "wide"), (DEEP, "deep")] {
         let mut add = |tool, name: &str, arguments: Value, most| {
@@ -90,7 +91,7 @@ pub fn cases(runs: [&str; 2], cursors: &[(String, Value)]) -> Vec<Case> {
         let none = json!({ "flow": flow, "status": ["cancelled"], "trigger": ["webhook"] });
         add("list_flow_runs", "nothing matches", none, TOTALS);
         // One run in a hundred of the flow, each on a page of its own.
-        let retries = json!({ "flow": flow, "window": "30d", "trigger": ["retry"] });
+        let retries = json!({ "flow": retried[place], "window": "30d", "trigger": ["retry"] });
         add("list_flow_runs", "30d, retries", retries, 1_500);
         add("get_run", "with errors", json!({ "run_id": runs[place] }), 150);
         add("get_run", "no such run", json!({ "run_id": "run_nothinglikethat" }), 10);

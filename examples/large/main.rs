@@ -107,18 +107,21 @@ async fn measure(
     let serving = addresses.server_options(embedded::DATABASE);
     let mut probe = Probe::start(&serving, &admin, plans, true).await;
     let mut conn = admin.connect().await.unwrap();
-    let mut runs = Vec::new();
+    let (mut runs, mut retried) = (Vec::new(), Vec::new());
     for place in [seed::WIDE, seed::DEEP] {
         let newest = json!({ "flow": seed::flow_id(place, 0), "status": ["partial", "failed"], "limit": 1 });
         let (_, found, _) = probe.call(place, "list_flow_runs", &newest).await;
         runs.push(found["runs"][0]["run_id"].as_str().unwrap().to_owned());
+        let newest = json!({ "window": "30d", "trigger": ["retry"], "limit": 1 });
+        let (_, found, _) = probe.call(place, "list_runs", &newest).await;
+        retried.push(found["runs"][0]["flow_id"].as_str().unwrap().to_owned());
     }
     let cursors = cursors(&mut conn).await;
     for (name, arguments) in &cursors {
         let (text, _, failed) = probe.call(seed::DEEP, "list_runs", arguments).await;
         assert!(!failed, "{name}: {text}");
     }
-    let cases: Vec<Case> = cases([&runs[0], &runs[1]], &cursors)
+    let cases: Vec<Case> = cases([&runs[0], &runs[1]], [&retried[0], &retried[1]], &cursors)
         .into_iter()
         .filter(|case| format!("{} {}", case.tool, case.name).contains(only))
         .collect();
