@@ -60,9 +60,9 @@ pub fn mismatch(message: impl Into<String>) -> RpcError {
     RpcError::new(HEADER_MISMATCH, message)
 }
 
-/// Whether the headers can belong to no request but `server/discover`: they say so, and where a modern request
-/// says so its body must agree (2026-07-28, basic/transports). Legacy requests mirror nothing, so that of them
-/// no header is believed.
+/// Whether the headers can belong to no call: they say `server/discover`, and where a modern request says so its body
+/// must agree (2026-07-28, basic/transports). Legacy requests mirror nothing, so that of them no header is believed.
+/// (`initialize` and notifications, whose headers nobody compares, ask nothing of the database either.)
 pub fn can_only_discover(headers: &HeaderMap) -> bool {
     let modern = match Header::of(headers, VERSION) {
         Header::Text(date) => Revision::named(date).is_none_or(|known| known.era() == Era::Modern),

@@ -152,7 +152,7 @@ impl Tool for GetFlowErrorSummary {
         }
         if !payloads {
             notices
-                .push("payload excerpts are hidden from this token (needs scope payloads:read).".to_owned());
+                .push("payload excerpts are hidden from this caller (needs scope payloads:read).".to_owned());
         }
         let next = shown.first().map(|group| format!("get_run_errors run_id={}", group.last_run_id));
         let text = page.end(&notices, next.as_slice());

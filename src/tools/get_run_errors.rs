@@ -203,7 +203,7 @@ impl Tool for GetRunErrors {
         }
         if !may {
             notices
-                .push("payload excerpts are hidden from this token (needs scope payloads:read).".to_owned());
+                .push("payload excerpts are hidden from this caller (needs scope payloads:read).".to_owned());
         }
         if let Some(cursor) = &next_cursor {
             notices.push(format!("more sampled records; pass cursor={cursor}"));

@@ -117,7 +117,7 @@ impl ToolServer {
     ) -> Result<ToolAnswer, ToolError> {
         if !caller.may(entry.scope) {
             let message = format!(
-                "this token may not use {} (needs scope {}). Ask the workspace's owner for a token that carries it.",
+                "{} needs scope {}, which this caller does not have. Ask the workspace's owner for a token that carries it.",
                 entry.name, entry.scope
             );
             return Err(ToolError::refused("INSUFFICIENT_SCOPE", message));

@@ -265,6 +265,10 @@ async fn who_does_not_take_its_answer_is_cut_off() {
     stream.readable().await.unwrap();
     server.lifecycle.stop();
     server.served.await.unwrap();
+    assert!(
+        rest(&mut stream).await.starts_with(b"HTTP/1.1 200"),
+        "it had begun, and came to no end of its own"
+    );
 }
 
 #[tokio::test]

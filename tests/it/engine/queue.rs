@@ -574,7 +574,10 @@ async fn a_process_hears_of_runs_that_another_one_queued() {
         tokio::spawn(async move { wakes.relay(options, stop).await })
     });
     // Told again until it is heard: the other one may not be listening yet.
+    let mut told = 0;
     while here.queued().now_or_never().is_none() {
+        told += 1;
+        assert!(told < 100_000, "nobody hears");
         lab.wakes.run_queued();
         lab.ask::<i32>("select 1").await;
     }
