@@ -17,7 +17,8 @@ use crate::domain::error_class::{ErrorClass, Stage};
 use crate::domain::failure::Failure;
 use crate::domain::redact;
 use crate::domain::run::{ReasonCode, Records};
-use crate::store::leases::{Batch, Checkpoint, ClaimedRun, Lease, Standing};
+use crate::store::lease_writes::{Batch, Standing};
+use crate::store::leases::{Checkpoint, ClaimedRun, Lease};
 use crate::store::{Ending, FoundErrors, Sample, Store, StoreError, Wakes};
 
 /// Records after which the share of rejected ones may end a run.

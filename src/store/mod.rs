@@ -23,6 +23,7 @@ mod flow_state;
 pub mod flows;
 mod history;
 mod hours;
+pub mod lease_writes;
 pub mod leases;
 mod migrate;
 pub mod operator;

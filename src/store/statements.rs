@@ -46,6 +46,7 @@ pub fn all_statements() -> Vec<&'static str> {
         super::operator::ALL,
         super::people::ALL,
         super::platform::ALL,
+        super::lease_writes::ALL,
         super::leases::ALL,
         super::put_definitions::ALL,
         super::queue::ALL,
