@@ -184,7 +184,7 @@ impl Store {
     /// When the database fails.
     pub async fn customers_of(&self, email: &Email) -> Result<Vec<Tenancy>, StoreError> {
         let query = sqlx::query_scalar(CUSTOMERS).bind(email.as_str());
-        let customers: Vec<String> = query.fetch_all(self.pool()).await?;
+        let customers: Vec<String> = query.fetch_all(self.reads()).await?;
         customers.iter().map(|customer| Tenancy::of_row(customer)).collect()
     }
 
@@ -235,7 +235,7 @@ impl Store {
         slug: &str,
     ) -> Result<Option<Member>, StoreError> {
         let query = sqlx::query_as(MEMBER).bind(session.as_bytes()).bind(slug).bind(self.now());
-        let row: Option<MemberRow> = query.fetch_optional(self.pool()).await?;
+        let row: Option<MemberRow> = query.fetch_optional(self.reads()).await?;
         let Some(row) = row else { return Ok(None) };
         let customer = Tenancy::of_row(&row.customer_id)?.customer().clone();
         Ok(Some(Member {

@@ -4,6 +4,7 @@
 //! trip for each statement, in which nobody else can use it. Here one statement is read and nothing else, so that a
 //! connection whose statement ended well goes back as it is.
 
+use std::io;
 use std::time::{Duration, Instant};
 
 use deadpool::managed::{Manager, Metrics, Object, Pool, PoolError, RecycleError, RecycleResult, Timeouts};
@@ -18,6 +19,9 @@ use tokio::time::timeout;
 
 /// A connection that was quiet for so long may have been cut by something on the way: it is asked.
 const QUIET: Duration = Duration::from_secs(10);
+
+/// A statement that has not answered by then does not: the longest takes a tenth of it.
+const ANSWER: Duration = Duration::from_secs(10);
 
 /// A connection whose reader went away has so long to come to the end of its statement.
 const LEFT_ALONE: Duration = Duration::from_secs(5);
@@ -118,6 +122,10 @@ impl Drop for Lent {
     }
 }
 
+async fn answered<T>(statement: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+    timeout(ANSWER, statement).await.unwrap_or_else(|_| Err(io::Error::from(io::ErrorKind::TimedOut).into()))
+}
+
 impl<'p> Executor<'p> for &'_ Reads {
     type Database = Postgres;
 
@@ -129,7 +137,7 @@ impl<'p> Executor<'p> for &'_ Reads {
         let reads = self.clone();
         let all = async move {
             let mut lent = reads.lend().await?;
-            let rows: Vec<_> = lent.connection()?.fetch_many(query).try_collect().await?;
+            let rows: Vec<_> = answered(lent.connection()?.fetch_many(query).try_collect()).await?;
             lent.give_back();
             Ok::<_, Error>(stream::iter(rows).map(Ok))
         };
@@ -144,7 +152,7 @@ impl<'p> Executor<'p> for &'_ Reads {
         let reads = self.clone();
         async move {
             let mut lent = reads.lend().await?;
-            let row = lent.connection()?.fetch_optional(query).await?;
+            let row = answered(lent.connection()?.fetch_optional(query)).await?;
             lent.give_back();
             Ok(row)
         }
@@ -162,7 +170,7 @@ impl<'p> Executor<'p> for &'_ Reads {
         let reads = self.clone();
         async move {
             let mut lent = reads.lend().await?;
-            let statement = lent.connection()?.prepare_with(sql, parameters).await?;
+            let statement = answered(lent.connection()?.prepare_with(sql, parameters)).await?;
             lent.give_back();
             Ok(statement)
         }

@@ -142,7 +142,7 @@ impl Store {
         let row: Option<OwnerRow> = sqlx::query_as(OWNER)
             .bind(digest.as_bytes())
             .bind(self.now())
-            .fetch_optional(self.pool())
+            .fetch_optional(self.reads())
             .await?;
         let Some(row) = row else { return Ok(Presented::Unknown) };
         if row.standing != "live" {
