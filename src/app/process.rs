@@ -201,21 +201,21 @@ impl Process {
             lifecycle.aborting().cancelled().await;
             sleep(lifecycle.left_of(self.config.server.shutdown + STATEMENTS)).await;
         };
-        let account = async {
+        let until_stopped = lifecycle.stopping().clone();
+        let beside = async {
+            tokio::join!(
+                wakes.relay(self.options.clone(), until_stopped.clone()),
+                self.settle(&served_all),
+                self.follow_clock(&until_stopped),
+            )
+        };
+        let beside = async {
             tokio::select! {
-                () = self.settle(&served_all) => {}
+                _ended = beside => {}
                 () = last_moment => warn!("what callers used last is not written down: the database does not answer"),
             }
         };
-        let until_stopped = lifecycle.stopping().clone();
-        tokio::join!(
-            serve,
-            tell,
-            work,
-            wakes.relay(self.options.clone(), until_stopped.clone()),
-            account,
-            self.follow_clock(&until_stopped),
-        );
+        tokio::join!(serve, tell, work, beside);
         if timeout(lifecycle.left_of(self.config.server.shutdown + STATEMENTS), store.close()).await.is_err()
         {
             warn!("gave up on statements that do not end");
