@@ -317,12 +317,12 @@ async fn who_finds_no_connection_in_time_is_told_to_come_again() {
     app.acme().text("list_flows", json!({})).await;
     let acme = app.store.customer_named("acme").await.unwrap().unwrap();
     let taken = app.store.begin(&acme).await.unwrap();
-    // What is known of the token is too old to go by.
-    app.store.clock().advance(TimeDelta::seconds(2));
-    let reply = app.acme().post(&serde_json::from_str(&call("list_flows", json!({}))).unwrap()).await;
+    let trigger = call("trigger_sync", json!({ "flow": "NetSuite → Snowflake invoices" }));
+    let reply = app.acme().post(&serde_json::from_str(&trigger).unwrap()).await;
     assert_eq!(reply.status, 503, "{}", reply.body);
     assert_eq!(reply.headers["retry-after"], "1");
     assert_eq!(reply.body["error"]["data"]["retry_after_seconds"], 1);
-    drop(taken);
     app.acme().text("list_flows", json!({})).await;
+    drop(taken);
+    app.acme().text("trigger_sync", json!({ "flow": "NetSuite → Snowflake invoices" })).await;
 }
