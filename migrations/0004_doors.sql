@@ -212,13 +212,15 @@ begin
         held := '{}';
         while not over and cardinality(held) <= missing loop
             -- (only who has a run that may start now: however many wait for later, none of them is locked)
+            -- (`offset 0`: each is looked up; the planner would gather everybody's active runs first, for each claim anew)
             select r.customer_id into candidate from public.runs r
              where r.origin = 'native' and r.status in ('queued', 'retrying') and r.customer_id > place
                and r.available_at <= at
                and (r.status = 'retrying' or not exists (
                     select 1 from public.runs a
                      where a.customer_id = r.customer_id and a.flow_id = r.flow_id and a.origin = 'native'
-                       and a.status in ('running', 'retrying', 'cancelling')))
+                       and a.status in ('running', 'retrying', 'cancelling')
+                    offset 0))
              order by r.customer_id
              limit 1;
             if candidate is null and not wrapped then
@@ -263,7 +265,8 @@ begin
                    and (q.status = 'retrying' or not exists (
                         select 1 from public.runs a
                          where a.customer_id = q.customer_id and a.flow_id = q.flow_id and a.origin = 'native'
-                           and a.status in ('running', 'retrying', 'cancelling')))
+                           and a.status in ('running', 'retrying', 'cancelling')
+                        offset 0))
                  order by q.priority, q.available_at, q.run_id
                  limit greatest(0, least(missing, room.free))
                    for update skip locked) r),
