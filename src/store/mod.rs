@@ -28,6 +28,7 @@ pub mod leases;
 mod migrate;
 pub mod operator;
 pub mod past;
+mod past_errors;
 pub mod people;
 pub mod platform;
 mod put_definitions;

@@ -44,6 +44,7 @@ pub fn all_statements() -> Vec<&'static str> {
         super::flows::ALL,
         super::history::ALL,
         super::operator::ALL,
+        super::past_errors::ALL,
         super::people::ALL,
         super::platform::ALL,
         super::lease_writes::ALL,

@@ -31,6 +31,10 @@ statements! {
     REVOKE = plain "
         update tokens set revoked_at = $3
          where customer_id = $1 and token_id = $2 and revoked_at is null";
+    IS_LIVE = plain "
+        select revoked_at is null and (expires_at is null or expires_at > $3)
+          from tokens
+         where customer_id = $1 and digest = $2";
 }
 
 /// Who calls, on the word of a live token or as somebody who is signed in, with what their plan allows.
@@ -223,6 +227,21 @@ impl Reader<'_> {
 }
 
 impl TenantTx {
+    /// Whether the customer's token with this digest is live; `None` when it has no such token.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn token_is_live(&mut self, digest: TokenDigest) -> Result<Option<bool>, StoreError> {
+        let now = self.now();
+        let row: Option<(bool,)> = self
+            .query_as(IS_LIVE)
+            .bind(digest.as_bytes().to_vec())
+            .bind(now)
+            .fetch_optional(self.conn())
+            .await?;
+        Ok(row.map(|(live,)| live))
+    }
+
     /// Stores a token of `user`.
     ///
     /// # Errors
