@@ -1,7 +1,6 @@
 //! What the operator asks a process: does it live, can it work, how does it do. On an address of its own.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
@@ -15,7 +14,6 @@ use metrics_exporter_prometheus::PrometheusHandle;
 use metrics_process::Collector;
 use serde_json::json;
 use tokio::sync::Mutex;
-use tokio::time::timeout;
 
 use crate::store::Store;
 
@@ -24,9 +22,6 @@ const LOOK: TimeDelta = TimeDelta::seconds(1);
 
 /// And once in this time how long the queue is.
 const COUNT: TimeDelta = TimeDelta::seconds(5);
-
-/// A database that has not answered by then does not.
-const ANSWERS_IN: Duration = Duration::from_secs(3);
 
 /// What the operator's address knows.
 #[derive(Clone)]
@@ -95,18 +90,14 @@ impl Desk {
         if let Some((_, answers)) = looked.answers.filter(|(at, _)| self.is_within(LOOK, *at)) {
             return answers;
         }
-        let answers = match timeout(ANSWERS_IN, self.store.probe()).await {
-            Ok(Ok(probe)) => {
+        let answers = match self.store.probe().await {
+            Ok(probe) => {
                 histogram!("apixx_database_acquire_seconds").record(probe.acquire);
                 histogram!("apixx_database_round_trip_seconds").record(probe.round_trip);
                 true
             }
-            Ok(Err(error)) => {
+            Err(error) => {
                 tracing::warn!("not ready: {error}");
-                false
-            }
-            Err(_) => {
-                tracing::warn!("not ready: the database does not answer");
                 false
             }
         };
@@ -120,14 +111,13 @@ impl Desk {
             return;
         }
         looked.counted = Some(self.store.now());
-        match timeout(ANSWERS_IN, self.store.queue_depth()).await {
-            Ok(Ok(depth)) => {
+        match self.store.queue_depth().await {
+            Ok(depth) => {
                 gauge!("apixx_queue_runs", "state" => "queued").set(depth.queued as f64);
                 gauge!("apixx_queue_runs", "state" => "running").set(depth.running as f64);
                 gauge!("apixx_queue_oldest_seconds").set(depth.oldest_s.unwrap_or(0.0).max(0.0));
             }
-            Ok(Err(error)) => tracing::warn!("the queue could not be counted: {error}"),
-            Err(_) => tracing::warn!("the queue could not be counted: the database does not answer"),
+            Err(error) => tracing::warn!("the queue could not be counted: {error}"),
         }
     }
 }

@@ -49,10 +49,13 @@ pub mod triggers;
 pub mod usage;
 mod wake;
 
+use std::io;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
+use sqlx::PgConnection;
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
+use tokio::time::timeout;
 
 pub use error::StoreError;
 pub use migrate::{MigrateError, check_version, migrate};
@@ -67,6 +70,9 @@ use crate::domain::ids::IdSource;
 use crate::domain::page::CursorKey;
 use claim_turn::ClaimTurn;
 use reads::Reads;
+
+/// A statement that has not answered by then does not: the longest takes a tenth of it.
+const ANSWER: Duration = Duration::from_secs(10);
 
 /// The database as this process sees it. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -154,6 +160,23 @@ impl Store {
         &self.pool
     }
 
+    /// One statement on a connection of the pool, which has to answer within `patience`. A connection that does not
+    /// answer is parted with: given back, it would keep its place until the system gives it up.
+    async fn in_time<T>(
+        &self,
+        patience: Duration,
+        statement: impl AsyncFnOnce(&mut PgConnection) -> Result<T, sqlx::Error>,
+    ) -> Result<T, StoreError> {
+        let mut connection = self.pool.acquire().await?;
+        match timeout(patience, statement(&mut connection)).await {
+            Ok(answered) => answered.map_err(StoreError::of_commit),
+            Err(_) => {
+                connection.close_on_drop();
+                Err(StoreError::Unknown(io::Error::from(io::ErrorKind::TimedOut).into()))
+            }
+        }
+    }
+
     /// The connections for single statements that only read.
     fn reads(&self) -> &Reads {
         &self.reads
@@ -173,7 +196,7 @@ impl Store {
     /// # Errors
     /// When the database fails.
     pub async fn database_time(&self) -> Result<DateTime<Utc>, StoreError> {
-        Ok(sqlx::query_scalar(NOW).fetch_one(&self.pool).await?)
+        self.in_time(ANSWER, async |connection| sqlx::query_scalar(NOW).fetch_one(connection).await).await
     }
 
     /// The key that seals cursors, the same for every process of this installation.

@@ -11,6 +11,9 @@ use super::{Store, StoreError};
 /// Runs that are counted at most.
 const MOST: i32 = 10_000;
 
+/// How long the operator waits for an answer.
+const PATIENCE: Duration = Duration::from_secs(3);
+
 statements! {
     NOW = plain "select clock_timestamp()";
     DEPTH = plain "select queued, running, oldest_s from queue_depth($1, $2)";
@@ -43,10 +46,12 @@ impl Store {
     /// When it does not answer, or no connection comes free in time.
     pub async fn probe(&self) -> Result<Probe, StoreError> {
         let begun = Instant::now();
-        let mut connection = self.pool().acquire().await?;
-        let acquired = Instant::now();
-        let _now: DateTime<Utc> = sqlx::query_scalar(NOW).fetch_one(&mut *connection).await?;
-        Ok(Probe { acquire: acquired - begun, round_trip: acquired.elapsed() })
+        self.in_time(PATIENCE, async |connection| {
+            let acquired = Instant::now();
+            let _now: DateTime<Utc> = sqlx::query_scalar(NOW).fetch_one(connection).await?;
+            Ok(Probe { acquire: acquired - begun, round_trip: acquired.elapsed() })
+        })
+        .await
     }
 
     /// How long the queue of all customers is.
@@ -54,7 +59,8 @@ impl Store {
     /// # Errors
     /// When the database fails.
     pub async fn queue_depth(&self) -> Result<QueueDepth, StoreError> {
-        Ok(sqlx::query_as(DEPTH).bind(self.now()).bind(MOST).fetch_one(self.pool()).await?)
+        let depth = sqlx::query_as(DEPTH).bind(self.now()).bind(MOST);
+        self.in_time(PATIENCE, async |connection| depth.fetch_one(connection).await).await
     }
 
     /// The connections of this process that are idle, and those in use.

@@ -17,11 +17,10 @@ use sqlx::{ConnectOptions, Connection, Either, Error, Execute, Executor, PgConne
 use tokio::runtime::Handle;
 use tokio::time::timeout;
 
+use super::ANSWER;
+
 /// A connection that was quiet for so long may have been cut by something on the way: it is asked.
 const QUIET: Duration = Duration::from_secs(10);
-
-/// A statement that has not answered by then does not: the longest takes a tenth of it.
-const ANSWER: Duration = Duration::from_secs(10);
 
 /// A connection whose reader went away has so long to come to the end of its statement.
 const LEFT_ALONE: Duration = Duration::from_secs(5);

@@ -24,12 +24,7 @@ impl Shape {
 
     /// Whole days and hours of the window.
     fn rolled_up(self) -> String {
-        let filter = |on: bool, text: &'static str| if on { text } else { "" };
-        let connector = filter(
-            self.connector,
-            " and (x.source_connector_id = any ($11) or x.destination_connector_id = any ($11))",
-        );
-        let trigger = filter(self.trigger, " and x.trigger = any ($13)");
+        let [_, connector, _, trigger] = self.filters();
         let sides = self.connector
             || self.status
             || matches!(
@@ -48,7 +43,7 @@ impl Shape {
             (false, RunGrouping::Status) => Some(every.to_owned()),
             (false, _) => None,
         };
-        let wanted = filter(self.status, "where s.status = any ($12)");
+        let wanted = if self.status { "where s.status = any ($12)" } else { "" };
         // The indexes lead with the state: each is looked up by itself, lest the planner read all of them.
         let (from, each, state, sign, parts) = match states {
             Some(states) => (
@@ -92,14 +87,7 @@ impl Shape {
 
     /// Runs that ended between two times.
     fn run_by_run(self, since: &str, until: &str) -> String {
-        let filter = |on: bool, text: &'static str| if on { text } else { "" };
-        let flow = filter(self.flow, " and x.flow_id = $10");
-        let connector = filter(
-            self.connector,
-            " and (x.source_connector_id = any ($11) or x.destination_connector_id = any ($11))",
-        );
-        let status = filter(self.status, " and x.status = any ($12)");
-        let trigger = filter(self.trigger, " and x.trigger = any ($13)");
+        let [flow, connector, status, trigger] = self.filters();
         format!(
             "select least(date_trunc('hour', x.window_at, 'UTC'), $3), x.flow_id, x.source_connector_id,
                     x.destination_connector_id, x.trigger, x.status, 1::bigint, (x.status = 'partial')::integer,

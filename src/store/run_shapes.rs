@@ -52,17 +52,26 @@ impl Shape {
         })
     }
 
+    /// The filters that it has on `x`: on the flow, the connectors, the states and the triggers.
+    pub(super) fn filters(self) -> [&'static str; 4] {
+        [
+            (self.flow, " and x.flow_id = $10"),
+            (
+                self.connector,
+                " and (x.source_connector_id = any ($11) or x.destination_connector_id = any ($11))",
+            ),
+            (self.status, " and x.status = any ($12)"),
+            (self.trigger, " and x.trigger = any ($13)"),
+        ]
+        .map(|(on, text)| if on { text } else { "" })
+    }
+
     /// `$4..$5` the page's window, `$6..$7` whole hours, `$4..$6` and `$7..$5` the cut hours, `$16..$17` the whole
     /// days among them, `$8` rows, `$9` zone, `$10` flow, `$11` connectors, `$12` states, `$13` triggers, `$14, $15`
     /// where to go on; the unused `parameters` give the types of those that a shape leaves out.
     fn compose(self) -> String {
         let filter = |on: bool, text: &'static str| if on { text } else { "" };
-        let flow = filter(self.flow, " and x.flow_id = $10");
-        let connector = filter(
-            self.connector,
-            " and (x.source_connector_id = any ($11) or x.destination_connector_id = any ($11))",
-        );
-        let trigger = filter(self.trigger, " and x.trigger = any ($13)");
+        let [flow, connector, _, trigger] = self.filters();
         let after = filter(self.after, " and (x.window_at, x.run_id) < ($14, $15)");
         // No index has all filters: what nothing matches is known from the totals and not looked for.
         let any =

@@ -1,13 +1,11 @@
 //! What callers use: permits leased from the customer's bucket, and usage counted per token and tool.
 
-use std::io;
 use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use sqlx::{Connection, FromRow};
-use tokio::time::timeout;
 
-use super::{Reader, Store, StoreError, Tenancy};
+use super::{ANSWER, Reader, Store, StoreError, Tenancy};
 use crate::domain::ids::TokenId;
 
 /// How long the bucket may take to answer: all of a customer wait for it.
@@ -102,7 +100,6 @@ impl Store {
         length: TimeDelta,
     ) -> Result<Permits, StoreError> {
         let now = self.now();
-        let mut conn = self.pool().acquire().await?;
         let asked = sqlx::query_as(LEASE)
             .bind(tenancy.customer().as_str())
             .bind(process)
@@ -110,13 +107,8 @@ impl Store {
             .bind(i32::try_from(returned).unwrap_or(i32::MAX))
             .bind(now)
             .bind(now + length);
-        let row: Option<(i32, f64, f64)> = match timeout(PATIENCE, asked.fetch_optional(&mut *conn)).await {
-            Ok(row) => row.map_err(StoreError::of_commit)?,
-            Err(_) => {
-                conn.close_on_drop();
-                return Err(StoreError::Unknown(io::Error::from(io::ErrorKind::TimedOut).into()));
-            }
-        };
+        let row: Option<(i32, f64, f64)> =
+            self.in_time(PATIENCE, async |connection| asked.fetch_optional(connection).await).await?;
         let (granted, retry_after_s, left) = row.ok_or(StoreError::NotLive)?;
         Ok(match u32::try_from(granted) {
             Ok(permits) if permits > 0 => Permits::Granted { permits, left: left.max(0.0) as u32 },
@@ -132,16 +124,8 @@ impl Store {
         let customers: Vec<&str> = unused.iter().map(|(tenancy, _)| tenancy.customer().as_str()).collect();
         let permits: Vec<i32> =
             unused.iter().map(|(_, permits)| i32::try_from(*permits).unwrap_or(i32::MAX)).collect();
-        let mut conn = self.pool().acquire().await?;
-        sqlx::query(RETURN)
-            .bind(customers)
-            .bind(permits)
-            .bind(process)
-            .bind(self.now())
-            .execute(&mut *conn)
-            .await
-            .map(drop)
-            .map_err(StoreError::of_commit)
+        let returned = sqlx::query(RETURN).bind(customers).bind(permits).bind(process).bind(self.now());
+        self.in_time(ANSWER, async |connection| returned.execute(connection).await.map(drop)).await
     }
 
     /// Adds what this process counted since its last flush, in one statement for all customers.
@@ -151,10 +135,7 @@ impl Store {
     pub async fn flush_usage(&self, used: &[Used]) -> Result<(), StoreError> {
         let texts = |of: fn(&Used) -> String| used.iter().map(of).collect::<Vec<_>>();
         let numbers = |of: fn(&Used) -> i64| used.iter().map(of).collect::<Vec<_>>();
-        let mut conn = self.pool().acquire().await?;
-        // What fails before the statement is sent has changed nothing.
-        conn.ping().await?;
-        sqlx::query(FLUSH)
+        let flushed = sqlx::query(FLUSH)
             .bind(texts(|u| u.tenancy.customer().to_string()))
             .bind(texts(|u| u.token.to_string()))
             .bind(texts(|u| u.tool.clone()))
@@ -163,10 +144,12 @@ impl Store {
             .bind(numbers(|u| u.duration_ms))
             .bind(used.iter().map(|u| u.last_used_at).collect::<Vec<_>>())
             .bind(used.iter().map(|u| u.client.clone()).collect::<Vec<_>>())
-            .bind(used.iter().map(|u| u.ip.clone()).collect::<Vec<_>>())
-            .execute(&mut *conn)
-            .await
-            .map(drop)
-            .map_err(StoreError::of_commit)
+            .bind(used.iter().map(|u| u.ip.clone()).collect::<Vec<_>>());
+        let sent = self.in_time(ANSWER, async |connection| match connection.ping().await {
+            Ok(()) => flushed.execute(connection).await.map(|_| Ok(())),
+            // What fails before the statement is sent has changed nothing.
+            Err(error) => Ok(Err(error)),
+        });
+        Ok(sent.await??)
     }
 }
