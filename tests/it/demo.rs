@@ -32,7 +32,7 @@ impl Demo {
             2,
             Duration::from_secs(5),
             clock.clone(),
-            IdSource::random(clock.clone()),
+            IdSource::seeded(clock.clone(), 1),
         )
         .await
         .unwrap();

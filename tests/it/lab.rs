@@ -44,7 +44,7 @@ impl Lab {
         migrate(&owner, embedded::SERVER, None).await.unwrap();
 
         let clock = Clock::fixed("2026-11-21T08:07:00Z".parse().unwrap());
-        let ids = IdSource::random(clock.clone());
+        let ids = IdSource::seeded(clock.clone(), 1);
         let server = addresses.server_options(embedded::DATABASE);
         let store = Store::connect(&server, 4, Duration::from_secs(10), clock.clone(), ids).await.unwrap();
         lab::write_files(files.path()).unwrap();

@@ -75,7 +75,7 @@ impl Lab {
     pub async fn start_with(dsns: BTreeMap<String, PgConnectOptions>) -> Self {
         let database = TestDatabase::create().await;
         let clock = Clock::fixed(start());
-        let ids = IdSource::random(clock.clone());
+        let ids = IdSource::seeded(clock.clone(), 1);
         let store =
             Store::connect(&database.server, 4, Duration::from_secs(10), clock.clone(), ids).await.unwrap();
         let tenancy = customer(&store, "lab", "business").await;
