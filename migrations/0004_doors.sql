@@ -21,30 +21,32 @@ end $$;
 -- Whose rows a statement may touch: the customer of a live token; the customer named, where a session is given whose
 -- person belongs there; or, for work that nobody asked for (a worker's, an operator's), the customer named. Fails when
 -- the token or session is not live, so that no statement can take that for an empty answer. In PL/pgSQL, because that
--- keeps its plan; every statement on a customer's tables calls it.
+-- keeps its plan; every statement on a customer's tables calls it. It names the schema of all it uses instead of setting
+-- a search path, which would be a third of its time.
 create function live_caller(customer text, token bytea, at timestamptz) returns text
-language plpgsql stable security definer set search_path = pg_catalog, pg_temp as $$
-declare owner text;
+language plpgsql stable security definer as $$
+declare owner pg_catalog.text;
 begin
     if token is null then
         return customer;
     end if;
     select t.customer_id into owner
       from public.tokens t
-      join public.customers c on c.customer_id = t.customer_id
-     where t.digest = token
+      join public.customers c on c.customer_id operator(pg_catalog.=) t.customer_id
+     where t.digest operator(pg_catalog.=) token
        and t.revoked_at is null
-       and (t.expires_at is null or t.expires_at > at)
-       and c.status = 'active';
+       and (t.expires_at is null or t.expires_at operator(pg_catalog.>) at)
+       and c.status operator(pg_catalog.=) 'active';
     if owner is null then
         select u.customer_id into owner
           from public.sessions s
-          join public.users u on u.email = s.email and u.customer_id = customer and u.ended_at is null
-          join public.customers c on c.customer_id = u.customer_id
-         where s.digest = token
-           and s.idle_until > at
-           and s.ends_at > at
-           and c.status = 'active';
+          join public.users u on u.email operator(pg_catalog.=) s.email
+                             and u.customer_id operator(pg_catalog.=) customer and u.ended_at is null
+          join public.customers c on c.customer_id operator(pg_catalog.=) u.customer_id
+         where s.digest operator(pg_catalog.=) token
+           and s.idle_until operator(pg_catalog.>) at
+           and s.ends_at operator(pg_catalog.>) at
+           and c.status operator(pg_catalog.=) 'active';
     end if;
     if owner is null then
         raise exception using errcode = 'NL001', message = 'the token is not live';
@@ -70,7 +72,7 @@ language sql stable security definer set search_path = pg_catalog, pg_temp as $$
       from public.tokens t
       join public.customers c on c.customer_id = t.customer_id
       join public.plans p on p.plan_code = c.plan_code
-     where t.digest = token
+     where t.digest operator(pg_catalog.=) token
 $$;
 
 -- The customer that an operator names on the command line.

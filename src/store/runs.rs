@@ -33,11 +33,14 @@ macro_rules! run_columns {
 macro_rules! run_joins {
     () => {
         "cross join lateral (
-            select * from flows f where f.customer_id = $1 and f.flow_id = r.flow_id offset 0) f
+            select f.name, f.state, f.source_objects, f.destination_objects
+              from flows f where f.customer_id = $1 and f.flow_id = r.flow_id offset 0) f
          cross join lateral (
-            select * from connectors c where c.customer_id = $1 and c.connector_id = r.source_connector_id offset 0) sc
+            select c.name, c.service, c.status
+              from connectors c where c.customer_id = $1 and c.connector_id = r.source_connector_id offset 0) sc
          cross join lateral (
-            select * from connectors c where c.customer_id = $1 and c.connector_id = r.destination_connector_id offset 0) dc"
+            select c.name, c.service, c.status
+              from connectors c where c.customer_id = $1 and c.connector_id = r.destination_connector_id offset 0) dc"
     };
 }
 pub(super) use {run_columns, run_joins};
@@ -56,7 +59,8 @@ statements! {
                                  select r.attempt, 'running', r.attempt_at, null, 0, null, null
                                   where r.attempt_at is not null and r.finished_at is null) a), '[]') as attempts,
                coalesce((select json_agg(json_build_object('at', e.at, 'kind', e.kind, 'message', e.message) order by e.seq)
-                           from (select * from run_events e where e.customer_id = $1 and e.run_id = r.run_id
+                           from (select e.seq, e.at, e.kind, e.message from run_events e
+                                  where e.customer_id = $1 and e.run_id = r.run_id
                                   order by e.seq desc limit 40) e), '[]') as events,
                coalesce((select json_agg(g order by g.count desc, g.key)
                            from (select eg.error_class as key, sum(c.count)::bigint as count
@@ -89,7 +93,7 @@ statements! {
                             and v.created_at <= coalesce(r.finished_at + interval '6 hours', $3)), '[]') as versions,
                coalesce((select json_agg(json_build_object('at', l.at, 'action', l.action, 'by', l.actor_label,
                             'message', l.message) order by l.at)
-                           from (select * from audit_log l
+                           from (select l.at, l.action, l.actor_label, l.message from audit_log l
                                   where l.customer_id = $1 and l.target_id in (r.flow_id, r.source_connector_id, r.destination_connector_id)
                                     and l.action not in ('run.triggered', 'flow.changed')
                                     and l.at > coalesce(s.finished_at, r.queued_at)

@@ -205,3 +205,31 @@ async fn a_token_revoked_meanwhile_is_told_so() {
         app.row("select count(*) from runs where customer_id = 'cus_globex' and queued_at = $1").await;
     assert_eq!(runs.0, 0);
 }
+
+/// The door that every statement goes through takes operators and types from nowhere else, whatever the caller's search
+/// path says: it sets none of its own.
+#[tokio::test]
+async fn no_search_path_opens_the_door() {
+    let app = TestApp::demo().await;
+    let trap = "create schema trap;
+        create function trap.yes(bytea, bytea) returns boolean language sql as 'select true';
+        create operator trap.= (leftarg = bytea, rightarg = bytea, function = trap.yes);
+        create domain trap.text as integer;
+        grant usage on schema trap to public";
+    sqlx::raw_sql(trap).execute(&mut app.owner().await).await.unwrap();
+    let mut server = app.database.server.connect().await.unwrap();
+    sqlx::raw_sql("set search_path = trap, pg_catalog, public").execute(&mut server).await.unwrap();
+    let fooled: bool =
+        sqlx::query_scalar("select 'a'::bytea = 'b'::bytea").fetch_one(&mut server).await.unwrap();
+    assert!(fooled, "the trap is set, or this proves nothing");
+    let live: (Vec<u8>,) = app.row("select digest from tokens where customer_id = 'cus_acme' and revoked_at is null and expires_at is null limit 1").await;
+    let enter = "select live_caller('cus_acme', $1, $2)";
+    for (digest, enters) in [(&b"made up"[..], false), (&live.0[..], true)] {
+        let entered: Result<String, _> =
+            sqlx::query_scalar(enter).bind(digest).bind(app.clock.now()).fetch_one(&mut server).await;
+        match entered {
+            Ok(customer) => assert!(enters && customer == "cus_acme", "{customer}"),
+            Err(error) => assert!(!enters && error.to_string().contains("not live"), "{error}"),
+        }
+    }
+}
