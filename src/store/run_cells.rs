@@ -1,7 +1,8 @@
 //! What the totals and groups of a list of runs are summed from.
 //!
 //! Whole days and hours come from the roll-ups, the two hours at most that the window cuts from the runs themselves,
-//! together with the runs that are still open. What does not ask for a flow or connector reads the roll-up of all flows.
+//! together with the runs that are still open; and so do, where days are asked for, the hours that midnight cuts in zones
+//! such as India's. What does not ask for a flow or connector reads the roll-up of all flows.
 
 use super::run_shapes::Shape;
 use crate::domain::run::RunGrouping;
@@ -14,12 +15,29 @@ pub(super) const CELL: &str = "hour, flow_id, source_connector_id, destination_c
 impl Shape {
     /// The cells of the window; `$n` are those of [`Shape`]'s statements.
     pub(super) fn cells(self) -> String {
-        format!(
-            "{} union all {} union all {}",
-            self.rolled_up(),
-            self.run_by_run("$4", "$6"),
-            self.run_by_run("$7", "$5")
-        )
+        let cut = |since, until| self.run_by_run("caller", since, until);
+        let mut cells = vec![self.rolled_up(), cut("$4", "$6"), cut("$7", "$5")];
+        if self.grouping == RunGrouping::Day {
+            cells.push(self.run_by_run("caller cross join split h", "h.at", "h.at + interval '1 hour'"));
+        }
+        cells.join(" union all ")
+    }
+
+    /// The whole hours that midnight cuts, each with its comma; nothing where nobody asks for days.
+    pub(super) fn split(self) -> &'static str {
+        match self.grouping {
+            RunGrouping::Day => {
+                "split (at) as materialized (
+                    select date_trunc('hour', n.midnight, 'UTC')
+                      from (select d at time zone $9 as midnight
+                              from generate_series(date_trunc('day', $6 at time zone $9),
+                                       least($7, $3) at time zone $9, interval '1 day') d) n
+                     where n.midnight > date_trunc('hour', n.midnight, 'UTC')
+                       and date_trunc('hour', n.midnight, 'UTC') >= $6
+                       and date_trunc('hour', n.midnight, 'UTC') < $7),"
+            }
+            _ => "",
+        }
     }
 
     /// Whole days and hours of the window.
@@ -58,6 +76,10 @@ impl Shape {
             ),
             None => ("caller".to_owned(), "''", "''", "", String::new()),
         };
+        let split = match self.grouping {
+            RunGrouping::Day => " and x.at <> all (array(select h.at from split h))",
+            _ => "",
+        };
         // An empty span is not looked for.
         let span = |grain: &str, since: &str, until: &str| {
             format!(
@@ -69,7 +91,7 @@ impl Shape {
                         select * from run_stats x
                          where x.customer_id = $1 and caller.id = $1 and {which} and x.grain = '{grain}'
                            and x.status = {each} and x.at >= {since} and x.at < {until} and {since} < {until}
-                           {connector}{trigger}
+                           {connector}{trigger}{split}
                         offset 0) x {parts}"
             )
         };
@@ -85,16 +107,20 @@ impl Shape {
         }
     }
 
-    /// Runs that ended between two times.
-    fn run_by_run(self, since: &str, until: &str) -> String {
+    /// Runs that ended between two times, for each row of `from`.
+    fn run_by_run(self, from: &str, since: &str, until: &str) -> String {
         let [flow, connector, status, trigger] = self.filters();
+        let at = match self.grouping {
+            RunGrouping::Day => "least(x.window_at, $3)",
+            _ => "date_trunc('hour', least(x.window_at, $3), 'UTC')",
+        };
         format!(
-            "select least(date_trunc('hour', x.window_at, 'UTC'), $3), x.flow_id, x.source_connector_id,
+            "select {at}, x.flow_id, x.source_connector_id,
                     x.destination_connector_id, x.trigger, x.status, 1::bigint, (x.status = 'partial')::integer,
                     (x.status = 'failed')::integer, (x.status = 'cancelled')::integer, (x.status = 'skipped')::integer,
                     (x.status in ('queued', 'running', 'retrying', 'cancelling'))::integer, x.records_read,
                     x.records_written, x.records_failed, x.records_skipped, x.bytes_written
-               from caller cross join lateral (
+               from {from} cross join lateral (
                     select * from runs x
                      where x.customer_id = $1 and caller.id = $1
                        and x.window_at >= {since} and x.window_at < {until}{flow}{connector}{status}{trigger}

@@ -117,7 +117,7 @@ impl Shape {
                   order by p.window_at desc, p.run_id desc"
             );
         }
-        let cells = self.cells();
+        let (cells, split) = (self.cells(), self.split());
         let sums = "sum(c.runs)::bigint as runs,
             sum(c.runs - c.partial - c.failed - c.cancelled - c.skipped - c.active)::bigint as succeeded,
             sum(c.partial)::bigint as partial, sum(c.failed)::bigint as failed, sum(c.active)::bigint as active,
@@ -140,7 +140,7 @@ impl Shape {
         format!(
             "with caller as materialized (
                 select set_config('app.customer_id', live_caller($1, $2, $3), true) as id),
-             {UNUSED},
+             {UNUSED}, {split}
              cells ({CELL}) as materialized ({cells}),
              totals as materialized (
                 select coalesce(sum(c.runs), 0)::bigint as runs,
@@ -181,9 +181,8 @@ impl Shape {
             RunGrouping::Connector => "k.connector_id",
             RunGrouping::Status => "c.status",
             RunGrouping::Trigger => "c.trigger",
-            RunGrouping::Hour => {
-                "to_char(date_trunc('hour', c.hour, $9) at time zone $9, 'YYYY-MM-DD HH24:MI')"
-            }
+            // (an hour of the roll-up, which in some zones begins at half past)
+            RunGrouping::Hour => "to_char(c.hour at time zone $9, 'YYYY-MM-DD HH24:MI')",
             RunGrouping::Day => "to_char(c.hour at time zone $9, 'YYYY-MM-DD')",
         };
         let from = match self.grouping {

@@ -80,3 +80,39 @@ async fn records_moved_yesterday_by_destination() {
         assert!(line.contains(&format!("| {} runs", counted(runs))), "{line} {runs}");
     }
 }
+
+/// Roll-ups are by the hour of UTC; a day begins where the zone says, at half past or a quarter to where it does.
+#[tokio::test]
+async fn days_begin_at_the_zones_midnight() {
+    let app = TestApp::demo().await;
+    for zone in ["UTC", "Europe/Berlin", "Asia/Kolkata", "Asia/Kathmandu", "America/St_Johns"] {
+        for (window, grouping, key) in [
+            ("7d", "day", "to_char(least(window_at, $1) at time zone '{zone}', 'YYYY-MM-DD')"),
+            (
+                "24h",
+                "hour",
+                "to_char(date_trunc('hour', least(window_at, $1), 'UTC') at time zone '{zone}', 'YYYY-MM-DD HH24:MI')",
+            ),
+        ] {
+            let arguments = json!({ "window": window, "group_by": grouping, "timezone": zone, "limit": 0 });
+            let told = app.acme().call("list_runs", arguments).await;
+            let told: Vec<(String, i64)> = told.structured["groups"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .map(|group| (group["key"].as_str().unwrap().to_owned(), group["runs"].as_i64().unwrap()))
+                .collect();
+            let interval = if window == "7d" { "7 days" } else { "24 hours" };
+            let key = key.replace("{zone}", zone);
+            let counted: Vec<(String, i64)> = app
+                .rows(&format!(
+                    "select {key}, count(*) from runs
+                      where customer_id = 'cus_acme' and window_at >= $1 - interval '{interval}'
+                      group by 1 order by 1 desc"
+                ))
+                .await;
+            assert!(counted.len() >= 7, "{counted:?}");
+            assert_eq!(told, counted, "{zone}, by {grouping}");
+        }
+    }
+}
