@@ -400,7 +400,8 @@ begin
          where g.last_seen_at < purge.at - stats_days * interval '1 day'
            and not exists (select 1 from public.run_error_counts c
                             where c.customer_id = g.customer_id and c.group_id = g.group_id)
-         limit most));
+         limit most))
+       and last_seen_at < purge.at - stats_days * interval '1 day'; -- (one that was seen again meanwhile stays)
     get diagnostics gone = row_count;
     return next;
     kind := 'audit';

@@ -197,7 +197,10 @@ async fn look(
         return Ok(Look::Done(before));
     }
     *made = None;
-    let flow = tx.wanted_flow(&request.flow).await?.ok_or(Refusal::NoFlow)?;
+    let flow = tx.wanted_flow(&request.flow).await?;
+    // Turn and flow were waited for: a token that was revoked meanwhile learns and starts nothing.
+    tx.still_live().await?;
+    let flow = flow.ok_or(Refusal::NoFlow)?;
     if let Some(key) = &request.key
         && let Some((hash, run)) = tx.remembered_request(key).await?
     {
@@ -247,8 +250,6 @@ async fn look(
         tx.commit().await?;
         return Ok(Look::Checking(Box::new(broken)));
     }
-    // Turn and flow were waited for: a token that was revoked meanwhile starts nothing.
-    tx.still_live().await?;
     let outcome = if going.is_some() { Outcome::Queued } else { Outcome::Started };
     let run = make(&mut tx, principal, request, &flow, retry_of).await?;
     remember(&mut tx, request, &run).await?;

@@ -154,7 +154,8 @@ async fn make_role(conn: &mut PgConnection, role: &str, password: Option<&str>) 
     run(
         conn,
         format!(
-            "grant usage on schema public to {role};
+            "revoke create on schema public from public; -- as it is from PostgreSQL 15 on
+             grant usage on schema public to {role};
              grant select, insert, update, delete on all tables in schema public to {role};
              revoke insert, update, delete on plans, installation, _sqlx_migrations from {role};
              revoke all on people, links, sessions from {role};

@@ -89,7 +89,17 @@ async fn what_a_token_was_used_for_is_kept() {
 
 #[tokio::test]
 async fn a_token_that_is_revoked_while_its_call_waits_starts_nothing() {
+    for has_open_run in [false, true] {
+        revoked_while_waiting(has_open_run).await;
+    }
+}
+
+async fn revoked_while_waiting(has_open_run: bool) {
     let app = TestApp::demo().await;
+    let wanted = json!({ "flow": "nightly NetSuite invoice sync" });
+    if has_open_run {
+        assert!(!app.acme().call("trigger_sync", wanted.clone()).await.is_error);
+    }
     let acme = app.acme();
     let runs = "select run_id from runs where customer_id = 'cus_acme' and status = 'queued'";
     let before = app.column(runs).await;
@@ -109,7 +119,6 @@ async fn a_token_that_is_revoked_while_its_call_waits_starts_nothing() {
         assert!(!app.column(revoked).await.is_empty());
         turn.commit().await.unwrap();
     };
-    let wanted = json!({ "flow": "nightly NetSuite invoice sync" });
     let (told, ()) = tokio::join!(acme.call("trigger_sync", wanted), revoke);
     assert!(told.is_error && told.text.contains("revoked or has expired"), "{}", told.text);
     assert_eq!(app.column(runs).await, before);
