@@ -225,12 +225,15 @@ impl Process {
     async fn settle(&self, end: &CancellationToken) {
         let mut ticks = interval(FLUSH);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        while !end.is_cancelled() {
-            tokio::select! {
-                _ = ticks.tick() => {}
-                () = end.cancelled() => {}
-            }
-            if let Err(error) = self.access.settle(end.is_cancelled()).await {
+        let mut ends = false;
+        // (the last time begins after the end: what was used during the one before is written down too)
+        while !ends {
+            ends = tokio::select! {
+                biased;
+                () = end.cancelled() => true,
+                _ = ticks.tick() => false,
+            };
+            if let Err(error) = self.access.settle(ends).await {
                 warn!("what callers used is not written down yet: {error}");
             }
             self.serving.refusals.catch_up();

@@ -11,6 +11,7 @@ pub mod checks;
 mod claim_turn;
 pub mod cluster;
 mod columns;
+mod connections;
 pub mod connectors;
 pub mod customers;
 pub mod definitions;
@@ -34,7 +35,6 @@ pub mod platform;
 mod put_definitions;
 pub mod queue;
 pub mod queue_view;
-mod reads;
 pub mod retention;
 mod run_cells;
 mod run_end;
@@ -49,13 +49,10 @@ pub mod triggers;
 pub mod usage;
 mod wake;
 
-use std::io;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use sqlx::PgConnection;
-use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
-use tokio::time::timeout;
+use sqlx::postgres::PgConnectOptions;
 
 pub use error::StoreError;
 pub use migrate::{MigrateError, check_version, migrate};
@@ -69,16 +66,13 @@ use crate::domain::clock::Clock;
 use crate::domain::ids::IdSource;
 use crate::domain::page::CursorKey;
 use claim_turn::ClaimTurn;
-use reads::Reads;
-
-/// A statement that has not answered by then does not: the longest takes a tenth of it.
-const ANSWER: Duration = Duration::from_secs(10);
+use connections::Connections;
 
 /// The database as this process sees it. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Store {
-    pool: PgPool,
-    reads: Reads,
+    pool: Connections,
+    reads: Connections,
     clock: Clock,
     ids: IdSource,
     claim_turn: ClaimTurn,
@@ -130,13 +124,11 @@ impl Store {
             // A process that the network lost keeps what it had locked so long at most.
             ("idle_in_transaction_session_timeout", "30s"),
         ]);
-        let pool = PgPoolOptions::new()
-            .max_connections(size)
-            .acquire_timeout(acquire)
-            .test_before_acquire(false)
-            .connect_with(options.clone())
-            .await?;
-        let reads = Reads::new(options, size, acquire)?;
+        // (what nobody waits for any more PostgreSQL ends by itself)
+        let readers = options.clone().options([("statement_timeout", "10s")]);
+        let pool = Connections::new(options, size, acquire)?;
+        pool.lend_well().await?.give_back();
+        let reads = Connections::new(readers, size, acquire)?;
         Ok(Self { pool, reads, clock, ids, claim_turn: ClaimTurn::default() })
     }
 
@@ -155,30 +147,13 @@ impl Store {
         &self.ids
     }
 
-    /// The connections, for the other files of this floor.
-    fn pool(&self) -> &PgPool {
+    /// The connections for everything but single reads.
+    fn pool(&self) -> &Connections {
         &self.pool
     }
 
-    /// One statement on a connection of the pool, which has to answer within `patience`. A connection that does not
-    /// answer is parted with: given back, it would keep its place until the system gives it up.
-    async fn in_time<T>(
-        &self,
-        patience: Duration,
-        statement: impl AsyncFnOnce(&mut PgConnection) -> Result<T, sqlx::Error>,
-    ) -> Result<T, StoreError> {
-        let mut connection = self.pool.acquire().await?;
-        match timeout(patience, statement(&mut connection)).await {
-            Ok(answered) => answered.map_err(StoreError::of_commit),
-            Err(_) => {
-                connection.close_on_drop();
-                Err(StoreError::Unknown(io::Error::from(io::ErrorKind::TimedOut).into()))
-            }
-        }
-    }
-
     /// The connections for single statements that only read.
-    fn reads(&self) -> &Reads {
+    fn reads(&self) -> &Connections {
         &self.reads
     }
 
@@ -196,7 +171,7 @@ impl Store {
     /// # Errors
     /// When the database fails.
     pub async fn database_time(&self) -> Result<DateTime<Utc>, StoreError> {
-        self.in_time(ANSWER, async |connection| sqlx::query_scalar(NOW).fetch_one(connection).await).await
+        Ok(sqlx::query_scalar(NOW).fetch_one(&self.pool).await?)
     }
 
     /// The key that seals cursors, the same for every process of this installation.
@@ -220,7 +195,6 @@ impl Store {
 
     /// Closes every connection; statements under way end first.
     pub async fn close(&self) {
-        self.reads.close();
-        self.pool.close().await;
+        tokio::join!(self.reads.close(), self.pool.close());
     }
 }

@@ -46,12 +46,12 @@ impl Store {
     /// When it does not answer, or no connection comes free in time.
     pub async fn probe(&self) -> Result<Probe, StoreError> {
         let begun = Instant::now();
-        self.in_time(PATIENCE, async |connection| {
-            let acquired = Instant::now();
-            let _now: DateTime<Utc> = sqlx::query_scalar(NOW).fetch_one(connection).await?;
-            Ok(Probe { acquire: acquired - begun, round_trip: acquired.elapsed() })
-        })
-        .await
+        let lent = self.pool().lend().await?;
+        let acquired = Instant::now();
+        let asked =
+            lent.within(PATIENCE, async |connection| sqlx::query_scalar(NOW).fetch_one(connection).await);
+        let _now: DateTime<Utc> = asked.await?;
+        Ok(Probe { acquire: acquired - begun, round_trip: acquired.elapsed() })
     }
 
     /// How long the queue of all customers is.
@@ -60,13 +60,13 @@ impl Store {
     /// When the database fails.
     pub async fn queue_depth(&self) -> Result<QueueDepth, StoreError> {
         let depth = sqlx::query_as(DEPTH).bind(self.now()).bind(MOST);
-        self.in_time(PATIENCE, async |connection| depth.fetch_one(connection).await).await
+        let lent = self.pool().lend().await?;
+        Ok(lent.within(PATIENCE, async |connection| depth.fetch_one(connection).await).await?)
     }
 
     /// The connections of this process that are idle, and those in use.
     pub fn connections(&self) -> (u32, u32) {
-        let idle = u32::try_from(self.pool().num_idle()).unwrap_or(u32::MAX);
-        let (reads_idle, reads_used) = self.reads().connections();
-        (idle + reads_idle, self.pool().size().saturating_sub(idle) + reads_used)
+        let ((idle, used), (reads_idle, reads_used)) = (self.pool().counted(), self.reads().counted());
+        (idle + reads_idle, used + reads_used)
     }
 }

@@ -1,6 +1,11 @@
 //! What has outlived its time goes, in batches small enough not to be felt.
 
+use std::time::Duration;
+
 use super::{Store, StoreError};
+
+/// How long a batch may take: nobody waits for it, and a disk may be slow.
+const PATIENCE: Duration = Duration::from_secs(300);
 
 statements! {
     PURGE = plain "select * from purge($1, $2, $3, $4, $5)";
@@ -24,14 +29,15 @@ impl Store {
     /// # Errors
     /// When the database fails.
     pub async fn purge(&self, keep: &Retention, most: i32) -> Result<bool, StoreError> {
-        let gone: Vec<(String, i64)> = sqlx::query_as(PURGE)
+        let purge = sqlx::query_as(PURGE)
             .bind(self.now())
             .bind(most)
             .bind(keep.audit_days)
             .bind(keep.usage_days)
-            .bind(keep.stats_days)
-            .fetch_all(self.pool())
-            .await?;
+            .bind(keep.stats_days);
+        let lent = self.pool().lend().await?;
+        let gone: Vec<(String, i64)> =
+            lent.within(PATIENCE, async |connection| purge.fetch_all(connection).await).await?;
         for (kind, rows) in gone.iter().filter(|(_, rows)| *rows > 0) {
             tracing::debug!(kind, rows, "outlived their time");
         }

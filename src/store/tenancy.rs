@@ -3,8 +3,9 @@
 use chrono::{DateTime, Utc};
 use sqlx::postgres::{PgArguments, PgRow};
 use sqlx::query::{Query, QueryAs};
-use sqlx::{FromRow, Postgres, Transaction};
+use sqlx::{FromRow, Postgres};
 
+use super::connections::Open;
 use super::{Store, StoreError};
 use crate::domain::ids::CustomerId;
 use crate::domain::token::TokenDigest;
@@ -58,11 +59,7 @@ impl Store {
     /// [`StoreError::NotLive`] when the token was revoked or expired meanwhile.
     pub async fn begin(&self, tenancy: &Tenancy) -> Result<TenantTx, StoreError> {
         let now = self.now();
-        // A caller may go away at any moment, but a `begin` that is dropped half-way leaves its connection in a
-        // transaction that nobody ends. So it is never dropped half-way.
-        let pool = self.pool().clone();
-        let begun = tokio::spawn(async move { pool.begin().await }).await;
-        let tx = begun.map_err(|_| sqlx::Error::WorkerCrashed)??;
+        let tx = self.pool().begin().await?;
         let mut tx = TenantTx { tx, tenancy: tenancy.clone(), now, ids: self.ids().clone() };
         tx.still_live().await?;
         Ok(tx)
@@ -113,7 +110,7 @@ impl<'a> Reader<'a> {
 /// One customer's rows in a transaction. Dropped without [`TenantTx::commit`], nothing happened.
 #[derive(Debug)]
 pub struct TenantTx {
-    tx: Transaction<'static, Postgres>,
+    tx: Open,
     tenancy: Tenancy,
     now: DateTime<Utc>,
     ids: crate::domain::ids::IdSource,
@@ -149,7 +146,7 @@ impl TenantTx {
             .bind(self.tenancy.customer.as_str())
             .bind(self.tenancy.token_bytes())
             .bind(self.now)
-            .fetch_one(&mut *self.tx)
+            .fetch_one(self.tx.connection())
             .await?;
         if entered == self.tenancy.customer.as_str() { Ok(()) } else { Err(StoreError::NotLive) }
     }
@@ -169,7 +166,7 @@ impl TenantTx {
 
     /// The connection, to run them on.
     pub(super) fn conn(&mut self) -> &mut sqlx::PgConnection {
-        &mut self.tx
+        self.tx.connection()
     }
 
     /// Makes it so.

@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
-use sqlx::{Connection, FromRow};
+use sqlx::FromRow;
 
-use super::{ANSWER, Reader, Store, StoreError, Tenancy};
+use super::connections::ANSWER;
+use super::{Reader, Store, StoreError, Tenancy};
 use crate::domain::ids::TokenId;
 
 /// How long the bucket may take to answer: all of a customer wait for it.
@@ -107,8 +108,9 @@ impl Store {
             .bind(i32::try_from(returned).unwrap_or(i32::MAX))
             .bind(now)
             .bind(now + length);
-        let row: Option<(i32, f64, f64)> =
-            self.in_time(PATIENCE, async |connection| asked.fetch_optional(connection).await).await?;
+        let lent = self.pool().lend().await?;
+        let asked = lent.within(PATIENCE, async |connection| asked.fetch_optional(connection).await).await;
+        let row: Option<(i32, f64, f64)> = asked.map_err(StoreError::of_commit)?;
         let (granted, retry_after_s, left) = row.ok_or(StoreError::NotLive)?;
         Ok(match u32::try_from(granted) {
             Ok(permits) if permits > 0 => Permits::Granted { permits, left: left.max(0.0) as u32 },
@@ -125,7 +127,9 @@ impl Store {
         let permits: Vec<i32> =
             unused.iter().map(|(_, permits)| i32::try_from(*permits).unwrap_or(i32::MAX)).collect();
         let returned = sqlx::query(RETURN).bind(customers).bind(permits).bind(process).bind(self.now());
-        self.in_time(ANSWER, async |connection| returned.execute(connection).await.map(drop)).await
+        let lent = self.pool().lend().await?;
+        let done = lent.within(PATIENCE, async |connection| returned.execute(connection).await).await;
+        done.map(drop).map_err(StoreError::of_commit)
     }
 
     /// Adds what this process counted since its last flush, in one statement for all customers.
@@ -145,11 +149,8 @@ impl Store {
             .bind(used.iter().map(|u| u.last_used_at).collect::<Vec<_>>())
             .bind(used.iter().map(|u| u.client.clone()).collect::<Vec<_>>())
             .bind(used.iter().map(|u| u.ip.clone()).collect::<Vec<_>>());
-        let sent = self.in_time(ANSWER, async |connection| match connection.ping().await {
-            Ok(()) => flushed.execute(connection).await.map(|_| Ok(())),
-            // What fails before the statement is sent has changed nothing.
-            Err(error) => Ok(Err(error)),
-        });
-        Ok(sent.await??)
+        let lent = self.pool().lend_well().await?;
+        let done = lent.within(ANSWER, async |connection| flushed.execute(connection).await).await;
+        done.map(drop).map_err(StoreError::of_commit)
     }
 }

@@ -1,12 +1,14 @@
 //! Waking those who wait for runs: in this process at once, in others by a debounced `notify`. Polling stays
 //! the net: a wake may be lost, never a run.
 
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use sqlx::postgres::{PgConnectOptions, PgListener, PgPoolOptions};
 use tokio::sync::{Notify, watch};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 /// The channel that processes listen on; a payload says what happened and never whose run it was.
@@ -17,6 +19,12 @@ const CHANGED: &str = "changed";
 const DEBOUNCE: Duration = Duration::from_millis(50);
 /// How long a relay waits before it connects again.
 const RECONNECT: Duration = Duration::from_secs(1);
+/// After so long without a word the listener asks whether anybody is still there: something on the way may have cut it.
+const QUIET: Duration = Duration::from_secs(30);
+/// How long an answer may take.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// How long saying goodbye may take.
+const GOODBYE: Duration = Duration::from_secs(1);
 
 statements! {
     NOTIFY = plain "select pg_notify($1, $2)";
@@ -77,10 +85,13 @@ impl Wakes {
     /// must not hold a connection that requests wait for.
     pub async fn relay(&self, options: PgConnectOptions, stop: CancellationToken) {
         let options = options.application_name("apixx-mcp wakes").options([("synchronous_commit", "off")]);
-        let pool = PgPoolOptions::new().max_connections(2).connect_lazy_with(options);
         while !stop.is_cancelled() {
+            let pool = PgPoolOptions::new().max_connections(2).connect_lazy_with(options.clone());
             let broken = tokio::select! {
-                () = stop.cancelled() => break,
+                () = stop.cancelled() => {
+                    drop(timeout(GOODBYE, pool.close()).await);
+                    break;
+                }
                 heard = self.listen(&pool) => heard,
                 told = self.notify(&pool) => told,
             };
@@ -90,15 +101,18 @@ impl Wakes {
                 () = tokio::time::sleep(RECONNECT) => {}
             }
         }
-        pool.close().await;
     }
 
     /// Hears other processes until the connection fails.
     async fn listen(&self, pool: &sqlx::PgPool) -> Result<(), sqlx::Error> {
-        let mut listener = PgListener::connect_with(pool).await?;
-        listener.listen(CHANNEL).await?;
+        let mut listener = answered(PgListener::connect_with(pool)).await?;
+        answered(listener.listen(CHANNEL)).await?;
         loop {
-            let heard = listener.recv().await?;
+            let Ok(heard) = timeout(QUIET, listener.recv()).await else {
+                answered(listener.listen(CHANNEL)).await?;
+                continue;
+            };
+            let heard = heard?;
             if heard.payload() == QUEUED {
                 self.0.queued.notify_one();
             }
@@ -115,8 +129,12 @@ impl Wakes {
             let queued = self.0.tell_queued.swap(false, Ordering::Relaxed);
             if queued || changed {
                 let what = if queued { QUEUED } else { CHANGED };
-                sqlx::query(NOTIFY).bind(CHANNEL).bind(what).execute(pool).await?;
+                answered(sqlx::query(NOTIFY).bind(CHANNEL).bind(what).execute(pool)).await?;
             }
         }
     }
+}
+
+async fn answered<T>(asked: impl Future<Output = Result<T, sqlx::Error>>) -> Result<T, sqlx::Error> {
+    timeout(PATIENCE, asked).await.unwrap_or_else(|_| Err(io::Error::from(io::ErrorKind::TimedOut).into()))
 }

@@ -30,10 +30,12 @@ impl Executed {
         Self { statements, _socket: socket }
     }
 
-    /// The statements that were executed since this was last asked, each a wait for the server. A pool's own look at a
-    /// connection that was given back is a bare `Sync`, for which no caller waits.
+    /// The statements that were executed since this was last asked, each a wait for the server. No caller waits for what is
+    /// done aside with a connection whose use did not end well: a bare `Sync`, or a `rollback`.
     pub fn take(&self) -> Vec<String> {
-        std::mem::take(&mut *self.statements.lock().unwrap())
+        let mut taken = std::mem::take(&mut *self.statements.lock().unwrap());
+        taken.retain(|statement| statement != "rollback");
+        taken
     }
 }
 
