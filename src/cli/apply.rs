@@ -5,6 +5,7 @@ use anyhow::Context;
 use super::session::{As, customer, operator, with};
 use crate::config::Config;
 use crate::service::apply::{Rules, apply as apply_to};
+use crate::store::StoreError;
 
 /// Brings the customer to what the file says, or tells what would change.
 pub(super) async fn apply(mut config: Config, args: &super::Apply) -> anyhow::Result<()> {
@@ -19,7 +20,13 @@ pub(super) async fn apply(mut config: Config, args: &super::Apply) -> anyhow::Re
         let mut tx = store.begin(&tenancy).await.context("cannot begin")?;
         let report = apply_to(&mut tx, &file, &bytes, &rules, &operator()).await?;
         if !args.dry_run {
-            tx.commit().await.context("nothing was applied")?;
+            tx.commit().await.map_err(|error| {
+                let what = match error {
+                    StoreError::Unknown(_) => "it is not known whether the file was applied: apply it again",
+                    _ => "nothing was applied",
+                };
+                anyhow::Error::new(error).context(what)
+            })?;
         }
         say!("{}", report.to_string().trim_end());
         match (report.is_unchanged(), args.dry_run) {

@@ -25,6 +25,9 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 /// A statement that has not answered by then does not: the longest takes a tenth of it.
 pub(super) const ANSWER: Duration = Duration::from_secs(10);
 
+/// A statement of a transaction may also wait for others, each of which comes to its end by then.
+const ANSWER_IN_TURN: Duration = Duration::from_secs(30);
+
 /// A connection that was quiet for so long may have been cut by something on the way: it is asked.
 const QUIET: Duration = Duration::from_secs(10);
 
@@ -192,11 +195,6 @@ impl Drop for Lent {
 pub(super) struct Open(Lent);
 
 impl Open {
-    /// The connection, for its statements.
-    pub(super) fn connection(&mut self) -> &mut PgConnection {
-        self.0.connection()
-    }
-
     /// Makes it so.
     ///
     /// # Errors
@@ -214,6 +212,10 @@ fn late() -> Error {
 
 async fn answered<T>(statement: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
     timeout(ANSWER, statement).await.unwrap_or_else(|_| Err(late()))
+}
+
+async fn answered_in_turn<T>(statement: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+    timeout(ANSWER_IN_TURN, statement).await.unwrap_or_else(|_| Err(late()))
 }
 
 impl<'p> Executor<'p> for &'_ Connections {
@@ -265,5 +267,40 @@ impl<'p> Executor<'p> for &'_ Connections {
             Ok(statement)
         }
         .boxed()
+    }
+}
+
+impl<'c> Executor<'c> for &'c mut Open {
+    type Database = Postgres;
+
+    fn fetch_many<'e, 'q: 'e, E>(self, query: E) -> BoxStream<'e, Result<Either<PgQueryResult, PgRow>, Error>>
+    where
+        'c: 'e,
+        E: 'q + Execute<'q, Postgres>,
+    {
+        let all = async move {
+            let rows: Vec<_> = answered_in_turn(self.0.connection().fetch_many(query).try_collect()).await?;
+            Ok::<_, Error>(stream::iter(rows).map(Ok))
+        };
+        stream::once(all).try_flatten().boxed()
+    }
+
+    fn fetch_optional<'e, 'q: 'e, E>(self, query: E) -> BoxFuture<'e, Result<Option<PgRow>, Error>>
+    where
+        'c: 'e,
+        E: 'q + Execute<'q, Postgres>,
+    {
+        answered_in_turn(self.0.connection().fetch_optional(query)).boxed()
+    }
+
+    fn prepare_with<'e>(
+        self,
+        sql: SqlStr,
+        parameters: &'e [PgTypeInfo],
+    ) -> BoxFuture<'e, Result<PgStatement, Error>>
+    where
+        'c: 'e,
+    {
+        answered_in_turn(self.0.connection().prepare_with(sql, parameters)).boxed()
     }
 }

@@ -15,6 +15,9 @@ use crate::domain::definition::FlowDefinition;
 use crate::domain::ids::{ConnectorId, FlowId, RunId};
 use crate::domain::run::Records;
 
+/// How long a claim may take: one that is given up may still be made, for nobody.
+const PATIENCE: Duration = Duration::from_secs(25);
+
 statements! {
     CLAIM = plain "select * from claim_runs($1, $2, $3, $4, $5)";
     LOAD = tenant "
@@ -190,14 +193,11 @@ impl Store {
         lease: TimeDelta,
     ) -> Result<Vec<Lease>, StoreError> {
         let now = self.now();
-        let rows: Vec<ClaimRow> = sqlx::query_as(CLAIM)
-            .bind(worker)
-            .bind(now)
-            .bind(now + lease)
-            .bind(most)
-            .bind(self.claim_turn.after())
-            .fetch_all(self.pool())
-            .await?;
+        let claim = sqlx::query_as(CLAIM).bind(worker).bind(now).bind(now + lease).bind(most);
+        let claim = claim.bind(self.claim_turn.after());
+        let lent = self.pool().lend().await?;
+        let rows: Vec<ClaimRow> =
+            lent.within(PATIENCE, async |connection| claim.fetch_all(connection).await).await?;
         self.claim_turn.went_to(rows.iter().map(|row| row.customer_id.as_str()));
         rows.into_iter()
             .map(|row| {

@@ -146,7 +146,7 @@ impl TenantTx {
             .bind(self.tenancy.customer.as_str())
             .bind(self.tenancy.token_bytes())
             .bind(self.now)
-            .fetch_one(self.tx.connection())
+            .fetch_one(&mut self.tx)
             .await?;
         if entered == self.tenancy.customer.as_str() { Ok(()) } else { Err(StoreError::NotLive) }
     }
@@ -164,9 +164,9 @@ impl TenantTx {
         sqlx::query_as(text).bind(self.tenancy.customer.as_str().to_owned())
     }
 
-    /// The connection, to run them on.
-    pub(super) fn conn(&mut self) -> &mut sqlx::PgConnection {
-        self.tx.connection()
+    /// What they run on.
+    pub(super) fn conn(&mut self) -> &mut Open {
+        &mut self.tx
     }
 
     /// Makes it so.

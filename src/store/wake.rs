@@ -28,6 +28,7 @@ const GOODBYE: Duration = Duration::from_secs(1);
 
 statements! {
     NOTIFY = plain "select pg_notify($1, $2)";
+    ASK = plain "select 1";
 }
 
 #[derive(Debug)]
@@ -109,7 +110,7 @@ impl Wakes {
         answered(listener.listen(CHANNEL)).await?;
         loop {
             let Ok(heard) = timeout(QUIET, listener.recv()).await else {
-                answered(listener.listen(CHANNEL)).await?;
+                answered(sqlx::query(ASK).execute(&mut listener)).await?;
                 continue;
             };
             let heard = heard?;

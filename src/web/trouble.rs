@@ -99,7 +99,7 @@ impl IntoResponse for Trouble {
                 StatusCode::SERVICE_UNAVAILABLE,
                 "database",
                 "Not now",
-                "The database does not answer. Nothing is lost; load the page again in a moment.",
+                "The database does not answer. Load the page again in a moment; what you sent may have been done or not.",
             ),
             Self::Busy(_) => (
                 StatusCode::TOO_MANY_REQUESTS,
