@@ -72,7 +72,7 @@ language sql stable security definer set search_path = pg_catalog, pg_temp as $$
       from public.tokens t
       join public.customers c on c.customer_id = t.customer_id
       join public.plans p on p.plan_code = c.plan_code
-     where t.digest operator(pg_catalog.=) token
+     where t.digest = token
 $$;
 
 -- The customer that an operator names on the command line.

@@ -131,7 +131,7 @@ impl Connections {
     pub(super) async fn begin(&self) -> Result<Open, Error> {
         let mut lent = self.lend().await?;
         lent.in_transaction = true;
-        answered(sqlx::raw_sql("begin").execute(lent.connection())).await?;
+        answered(ANSWER, sqlx::raw_sql("begin").execute(lent.connection())).await?;
         Ok(Open(lent))
     }
 }
@@ -162,7 +162,7 @@ impl Lent {
         patience: Duration,
         statement: impl AsyncFnOnce(&mut PgConnection) -> Result<T, Error>,
     ) -> Result<T, Error> {
-        let answer = timeout(patience, statement(self.connection())).await.map_err(|_| late())??;
+        let answer = answered(patience, statement(self.connection())).await?;
         self.give_back();
         Ok(answer)
     }
@@ -200,22 +200,20 @@ impl Open {
     /// # Errors
     /// When the database fails or does not answer.
     pub(super) async fn commit(mut self) -> Result<(), Error> {
-        answered(sqlx::raw_sql("commit").execute(self.0.connection())).await?;
+        answered(ANSWER, sqlx::raw_sql("commit").execute(self.0.connection())).await?;
         self.0.give_back();
         Ok(())
     }
 }
 
-fn late() -> Error {
-    io::Error::from(io::ErrorKind::TimedOut).into()
-}
-
-async fn answered<T>(statement: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
-    timeout(ANSWER, statement).await.unwrap_or_else(|_| Err(late()))
-}
-
-async fn answered_in_turn<T>(statement: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
-    timeout(ANSWER_IN_TURN, statement).await.unwrap_or_else(|_| Err(late()))
+/// What a statement gives, if it comes within `patience`.
+pub(super) async fn answered<T>(
+    patience: Duration,
+    statement: impl Future<Output = Result<T, Error>>,
+) -> Result<T, Error> {
+    timeout(patience, statement)
+        .await
+        .unwrap_or_else(|_| Err(io::Error::from(io::ErrorKind::TimedOut).into()))
 }
 
 impl<'p> Executor<'p> for &'_ Connections {
@@ -229,7 +227,7 @@ impl<'p> Executor<'p> for &'_ Connections {
         let connections = self.clone();
         let all = async move {
             let mut lent = connections.lend().await?;
-            let rows: Vec<_> = answered(lent.connection().fetch_many(query).try_collect()).await?;
+            let rows: Vec<_> = answered(ANSWER, lent.connection().fetch_many(query).try_collect()).await?;
             lent.give_back();
             Ok::<_, Error>(stream::iter(rows).map(Ok))
         };
@@ -244,7 +242,7 @@ impl<'p> Executor<'p> for &'_ Connections {
         let connections = self.clone();
         async move {
             let mut lent = connections.lend().await?;
-            let row = answered(lent.connection().fetch_optional(query)).await?;
+            let row = answered(ANSWER, lent.connection().fetch_optional(query)).await?;
             lent.give_back();
             Ok(row)
         }
@@ -262,7 +260,7 @@ impl<'p> Executor<'p> for &'_ Connections {
         let connections = self.clone();
         async move {
             let mut lent = connections.lend().await?;
-            let statement = answered(lent.connection().prepare_with(sql, parameters)).await?;
+            let statement = answered(ANSWER, lent.connection().prepare_with(sql, parameters)).await?;
             lent.give_back();
             Ok(statement)
         }
@@ -279,7 +277,8 @@ impl<'c> Executor<'c> for &'c mut Open {
         E: 'q + Execute<'q, Postgres>,
     {
         let all = async move {
-            let rows: Vec<_> = answered_in_turn(self.0.connection().fetch_many(query).try_collect()).await?;
+            let rows: Vec<_> =
+                answered(ANSWER_IN_TURN, self.0.connection().fetch_many(query).try_collect()).await?;
             Ok::<_, Error>(stream::iter(rows).map(Ok))
         };
         stream::once(all).try_flatten().boxed()
@@ -290,7 +289,7 @@ impl<'c> Executor<'c> for &'c mut Open {
         'c: 'e,
         E: 'q + Execute<'q, Postgres>,
     {
-        answered_in_turn(self.0.connection().fetch_optional(query)).boxed()
+        answered(ANSWER_IN_TURN, self.0.connection().fetch_optional(query)).boxed()
     }
 
     fn prepare_with<'e>(
@@ -301,6 +300,6 @@ impl<'c> Executor<'c> for &'c mut Open {
     where
         'c: 'e,
     {
-        answered_in_turn(self.0.connection().prepare_with(sql, parameters)).boxed()
+        answered(ANSWER_IN_TURN, self.0.connection().prepare_with(sql, parameters)).boxed()
     }
 }

@@ -27,7 +27,8 @@ pub enum MigrateError {
     },
     /// An applied migration is not the one that this program knows.
     #[error(
-        "migration {0} of the database is not the one of this program; it was changed after it was applied"
+        "migration {0} of the database is not the one of this program: use the program that applied it, or an empty database or \
+         data directory"
     )]
     Changed(i64),
     /// PostgreSQL is too old.

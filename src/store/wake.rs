@@ -1,7 +1,6 @@
 //! Waking those who wait for runs: in this process at once, in others by a debounced `notify`. Polling stays
 //! the net: a wake may be lost, never a run.
 
-use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -10,6 +9,8 @@ use sqlx::postgres::{PgConnectOptions, PgListener, PgPoolOptions};
 use tokio::sync::{Notify, watch};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
+
+use super::connections::answered;
 
 /// The channel that processes listen on; a payload says what happened and never whose run it was.
 const CHANNEL: &str = "apixx_runs";
@@ -106,11 +107,11 @@ impl Wakes {
 
     /// Hears other processes until the connection fails.
     async fn listen(&self, pool: &sqlx::PgPool) -> Result<(), sqlx::Error> {
-        let mut listener = answered(PgListener::connect_with(pool)).await?;
-        answered(listener.listen(CHANNEL)).await?;
+        let mut listener = answered(PATIENCE, PgListener::connect_with(pool)).await?;
+        answered(PATIENCE, listener.listen(CHANNEL)).await?;
         loop {
             let Ok(heard) = timeout(QUIET, listener.recv()).await else {
-                answered(sqlx::query(ASK).execute(&mut listener)).await?;
+                answered(PATIENCE, sqlx::query(ASK).execute(&mut listener)).await?;
                 continue;
             };
             let heard = heard?;
@@ -130,12 +131,8 @@ impl Wakes {
             let queued = self.0.tell_queued.swap(false, Ordering::Relaxed);
             if queued || changed {
                 let what = if queued { QUEUED } else { CHANGED };
-                answered(sqlx::query(NOTIFY).bind(CHANNEL).bind(what).execute(pool)).await?;
+                answered(PATIENCE, sqlx::query(NOTIFY).bind(CHANNEL).bind(what).execute(pool)).await?;
             }
         }
     }
-}
-
-async fn answered<T>(asked: impl Future<Output = Result<T, sqlx::Error>>) -> Result<T, sqlx::Error> {
-    timeout(PATIENCE, asked).await.unwrap_or_else(|_| Err(io::Error::from(io::ErrorKind::TimedOut).into()))
 }
