@@ -8,8 +8,8 @@ use apixx_mcp::service::usage::Call;
 use apixx_mcp::store::Store;
 use apixx_mcp::store::retention::Retention;
 use chrono::{DateTime, TimeDelta, Utc};
-
 use serde_json::json;
+use sqlx::Connection;
 
 use crate::support::app::TestApp;
 
@@ -183,4 +183,37 @@ async fn what_is_old_goes_kind_by_kind() {
     for table in ["run_stats", "error_stats", "audit_log", "usage_hourly", "idempotency_keys"] {
         assert_eq!(count(table).await, 0, "{table}");
     }
+}
+
+/// Whoever sees an error again while its group goes must find the group still there.
+#[tokio::test]
+async fn a_group_that_is_seen_again_meanwhile_stays() {
+    let app = TestApp::demo().await;
+    app.clock.advance(TimeDelta::days(500));
+    let mut keep = Retention { audit_days: 1_000, usage_days: 1_000, stats_days: 1_000 };
+    while app.store.purge(&keep, 500).await.unwrap() {}
+    let groups = app.column("select group_id from error_groups order by group_id").await;
+    let [again, _, ..] = &groups[..] else { panic!("two groups outlive their runs: {groups:?}") };
+    let mut owner = app.owner().await;
+    let mut seen = owner.begin().await.unwrap();
+    sqlx::query("update error_groups set last_seen_at = $1 where group_id = $2")
+        .bind(app.clock.now())
+        .bind(again)
+        .execute(&mut *seen)
+        .await
+        .unwrap();
+    let commit = async {
+        let waiting = "select 'waits' from pg_locks join pg_stat_activity a using (pid)
+            where locktype = 'transactionid' and not granted and a.datname = current_database()";
+        let mut looks = 0;
+        while app.column(waiting).await.is_empty() {
+            looks += 1;
+            assert!(looks < 1_000, "nothing waits for the group");
+        }
+        seen.commit().await.unwrap();
+    };
+    keep.stats_days = 1;
+    let (gone, ()) = tokio::join!(app.store.purge(&keep, 500), commit);
+    gone.unwrap();
+    assert_eq!(app.column("select group_id from error_groups").await, [again.as_str()]);
 }
