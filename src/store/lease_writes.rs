@@ -41,6 +41,12 @@ statements! {
          where customer_id = $1 and run_id = $2 and attempt = $3
            and status in ('running', 'cancelling') and lease_until > $4
            for update";
+    // Who takes a run from a silent worker says that the attempt was lost.
+    GIVEN_BACK = plain "
+        select r.status
+          from runs r
+          join run_attempts a on a.customer_id = $1 and a.run_id = r.run_id and a.attempt = $3 and a.status <> 'lost'
+         where r.customer_id = $1 and r.run_id = $2";
 }
 
 /// What one batch did, to be saved once its destination acknowledged it.
@@ -80,6 +86,14 @@ struct StandingRow {
     records_written: i64,
     records_failed: i64,
     records_skipped: i64,
+}
+
+/// What became of a lease.
+enum Held {
+    /// A transaction that holds the run's row, and whether the run was asked to stop.
+    Now(TenantTx, bool),
+    /// Its worker gave the run back before, but did not hear that it was done; where the run is now.
+    GivenBack(RunStatus),
 }
 
 impl From<StandingRow> for Standing {
@@ -156,12 +170,16 @@ impl Store {
         Ok(standing)
     }
 
-    /// Ends a run and does everything that its end entails, all or none; returns how it ended.
+    /// Ends a run and does everything that its end entails, all or none; returns how it ended. Ending it again changes
+    /// nothing.
     ///
     /// # Errors
     /// [`StoreError::LeaseLost`] when another worker has the run, or the lease ran out: nothing was changed.
     pub async fn finish_run(&self, lease: &Lease, ending: &Ending) -> Result<RunStatus, StoreError> {
-        let (mut tx, _) = self.hold(lease).await?;
+        let mut tx = match self.hold(lease).await? {
+            Held::Now(tx, _) => tx,
+            Held::GivenBack(status) => return Ok(status),
+        };
         if let Ending::Failed { failure, .. } = ending {
             tx.add_run_failure(lease.run(), lease.flow(), lease.attempt(), failure).await?;
         }
@@ -171,7 +189,7 @@ impl Store {
     }
 
     /// Gives a run back after a `failure` that may pass; its next attempt goes on from its checkpoint at `at`.
-    /// One that was asked to stop is cancelled instead.
+    /// One that was asked to stop is cancelled instead. Giving it back again changes nothing.
     ///
     /// # Errors
     /// [`StoreError::LeaseLost`] when another worker has the run, or the lease ran out: nothing was changed.
@@ -181,7 +199,7 @@ impl Store {
         at: DateTime<Utc>,
         failure: &Failure,
     ) -> Result<(), StoreError> {
-        let (mut tx, cancel_requested) = self.hold(lease).await?;
+        let Held::Now(mut tx, cancel_requested) = self.hold(lease).await? else { return Ok(()) };
         tx.end_attempt(lease.run(), "failed", Some(failure)).await?;
         if cancel_requested {
             tx.close_run(lease.run(), &Ending::Cancelled).await?;
@@ -201,12 +219,12 @@ impl Store {
     }
 
     /// Gives a run back unharmed because this process ends: another worker goes on at once, and no attempt
-    /// is used up. A run that was asked to stop is cancelled instead.
+    /// is used up. A run that was asked to stop is cancelled instead. Giving it back again changes nothing.
     ///
     /// # Errors
     /// [`StoreError::LeaseLost`] when another worker has the run, or the lease ran out: nothing was changed.
     pub async fn release_run(&self, lease: &Lease) -> Result<(), StoreError> {
-        let (mut tx, cancel_requested) = self.hold(lease).await?;
+        let Held::Now(mut tx, cancel_requested) = self.hold(lease).await? else { return Ok(()) };
         let now = tx.now();
         tx.end_attempt(lease.run(), "released", None).await?;
         if cancel_requested {
@@ -219,8 +237,7 @@ impl Store {
         tx.commit().await
     }
 
-    /// A transaction that holds the leased run's row, and whether the run was asked to stop.
-    async fn hold(&self, lease: &Lease) -> Result<(TenantTx, bool), StoreError> {
+    async fn hold(&self, lease: &Lease) -> Result<Held, StoreError> {
         let mut tx = self.begin(lease.tenancy()).await?;
         let now = tx.now();
         let held: Option<(bool,)> = tx
@@ -230,6 +247,16 @@ impl Store {
             .bind(now)
             .fetch_optional(tx.conn())
             .await?;
-        held.map(|(cancel_requested,)| (tx, cancel_requested)).ok_or(StoreError::LeaseLost)
+        if let Some((cancel_requested,)) = held {
+            return Ok(Held::Now(tx, cancel_requested));
+        }
+        let given_back: Option<(String,)> = tx
+            .query_as(GIVEN_BACK)
+            .bind(lease.run().as_str().to_owned())
+            .bind(lease.attempt())
+            .fetch_optional(tx.conn())
+            .await?;
+        let (status,) = given_back.ok_or(StoreError::LeaseLost)?;
+        RunStatus::parse(&status).map(Held::GivenBack).ok_or(StoreError::inconsistent("runs", "status"))
     }
 }
