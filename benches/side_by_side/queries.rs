@@ -38,38 +38,21 @@ impl Texts {
         let page = all.iter().find(|text| {
             text.contains("< ($14, $15)") && filters.iter().all(|filter| !text.contains(filter))
         });
+        let bare = |text: Option<&String>, from: &str, to: &str| {
+            let text = text.expect("the product has this statement");
+            let begin = text.find(from).expect("its head") + from.len();
+            let end = text.rfind(to).expect("its end");
+            renumbered(&text[begin..end].replace(" and caller.id = $1", ""))
+        };
         Self {
-            get_run: bare(
-                run,
-                "select q.* from caller cross join lateral (",
-                &[("select q.* from caller cross join lateral (", ""), ("limit 1) q", "limit 1")],
-            ),
-            list_runs: bare(
-                page,
-                "listed as materialized",
-                &[
-                    (
-                        "listed as materialized (select r.* from caller cross join lateral",
-                        "with listed as materialized (select r.* from",
-                    ),
-                    ("from caller left join (listed r", "from (listed r"),
-                    (") on true where caller.id = $1", ")"),
-                ],
-            ),
+            get_run: bare(run, "cross join lateral (", ") q"),
+            // (in its order, which the product's head asks for)
+            list_runs: bare(page, "left join lateral (", ") p on true")
+                .trim_end_matches(" offset 0")
+                .to_owned()
+                + " order by r.window_at desc, r.run_id desc",
         }
     }
-}
-
-/// A statement from `begin` on, without what it says of its caller.
-fn bare(text: Option<&String>, begin: &str, instead: &[(&str, &str)]) -> String {
-    let text = text.expect("the product has this statement");
-    let text = &text[text.find(begin).expect("its head")..];
-    let text = instead.iter().fold(text.replace(" and caller.id = $1", ""), |text, (old, new)| {
-        assert!(text.contains(old), "{old} is not in {text}");
-        text.replace(old, new)
-    });
-    assert!(!text.contains("caller"), "{text}");
-    renumbered(&text)
 }
 
 /// The same statement with its parameters numbered from one, without holes.

@@ -18,23 +18,21 @@ pub struct Case {
     pub most: u64,
 }
 
-/// The name of a flow or connector, which a list looks up once: the root, branch and leaf of its index, and its row.
-const NAME: u64 = 4;
+/// What a row of a list of runs costs beyond its own page: the root, branch and leaf of the indexes of its flow and two
+/// connectors, and their rows.
+const RUN_ROW: u64 = 1 + 3 * 4;
 /// Rows that are read for a default page, one more than shown.
 const ROWS: u64 = 26;
 /// Totals of a window from the roll-up of all flows, the hours at its edges and the token's check included.
 const TOTALS: u64 = 140;
+/// A default page of runs with the totals of its window.
+const PAGE: u64 = ROWS * RUN_ROW + TOTALS;
 /// Thirty days of two thousand flows, day by day and hour by hour on the first of them: some 90,000 cells, 35 a page.
 const ALL_FLOWS: u64 = 3_000;
 /// A row of a list of flows shows two connectors, an owner and two runs, each found by its key.
 const FLOW_ROW: u64 = 1 + 3 + 3 + 3 + 5 + 5;
 /// The flows of the largest workspace, read whole: ten rows a page.
 const FLOWS: u64 = 250;
-
-/// A default page of runs, each on a page of its own, on which `names` stand.
-const fn page(names: u64) -> u64 {
-    ROWS + names * NAME
-}
 
 /// Every question that is measured. `runs` is a recent run with errors and `retried` a flow that was retried lately, of
 /// either workspace; `cursors` are places in the middle of the deep workspace's runs, each with the arguments that it
@@ -46,12 +44,9 @@ pub fn cases(runs: [&str; 2], retried: [&str; 2], cursors: &[(String, Value)]) -
             cases.push(Case { place, tool, name: format!("{who}: {name}"), arguments, most });
         };
         let flow = flow_name(0);
-        // Of two thousand flows and two hundred connectors, or of twenty and ten.
-        let names = if place == WIDE { 3 * ROWS } else { 30 };
-        let with_totals = page(names) + TOTALS;
-        add("list_runs", "24h", json!({}), with_totals);
+        add("list_runs", "24h", json!({}), PAGE);
         for window in ["30m", "7d", "30d", "90d"] {
-            add("list_runs", window, json!({ "window": window }), with_totals);
+            add("list_runs", window, json!({ "window": window }), PAGE);
         }
         let totals = |grouping: &str| json!({ "window": "30d", "group_by": grouping, "limit": 0 });
         for grouping in ["flow", "source", "destination", "connector"] {
@@ -84,8 +79,8 @@ pub fn cases(runs: [&str; 2], retried: [&str; 2], cursors: &[(String, Value)]) -
             let connector = json!({ "window": window, "connector": "HubSpot 0" });
             add("list_runs", &format!("{window}, one connector"), connector, days * ALL_FLOWS);
         }
-        add("list_runs", "30d, one flow", json!({ "window": "30d", "flow": flow }), page(3) + TOTALS);
-        add("list_flow_runs", "default", json!({ "flow": flow }), page(3) + TOTALS);
+        add("list_runs", "30d, one flow", json!({ "window": "30d", "flow": flow }), PAGE);
+        add("list_flow_runs", "default", json!({ "flow": flow }), PAGE);
         // The planner may walk the newest successes of all flows until it meets one of this.
         add(
             "list_flow_runs",
@@ -130,7 +125,7 @@ pub fn cases(runs: [&str; 2], retried: [&str; 2], cursors: &[(String, Value)]) -
         tool: "list_runs",
         name: format!("deep: {name}"),
         arguments: arguments.clone(),
-        most: page(30),
+        most: PAGE,
     };
     cases.extend(cursors.iter().map(|(name, arguments)| deep(name, arguments)));
     cases

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::sync::{LazyLock, Mutex};
 
 use super::run_cells::CELL;
-use super::runs::run_columns;
+use super::runs::{run_columns, run_joins};
 use crate::domain::run::RunGrouping;
 
 /// Groups shown at most; the rest is one group `other`.
@@ -16,26 +16,6 @@ pub(super) const MAX_GROUPS: usize = 50;
 const UNUSED: &str = "parameters as (
     select $6::timestamptz, $7::timestamptz, $9::text, $10::text, $11::text[], $12::text[], $13::text[],
            $14::timestamptz, $15::text, $16::timestamptz, $17::timestamptz)";
-
-/// The flows and connectors of `listed`, each looked up once and by its key: left to choose, the planner takes a customer
-/// to have few of them and reads them all, however short the list. They follow from `listed`, and so from the head.
-const NAMES: &str = "named_flows as materialized (
-        select f.* from (select distinct l.flow_id from listed l) k
-         cross join lateral (
-            select f.flow_id, f.name, f.state, f.source_objects, f.destination_objects
-              from flows f where f.customer_id = $1 and f.flow_id = k.flow_id offset 0) f),
-    named_connectors as materialized (
-        select c.* from (select l.source_connector_id from listed l
-                         union select l.destination_connector_id from listed l) k (connector_id)
-         cross join lateral (
-            select c.connector_id, c.name, c.service, c.status
-              from connectors c where c.customer_id = $1 and c.connector_id = k.connector_id offset 0) c)";
-
-/// What [`run_columns`] stands on.
-const NAMED: &str = "listed r
-    join named_flows f on f.flow_id = r.flow_id
-    join named_connectors sc on sc.connector_id = r.source_connector_id
-    join named_connectors dc on dc.connector_id = r.destination_connector_id";
 
 /// The shape of a statement: which filters it has and what it groups by, or that it goes on after a run.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -123,18 +103,18 @@ impl Shape {
                   order by x.window_at desc, x.run_id desc limit $8"
             ),
         };
-        let columns = run_columns!();
+        let (columns, joins) = (run_columns!(), run_joins!());
         if self.after {
             return format!(
                 "with caller as materialized (
                     select set_config('app.customer_id', live_caller($1, $2, $3), true) as id),
-                 {UNUSED},
-                 listed as materialized (select r.* from caller cross join lateral ({page}) r),
-                 {NAMES}
-                 select {columns}
-                   from caller left join ({NAMED}) on true
+                 {UNUSED}
+                 select p.*
+                   from caller
+                   left join lateral (
+                        select {columns} from ({page}) r {joins} offset 0) p on true
                   where caller.id = $1
-                  order by r.window_at desc, r.run_id desc"
+                  order by p.window_at desc, p.run_id desc"
             );
         }
         let (cells, split) = (self.cells(), self.split());
@@ -176,9 +156,10 @@ impl Shape {
                        coalesce(sum(c.records_skipped), 0)::bigint as total_skipped,
                        coalesce(sum(c.bytes_written), 0)::bigint as total_bytes
                   from cells c),
-             listed as materialized (select r.* from caller cross join lateral ({page}) r),
-             {NAMES},
-             page as (select {columns} from {NAMED})
+             page as (
+                select {columns}
+                  from caller cross join lateral ({page}) r
+                  {joins})
              select t.runs, t.succeeded, t.partial, t.failed, t.cancelled, t.skipped, t.active, t.total_read,
                     t.total_written, t.total_failed, t.total_skipped, t.total_bytes,
                     (row_number() over ()) = 1 as first_row,

@@ -28,7 +28,8 @@ macro_rules! run_columns {
     };
 }
 
-/// What [`run_columns`] stands on, after the `from runs r` of a single run.
+/// What [`run_columns`] stands on, after the `from runs r`. Each is looked up by its key: left to choose, the planner
+/// takes a customer to have few connectors and reads them all, however short the list.
 macro_rules! run_joins {
     () => {
         "cross join lateral (
@@ -42,7 +43,7 @@ macro_rules! run_joins {
               from connectors c where c.customer_id = $1 and c.connector_id = r.destination_connector_id offset 0) dc"
     };
 }
-pub(super) use run_columns;
+pub(super) use {run_columns, run_joins};
 
 statements! {
     RUN = tenant "
