@@ -30,7 +30,7 @@ pub enum StoreError {
     Conflict(&'static str),
 }
 
-/// What `live_caller` fails with when the token is not live (`migrations/0004_doors.sql`).
+/// What `live_session` fails with when the token is not live (`migrations/0004_doors.sql`).
 const NOT_LIVE: &str = "NL001";
 
 impl From<sqlx::Error> for StoreError {

@@ -12,6 +12,9 @@ use crate::domain::run::RunGrouping;
 /// Groups shown at most; the rest is one group `other`.
 pub(super) const MAX_GROUPS: usize = 50;
 
+/// The head of every shape.
+const CALLER: &str = caller!();
+
 /// Gives types to the parameters that a shape leaves out.
 const UNUSED: &str = "parameters as (
     select $6::timestamptz, $7::timestamptz, $9::text, $10::text, $11::text[], $12::text[], $13::text[],
@@ -106,9 +109,7 @@ impl Shape {
         let (columns, joins) = (run_columns!(), run_joins!());
         if self.after {
             return format!(
-                "with caller as materialized (
-                    select set_config('app.customer_id', live_caller($1, $2, $3), true) as id),
-                 {UNUSED}
+                "with {CALLER}, {UNUSED}
                  select p.*
                    from caller
                    left join lateral (
@@ -138,9 +139,7 @@ impl Shape {
             "null::json"
         };
         format!(
-            "with caller as materialized (
-                select set_config('app.customer_id', live_caller($1, $2, $3), true) as id),
-             {UNUSED}, {split}
+            "with {CALLER}, {UNUSED}, {split}
              cells ({CELL}) as materialized ({cells}),
              totals as materialized (
                 select coalesce(sum(c.runs), 0)::bigint as runs,

@@ -3,8 +3,7 @@
 /// Declares the statements of a file and lists them in its `ALL`.
 ///
 /// `plain` is the text as it stands. `tenant` is the one-statement form of a read on a customer's tables:
-/// its head sets the customer and fails when the token is not live, and takes the parameters `$1` (customer), `$2` (token
-/// digest or null) and `$3` (the time); the text's own parameters begin at `$4`. The text must say
+/// its head is [`caller`]; the text's own parameters begin at `$4`. The text must say
 /// `where … customer_id = $1 and caller.id = $1`: the second half is what makes PostgreSQL run the head
 /// first. It ends in `offset 0` or a `limit`, so that the planner cannot pull it apart.
 macro_rules! statements {
@@ -19,12 +18,24 @@ macro_rules! statement_text {
     (plain $($text:expr),+) => { concat!($($text),+) };
     (tenant $($text:expr),+) => {
         concat!(
-            "with caller as materialized (
-                select set_config('app.customer_id', live_caller($1, $2, $3), true) as id)
-            select q.* from caller cross join lateral (",
+            "with ", caller!(), " select q.* from caller cross join lateral (",
             $($text),+,
             ") q"
         )
+    };
+}
+
+/// Sets the customer whose rows the statement may touch, and fails when the token is not live. Takes the parameters `$1`
+/// (customer), `$2` (digest of a token or session, or null) and `$3` (the time). The view is asked for what `p` presents,
+/// so that this is set before.
+macro_rules! caller {
+    () => {
+        "caller as materialized (
+            select set_config('app.customer_id', coalesce(
+                       (select t.customer_id from live_token t
+                         where p.token <> '' and (t.expires_at is null or t.expires_at > $3)),
+                       live_session($1, $2, $3)), true) as id
+              from (select set_config('app.token', encode($2, 'hex'), true) as token offset 0) p)"
     };
 }
 

@@ -19,7 +19,7 @@ pub struct Tenancy {
 }
 
 statements! {
-    ENTER = plain "select set_config('app.customer_id', live_caller($1, $2, $3), true)";
+    ENTER = plain "with ", caller!(), " select id from caller";
     BY_SLUG = plain "select customer_by_slug($1)";
 }
 

@@ -77,13 +77,14 @@ async fn cost_of(executed: &Executed, agent: &Agent<'_>, message: &Value) -> usi
 /// prepared. Only they can tell: the door that every read goes through is replaced by one that counts.
 async fn custom_plans(app: &TestApp) -> i64 {
     let door = "create table plans_seen (custom bigint, generic bigint);
-        create or replace function live_caller(customer text, token bytea, at timestamptz) returns text
-        language plpgsql volatile security definer as $$
+        create function count_plans() returns text language plpgsql volatile security definer as $$
         begin
             insert into plans_seen
             select sum(custom_plans), count(*) filter (where generic_plans > 0) from pg_prepared_statements;
-            return customer;
-        end $$";
+            return 'cus_acme';
+        end $$;
+        create or replace view live_token with (security_barrier) as
+            select count_plans() as customer_id, null::timestamptz as expires_at";
     let mut owner = app.owner().await;
     sqlx::raw_sql(door).execute(&mut owner).await.unwrap();
     app.acme().call("list_connectors", json!({})).await;
