@@ -33,7 +33,7 @@ const MAX_UNKNOWN: u64 = 10_000;
 /// who are known.
 const STRANGERS: usize = 2;
 
-/// How long a token not seen before may wait for its look-up.
+/// How long a token may wait for its look-up to begin.
 const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Requests of one customer that one process has at the same time, waiting ones included: a quarter of the
@@ -156,7 +156,7 @@ struct Shared {
     store: Store,
     limiter: Limiter,
     usage: Usage,
-    remembered: Cache<TokenDigest, (Arc<Caller>, DateTime<Utc>)>,
+    remembered: Cache<TokenDigest, Known>,
     memory: TimeDelta,
     /// Tokens that were not valid, and since when that is known.
     unknown: Cache<TokenDigest, (Bad, DateTime<Utc>)>,
@@ -165,6 +165,14 @@ struct Shared {
     /// Addresses that failed too often: their look-ups pass one at a time, but they pass.
     slowed: Cache<IpAddr, ()>,
     slow_lane: Semaphore,
+}
+
+/// The owner of a token, since when that is known, and the turn to ask again.
+#[derive(Clone)]
+struct Known {
+    owner: Arc<Caller>,
+    since: DateTime<Utc>,
+    asking: Arc<Semaphore>,
 }
 
 impl Access {
@@ -269,39 +277,29 @@ impl Access {
         token: &PlainToken,
         address: Option<IpAddr>,
     ) -> Result<Result<Arc<Caller>, Bad>, Refused> {
-        let (digest, now) = (token.digest(), self.0.store.now());
-        let fresh = |since: DateTime<Utc>| (TimeDelta::zero()..self.0.memory).contains(&(now - since));
-        let known = self.0.remembered.get(&digest);
-        if let Some((owner, since)) = &known
-            && owner.expires_at.is_none_or(|end| end > now)
-            && fresh(*since)
-        {
-            return Ok(Ok(Arc::clone(owner)));
+        let digest = token.digest();
+        if let Some(recalled) = self.recall(&digest) {
+            return Ok(recalled);
         }
-        if let Some((bad, since)) = self.0.unknown.get(&digest)
-            && fresh(since)
-        {
-            return Ok(Err(bad));
-        }
-        // Who was known a moment ago comes first; all others share a narrow way, and those that failed too often
-        // a narrower one.
+        // Of those who hold a token known a moment ago one asks for all; all others share a narrow way, and those that
+        // failed too often a narrower one.
+        let asking = self.0.remembered.get(&digest).map(|known| known.asking);
         let slowed = address.map(network).is_some_and(|address| self.0.slowed.contains_key(&address));
-        let way = match (&known, slowed) {
-            (Some(_), _) => None,
-            (None, false) => Some(&self.0.strangers),
-            (None, true) => Some(&self.0.slow_lane),
+        let way = match (&asking, slowed) {
+            (Some(asking), _) => asking,
+            (None, false) => &self.0.strangers,
+            (None, true) => &self.0.slow_lane,
         };
-        let _turn = match way {
-            Some(way) => {
-                let turn = tokio::time::timeout(PATIENCE, way.acquire()).await;
-                Some(turn.map_err(|_| Refused::Busy)?)
-            }
-            None => None,
-        };
+        let _turn = tokio::time::timeout(PATIENCE, way.acquire()).await.map_err(|_| Refused::Busy)?;
+        if let Some(recalled) = self.recall(&digest) {
+            return Ok(recalled);
+        }
+        let now = self.0.store.now();
         let bad = match self.0.store.token_owner(digest).await.map_err(Refused::Failed)? {
             Presented::Live(owner) => {
                 let owner = Arc::from(owner);
-                self.0.remembered.insert(digest, (Arc::clone(&owner), now));
+                let asking = asking.clone().unwrap_or_else(|| Arc::new(Semaphore::new(1)));
+                self.0.remembered.insert(digest, Known { owner: Arc::clone(&owner), since: now, asking });
                 return Ok(Ok(owner));
             }
             Presented::Dead { cause, token } => Bad { cause, which: Some(token) },
@@ -310,6 +308,20 @@ impl Access {
         self.0.remembered.invalidate(&digest);
         self.0.unknown.insert(digest, (bad.clone(), now));
         Ok(Err(bad))
+    }
+
+    /// What is known of a token since a moment.
+    fn recall(&self, digest: &TokenDigest) -> Option<Result<Arc<Caller>, Bad>> {
+        let now = self.0.store.now();
+        let fresh = |since: DateTime<Utc>| (TimeDelta::zero()..self.0.memory).contains(&(now - since));
+        if let Some(known) = self.0.remembered.get(digest)
+            && known.owner.expires_at.is_none_or(|end| end > now)
+            && fresh(known.since)
+        {
+            return Some(Ok(known.owner));
+        }
+        let (bad, since) = self.0.unknown.get(digest)?;
+        fresh(since).then_some(Err(bad))
     }
 
     fn failed(&self, address: Option<IpAddr>, bad: Bad) -> Refused {

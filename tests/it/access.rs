@@ -2,16 +2,19 @@
 
 use std::num::NonZeroU32;
 
+use apixx_mcp::domain::clock::Clock;
 use apixx_mcp::domain::ids::IdSource;
 use apixx_mcp::service::access::{Access, Refused, Wants};
 use apixx_mcp::service::usage::Call;
 use apixx_mcp::store::Store;
 use apixx_mcp::store::retention::Retention;
 use chrono::{DateTime, TimeDelta, Utc};
+use futures_util::future::join_all;
 use serde_json::json;
 use sqlx::Connection;
 
-use crate::support::app::TestApp;
+use crate::support::app::{TestApp, demo_now};
+use crate::support::proxy::Executed;
 
 /// Recognition as another process of the same installation has it.
 async fn process(app: &TestApp) -> Access {
@@ -59,6 +62,22 @@ async fn processes_together_admit_what_the_plan_allows_and_no_more() {
     assert!(one.recognise(Some(&app.acme().token()), None, Wants::Service).await.is_ok());
     // Finding out what the server speaks does not draw on it.
     assert!(one.recognise(Some(&token), None, Wants::Discovery).await.is_ok());
+}
+
+/// When it is asked again whose token it is, calls that come at once ask once.
+#[tokio::test]
+async fn one_asks_for_all_who_hold_the_same_token() {
+    let TestApp { mut database, .. } = TestApp::demo().await;
+    let executed = Executed::on(&mut database);
+    let app = TestApp::on(database, Clock::fixed(demo_now()), &[]).await;
+    let (access, token) = (process(&app).await, app.globex().token());
+    assert!(access.recognise(Some(&token), None, Wants::Service).await.is_ok());
+    app.clock.advance(TimeDelta::seconds(2));
+    executed.take();
+    let all = (0..16).map(|_| access.recognise(Some(&token), None, Wants::Service));
+    assert!(join_all(all).await.iter().all(Result::is_ok));
+    let asked = executed.take();
+    assert_eq!(asked.iter().filter(|text| text.contains("token_owner")).count(), 1, "{asked:?}");
 }
 
 #[tokio::test]
