@@ -12,7 +12,7 @@ use sqlx::types::Json;
 use sqlx::{AssertSqlSafe, FromRow, SqlSafeStr, SqlStr};
 
 /// As many connections as the product has by default.
-pub const POOL: u32 = 6;
+pub const POOL: u32 = 4;
 
 /// Rows asked for: a page and one more, which tells that there are more.
 pub const ROWS: i64 = 26;

@@ -13,7 +13,7 @@ const pg = require('pg');
 
 const { tools } = JSON.parse(readFileSync(listing, 'utf8')).result;
 const { get_run, list_runs } = JSON.parse(readFileSync(texts, 'utf8'));
-const pool = new pg.Pool({ min: 6, max: 6 });
+const pool = new pg.Pool({ min: 4, max: 4 });
 
 async function answered(name, asked) {
   if (name === 'get_run') {
