@@ -46,11 +46,7 @@ impl Texts {
         };
         Self {
             get_run: bare(run, "cross join lateral (", ") q"),
-            // (in its order, which the product's head asks for)
-            list_runs: bare(page, "left join lateral (", ") p on true")
-                .trim_end_matches(" offset 0")
-                .to_owned()
-                + " order by r.window_at desc, r.run_id desc",
+            list_runs: bare(page, "left join lateral (", ") p on true"),
         }
     }
 }

@@ -108,14 +108,14 @@ impl Shape {
         };
         let (columns, joins) = (run_columns!(), run_joins!());
         if self.after {
+            // One caller's row beside them leaves the rows of a page in their order; to ask for it again would sort them.
             return format!(
                 "with {CALLER}, {UNUSED}
                  select p.*
                    from caller
                    left join lateral (
-                        select {columns} from ({page}) r {joins} offset 0) p on true
-                  where caller.id = $1
-                  order by p.window_at desc, p.run_id desc"
+                        select {columns} from ({page}) r {joins} order by r.window_at desc, r.run_id desc) p on true
+                  where caller.id = $1"
             );
         }
         let (cells, split) = (self.cells(), self.split());
