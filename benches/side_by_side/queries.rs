@@ -3,6 +3,7 @@
 
 use std::str::FromStr;
 
+use apixx_mcp::config::{Config, DEFAULTS};
 use apixx_mcp::store::all_statements;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
@@ -12,7 +13,10 @@ use sqlx::types::Json;
 use sqlx::{AssertSqlSafe, FromRow, SqlSafeStr, SqlStr};
 
 /// As many connections as the product has by default.
-pub const POOL: u32 = 4;
+pub fn pool_size() -> u32 {
+    let defaults: Config = toml::from_str(DEFAULTS).expect("the product's defaults");
+    defaults.database.pool_size.get()
+}
 
 /// Rows asked for: a page and one more, which tells that there are more.
 pub const ROWS: i64 = 26;
@@ -164,8 +168,8 @@ impl Queries {
             ("timezone", "UTC"),
         ]);
         let pool = PgPoolOptions::new()
-            .min_connections(POOL)
-            .max_connections(POOL)
+            .min_connections(pool_size())
+            .max_connections(pool_size())
             .test_before_acquire(false)
             .connect_with(options)
             .await

@@ -8,7 +8,7 @@ use std::process::Command;
 
 use super::data::Data;
 use super::load::Requests;
-use super::queries::Texts;
+use super::queries::{Texts, pool_size};
 use super::servers::Server;
 
 pub struct Sdk {
@@ -44,6 +44,7 @@ pub async fn start(
                     .env("PGHOST", &data.socket)
                     .env("PGUSER", apixx_mcp::embedded::OWNER)
                     .env("PGDATABASE", apixx_mcp::embedded::DATABASE)
+                    .env("POOL_SIZE", pool_size().to_string())
                     .env("PGOPTIONS", "-c plan_cache_mode=force_generic_plan -c jit=off -c timezone=UTC");
                 let listen = |command: &mut Command, address: SocketAddr| {
                     command.arg(address.port().to_string()).args(&more);

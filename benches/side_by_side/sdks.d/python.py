@@ -28,7 +28,8 @@ async def prepared(connection):
 def connected():
     settings = {"plan_cache_mode": "force_generic_plan", "jit": "off", "timezone": "UTC"}
     where = {"host": os.environ["PGHOST"], "user": os.environ["PGUSER"], "database": os.environ["PGDATABASE"]}
-    return asyncpg.create_pool(min_size=4, max_size=4, server_settings=settings, init=prepared, **where)
+    size = int(os.environ["POOL_SIZE"])
+    return asyncpg.create_pool(min_size=size, max_size=size, server_settings=settings, init=prepared, **where)
 
 
 async def list_tools(_context, _params):

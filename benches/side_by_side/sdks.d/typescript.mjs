@@ -13,7 +13,8 @@ const pg = require('pg');
 
 const { tools } = JSON.parse(readFileSync(listing, 'utf8')).result;
 const { get_run, list_runs } = JSON.parse(readFileSync(texts, 'utf8'));
-const pool = new pg.Pool({ min: 4, max: 4 });
+const size = Number(process.env.POOL_SIZE);
+const pool = new pg.Pool({ min: size, max: size });
 
 async function answered(name, asked) {
   if (name === 'get_run') {
