@@ -16,7 +16,7 @@ use cel::parser::Expression as Tree;
 use cel::{Context, Env, ExecutionError, Value as Cel, extensions};
 use serde_json::{Map, Number, Value};
 
-use super::fence::{TURN, check_source, fence_in};
+use super::fence::{Reads, TURN, check_source, fence_in};
 use super::functions;
 
 /// Stack of the thread that parses, in bytes.
@@ -46,7 +46,7 @@ struct Budget {
 #[derive(Clone, Debug)]
 pub struct Expression {
     tree: Arc<Tree>,
-    uses_record: bool,
+    reads: Reads,
 }
 
 impl Expression {
@@ -66,6 +66,11 @@ impl Expression {
         .unwrap_or_else(|| Err("it could not be parsed".to_owned()))
     }
 
+    /// What it reads of the record.
+    pub fn reads(&self) -> &Reads {
+        &self.reads
+    }
+
     /// The value of this expression for `value` (null where there is none) and a record.
     ///
     /// # Errors
@@ -73,7 +78,7 @@ impl Expression {
     pub fn evaluate(&self, record: &Record<'_>, value: &Value) -> Result<Value, String> {
         ROOT.with(|root| {
             let mut scope = root.new_inner_scope();
-            if self.uses_record {
+            if self.reads != Reads::NOTHING {
                 scope.add_variable_from_value("record", record.cel()?);
             }
             scope.add_variable_from_value("value", to_cel_bounded(value)?);
@@ -99,8 +104,8 @@ impl Expression {
 fn parse(source: &str) -> Result<Expression, String> {
     let parsed = environment().parser().parse(source);
     let mut tree = parsed.map_err(|errors| first_line(&errors.to_string()))?;
-    let uses_record = fence_in(&mut tree)?;
-    Ok(Expression { tree: Arc::new(tree), uses_record })
+    let reads = fence_in(&mut tree)?;
+    Ok(Expression { tree: Arc::new(tree), reads })
 }
 
 /// A record as expressions see it; converted once, when first asked for.

@@ -1,6 +1,8 @@
 //! The fence around expressions: what a source may be before it is parsed, and what it may do after.
 
-use cel::common::ast::{CallExpr, ComprehensionExpr, EntryExpr, Expr};
+use std::collections::BTreeSet;
+
+use cel::common::ast::{CallExpr, ComprehensionExpr, EntryExpr, Expr, LiteralValue, operators};
 use cel::parser::Expression as Tree;
 
 use super::functions;
@@ -122,22 +124,61 @@ pub(super) fn check_source(source: &str) -> Result<(), String> {
     limit(ins, MAX_BRACKETS, "`in`")
 }
 
+/// What is read of a record.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reads {
+    /// Its fields of these names.
+    Fields(BTreeSet<String>),
+    /// All of it, or fields that only a record can name.
+    Everything,
+}
+
+impl Reads {
+    /// Reads nothing.
+    pub const NOTHING: Self = Self::Fields(BTreeSet::new());
+
+    /// Reads the field `name`.
+    pub fn field(name: &str) -> Self {
+        Self::Fields(BTreeSet::from([name.to_owned()]))
+    }
+
+    /// Reads this and `other`.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::Fields(mut one), Self::Fields(other)) => {
+                one.extend(other);
+                Self::Fields(one)
+            }
+            _ => Self::Everything,
+        }
+    }
+
+    /// Whether something is read by both.
+    pub fn meets(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Fields(one), Self::Fields(other)) => !one.is_disjoint(other),
+            (one, other) => *one != Self::NOTHING && *other != Self::NOTHING,
+        }
+    }
+}
+
 /// Checks a parsed tree and puts the budget into its comprehensions.
 struct Fence {
     /// Variables of the comprehensions around.
     scope: Vec<String>,
     depth: usize,
-    uses_record: bool,
+    reads: Reads,
 }
 
-/// Checks a parsed tree, and makes its comprehensions draw on the budget; says whether it reads `record`.
+/// Checks a parsed tree, and makes its comprehensions draw on the budget; says what it reads of `record`.
 ///
 /// # Errors
 /// One sentence that says what is not allowed.
-pub(super) fn fence_in(tree: &mut Tree) -> Result<bool, String> {
-    let mut fence = Fence { scope: Vec::new(), depth: 0, uses_record: false };
+pub(super) fn fence_in(tree: &mut Tree) -> Result<Reads, String> {
+    let mut fence = Fence { scope: Vec::new(), depth: 0, reads: Reads::NOTHING };
     fence.walk(tree, 0)?;
-    Ok(fence.uses_record)
+    Ok(fence.reads)
 }
 
 impl Fence {
@@ -152,6 +193,10 @@ impl Fence {
     }
 
     fn walk_parts(&mut self, tree: &mut Tree, comprehensions: usize) -> Result<(), String> {
+        if let Some(field) = field_of_record(tree) {
+            self.reads = std::mem::replace(&mut self.reads, Reads::NOTHING).and(Reads::field(field));
+            return Ok(());
+        }
         match &mut tree.expr {
             Expr::Unspecified => Err("it has a part without meaning".to_owned()),
             Expr::Literal(_) => Ok(()),
@@ -174,7 +219,9 @@ impl Fence {
     }
 
     fn variable(&mut self, name: &str) -> Result<(), String> {
-        self.uses_record |= name == "record";
+        if name == "record" {
+            self.reads = Reads::Everything;
+        }
         let known = matches!(name, "record" | "value")
             || name.starts_with('@')
             || TYPES.contains(&name)
@@ -233,6 +280,21 @@ impl Fence {
         self.scope.truncate(outer);
         draw(turn_of(parts));
         Ok(())
+    }
+}
+
+/// The name of the field that `tree` is, spelt `record.name` or `record['name']`.
+fn field_of_record(tree: &Tree) -> Option<&str> {
+    let record = |tree: &Tree| matches!(&tree.expr, Expr::Ident(name) if name == "record");
+    match &tree.expr {
+        Expr::Select(select) if record(&select.operand) => Some(&select.field),
+        Expr::Call(call) if call.func_name == operators::INDEX => match call.args.as_slice() {
+            [of, Tree { expr: Expr::Literal(LiteralValue::String(name)), .. }] if record(of) => {
+                Some(name.inner())
+            }
+            _ => None,
+        },
+        _ => None,
     }
 }
 

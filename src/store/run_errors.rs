@@ -97,9 +97,9 @@ impl FoundErrors {
         &mut self.groups[place]
     }
 
-    /// The first error found.
-    pub fn first(&self) -> Option<&Failure> {
-        self.groups.first().map(|group| &group.failure)
+    /// What is said of the first error found, without the particulars of its record.
+    pub fn first(&self) -> Option<&str> {
+        self.groups.first().map(|group| group.template.as_str())
     }
 }
 
@@ -203,5 +203,21 @@ impl TenantTx {
             .execute(self.conn())
             .await?;
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::error_class::Stage;
+
+    #[test]
+    fn the_first_error_is_told_without_its_particulars() {
+        let mut errors = FoundErrors::default();
+        assert_eq!(errors.first(), None);
+        for message in ["'Ana Example' is not a whole number", "another"] {
+            errors.group(Failure::new(ErrorClass::Type, "INVALID_INTEGER", Stage::Transform, message));
+        }
+        assert_eq!(errors.first(), Some("<str> is not a whole number"));
     }
 }

@@ -3,6 +3,7 @@
 use super::{Field, From, Plan};
 use crate::domain::definition::{FieldMapping, FlowDefinition, OnFail, Stream};
 use crate::engine::expression::Expression;
+use crate::engine::fence::Reads;
 use crate::engine::path::{Step, parse_path};
 use crate::engine::validate::Validation;
 
@@ -68,19 +69,12 @@ impl Plan {
         {
             errors.add("key", format!("`{lost}` is no field of this stream"));
         }
-        let sensitive = stream.mappings.iter().filter(|mapping| mapping.sensitive);
-        let sensitive: Vec<String> = sensitive
-            .filter_map(|mapping| source_steps(mapping).ok().flatten())
-            .filter_map(|steps| match steps.into_iter().next() {
-                Some(Step::Name(name)) => Some(name),
-                _ => None,
-            })
-            .collect();
-        let any = stream.mappings.iter().any(|mapping| mapping.sensitive);
+        let any = fields.iter().any(|field| field.sensitive);
+        let sensitive = fields.iter().filter(|field| field.sensitive);
+        let sensitive = sensitive.map(Field::reads).fold(Reads::NOTHING, Reads::and);
         for field in &mut fields {
             field.guarded &= any;
-            field.sensitive |=
-                field.source().is_some_and(|source| sensitive.iter().any(|name| name == source));
+            field.sensitive |= field.reads().meets(&sensitive);
         }
         if errors.0.is_empty() { Ok(Self { filter, fields, key, sensitive }) } else { Err(errors.0) }
     }
@@ -133,21 +127,23 @@ impl Errors {
         if mapping.on_fail == OnFail::Default && mapping.default.is_none() {
             self.add(&format!("{at}.on_fail"), "there is no default to write".to_owned());
         }
+        let transform = self.expression(&format!("{at}.transform"), mapping.transform.as_deref());
+        let filter = self.expression(&format!("{at}.filter"), mapping.filter.as_deref());
+        let sees_record = |expression: &Option<Expression>| {
+            expression.as_ref().is_some_and(|expression| *expression.reads() != Reads::NOTHING)
+        };
         Field {
             to: mapping.destination_field.clone(),
             from,
-            transform: self.expression(&format!("{at}.transform"), mapping.transform.as_deref()),
-            filter: self.expression(&format!("{at}.filter"), mapping.filter.as_deref()),
+            guarded: sees_record(&transform) || sees_record(&filter),
+            transform,
+            filter,
             to_type: mapping.destination_type,
             validation,
             on_fail: mapping.on_fail,
             required: mapping.required,
             default: mapping.default.clone(),
             sensitive: mapping.sensitive,
-            // No expression sees other fields without this name.
-            guarded: [&mapping.transform, &mapping.filter]
-                .iter()
-                .any(|text| text.as_deref().is_some_and(|text| text.contains("record"))),
         }
     }
 }

@@ -11,12 +11,13 @@ pub use compile::{DefinitionError, compile};
 
 use super::convert::convert;
 use super::expression::{Expression, Record};
+use super::fence::Reads;
 use super::path::{Step, follow};
 use super::validate::Validation;
 use crate::domain::definition::{FieldType, OnFail};
 use crate::domain::error_class::{ErrorClass, Stage};
 use crate::domain::failure::Failure;
-use crate::domain::redact;
+use crate::domain::redact::{self, Excerpt};
 
 /// What became of a record.
 #[derive(Clone, Debug, PartialEq)]
@@ -35,7 +36,7 @@ pub struct Plan {
     filter: Option<Expression>,
     fields: Vec<Field>,
     key: Vec<String>,
-    sensitive: Vec<String>,
+    sensitive: Reads,
 }
 
 #[derive(Debug)]
@@ -109,13 +110,17 @@ impl Plan {
         self.fields.iter().map(|field| (field.to.as_str(), field.to_type))
     }
 
-    /// The source fields whose values are never kept.
-    pub fn sensitive(&self) -> Vec<&str> {
-        self.sensitive.iter().map(String::as_str).collect()
+    /// What may be kept of a source record that was rejected; `failing` is the destination field that failed.
+    /// Nothing, where a sensitive value is made of the whole record.
+    pub fn excerpt(&self, source: &Map<String, Value>, failing: Option<&str>) -> Option<Excerpt> {
+        let Reads::Fields(sensitive) = &self.sensitive else { return None };
+        let keep = failing.and_then(|field| self.source_of(field).or(Some(field)));
+        let sensitive: Vec<&str> = sensitive.iter().map(String::as_str).collect();
+        Some(redact::excerpt(&Value::Object(source.clone()), &sensitive, keep))
     }
 
-    /// The source field that feeds a destination field, which an excerpt of a rejected record must keep.
-    pub fn source_of(&self, field: &str) -> Option<&str> {
+    /// The source field that feeds a destination field.
+    fn source_of(&self, field: &str) -> Option<&str> {
         self.fields.iter().find(|known| known.to == field)?.source()
     }
 
@@ -165,6 +170,18 @@ impl Field {
             },
             From::Constant(_) | From::Record => None,
         }
+    }
+
+    /// What its value is made of.
+    fn reads(&self) -> Reads {
+        let read = match &self.from {
+            From::Path(steps) => match steps.first() {
+                Some(Step::Name(name)) => Reads::field(name),
+                _ => Reads::Everything,
+            },
+            From::Constant(_) | From::Record => Reads::NOTHING,
+        };
+        self.transform.iter().fold(read, |read, transform| read.and(transform.reads().clone()))
     }
 
     /// The value to write, `None` to leave the field out.
@@ -375,8 +392,42 @@ mod tests {
         let record = json!({"order": {"id": 7}, "mail": "ana@example.com"});
         assert_eq!(plan.record_key(record.as_object().unwrap()).as_deref(), Some("7, [redacted]"));
         assert_eq!(plan.record_key(json!({"mail": "x"}).as_object().unwrap()), None);
-        assert_eq!(plan.sensitive(), ["mail"]);
+        assert_eq!(plan.sensitive, Reads::field("mail"));
         assert_eq!(plan.source_of("id"), Some("order"));
+    }
+
+    #[test]
+    fn what_a_sensitive_value_is_made_of_is_not_kept() {
+        let record = json!({"tax_no": "DE-77", "name": "Ana", "age": "x"});
+        let kept = |transform: &str, from: Option<&str>| {
+            let sensitive = json!({
+                "destination_field": "tax_id", "source_path": from, "transform": transform, "sensitive": true
+            });
+            let age =
+                json!({"destination_field": "age", "source_path": "$.age", "destination_type": "integer"});
+            let plan = Plan::compile(&stream(json!({ "mappings": [sensitive, age] }))).unwrap();
+            plan.excerpt(record.as_object().unwrap(), Some("age")).map(|excerpt| excerpt.value)
+        };
+        let hidden = json!({"tax_no": "[redacted]", "name": "Ana", "age": "x"});
+        assert_eq!(kept("record.tax_no.trim()", None), Some(hidden.clone()));
+        assert_eq!(kept("record['tax_no']", None), Some(hidden));
+        let both = json!({"tax_no": "[redacted]", "name": "[redacted]", "age": "x"});
+        assert_eq!(kept("value + record.tax_no", Some("$.name")), Some(both));
+        for whole in
+            ["record.map(name, record[name]).join(',')", "[record].map(r, r.tax_no)[0]", "string(record)"]
+        {
+            assert_eq!(kept(whole, None), None, "{whole}");
+        }
+    }
+
+    #[test]
+    fn a_field_made_of_a_sensitive_one_is_not_quoted() {
+        let definition = json!({"mappings": [
+            {"destination_field": "tax_id", "transform": "record.tax_no", "sensitive": true},
+            {"destination_field": "number", "source_path": "$.tax_no", "destination_type": "integer"}
+        ]});
+        let failure = rejected(definition, json!({"tax_no": "DE-77"}));
+        assert_eq!(failure.message, "the value is not a whole number");
     }
 
     #[test]
