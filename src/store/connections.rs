@@ -153,6 +153,8 @@ impl Lent {
 
     /// What it was used for ended well.
     pub(super) fn give_back(mut self) {
+        // (one large answer would keep its memory for as long as the connection lives)
+        self.connection().shrink_buffers();
         drop(self.connection.take());
     }
 
