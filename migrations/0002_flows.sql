@@ -134,7 +134,7 @@ create table flow_versions (
 create table flow_cursors (
     customer_id text not null,
     flow_id     text not null,
-    stream      text not null,
+    stream      text not null,                               -- which one, from where to where and by which field
     cursor      jsonb not null,
     run_id      text not null,
     updated_at  timestamptz not null,

@@ -112,7 +112,7 @@ pub struct Stream {
 }
 
 impl Stream {
-    /// What saved cursors of this stream are kept under.
+    /// What it is called.
     pub fn name(&self) -> String {
         format!("{} → {}", self.source_object, self.destination_object)
     }

@@ -152,6 +152,7 @@ impl Work<'_> {
                 work: self,
                 stream,
                 name: stream.name(),
+                cursor_key: self.run.cursor_key(stream),
                 plan: Arc::new(plan),
                 repeats: Repeats::of(stream),
                 standing,
@@ -185,6 +186,7 @@ struct StreamWork<'a> {
     work: &'a Work<'a>,
     stream: &'a Stream,
     name: String,
+    cursor_key: String,
     plan: Arc<Plan>,
     repeats: Repeats,
     standing: Standing,
@@ -202,7 +204,7 @@ impl StreamWork<'_> {
             attempt,
             stream: self.stream,
             position: position.as_ref(),
-            cursor: self.work.run.cursors.get(&self.name),
+            cursor: self.work.run.cursors.get(&self.cursor_key),
             page_records: self.work.executor.settings.page_records,
         };
         let discreet = |failure| plan.discreet(failure);
@@ -275,7 +277,7 @@ impl StreamWork<'_> {
             bytes_read: amounts.read,
             bytes_written: amounts.written,
             estimated: amounts.estimated,
-            cursor: amounts.cursor.as_ref().map(|cursor| (self.name.as_str(), cursor)),
+            cursor: amounts.cursor.as_ref().map(|cursor| (self.cursor_key.as_str(), cursor)),
             errors,
             event,
         };
@@ -326,15 +328,11 @@ impl StreamWork<'_> {
 
 fn found_errors(plan: &Plan, stream: &str, mapped: &MappedPage) -> FoundErrors {
     let mut errors = FoundErrors::default();
-    let sensitive = plan.sensitive();
     for (place, failure) in mapped.rejected.iter().chain(&mapped.warnings) {
         errors.add(failure.clone(), |failure| {
             let (record_key, payload) = match mapped.page.items.get(*place) {
                 Some(Item::Record(fields)) => {
-                    let keep =
-                        failure.field.as_deref().and_then(|field| plan.source_of(field).or(Some(field)));
-                    let record = Value::Object(fields.clone());
-                    (plan.record_key(fields), Some(redact::excerpt(&record, &sensitive, keep)))
+                    (plan.record_key(fields), plan.excerpt(fields, failure.field.as_deref()))
                 }
                 // Nobody knows which part of a broken record is a sensitive one.
                 Some(Item::Bad(_, Some(text))) if !plan.has_sensitive() => {

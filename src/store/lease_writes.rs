@@ -62,7 +62,8 @@ pub struct Batch<'a> {
     pub bytes_written: i64,
     /// How many records the run will read, where the source knows.
     pub estimated: Option<i64>,
-    /// The stream and the cursor that its next incremental run reads on from.
+    /// What it is kept under ([`super::leases::ClaimedRun::cursor_key`]), and the cursor that the next incremental run
+    /// reads on from.
     pub cursor: Option<(&'a str, &'a Value)>,
     /// What was rejected.
     pub errors: FoundErrors,
@@ -161,7 +162,7 @@ impl Store {
         // (warnings are among the errors, but reject nothing)
         let first_to_fail = records.failed > 0 && standing.records.failed == records.failed;
         if let Some(first) = batch.errors.first().filter(|_| first_to_fail) {
-            tx.add_event(lease.run(), "first_error", &format!("first error: {}", first.message)).await?;
+            tx.add_event(lease.run(), "first_error", &format!("first error: {first}")).await?;
         }
         if let Some(event) = &batch.event {
             tx.add_event(lease.run(), "checkpoint", event).await?;

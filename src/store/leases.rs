@@ -11,7 +11,7 @@ use sqlx::types::Json;
 
 use super::{Store, StoreError, Tenancy};
 use crate::domain::connector::ConnectorKind;
-use crate::domain::definition::FlowDefinition;
+use crate::domain::definition::{FlowDefinition, Stream};
 use crate::domain::ids::{ConnectorId, FlowId, RunId};
 use crate::domain::run::Records;
 
@@ -128,6 +128,14 @@ pub struct Checkpoint {
     pub unchanged: i64,
 }
 
+impl ConnectorConfig {
+    /// What it leads to, in words.
+    fn place(&self) -> String {
+        let name = ["root", "dsn"].iter().find_map(|key| self.config[key].as_str()).unwrap_or_default();
+        format!("{} {name}", self.id)
+    }
+}
+
 /// What a worker needs to know of the run that it claimed.
 #[derive(Clone, Debug)]
 pub struct ClaimedRun {
@@ -145,12 +153,27 @@ pub struct ClaimedRun {
     pub source: ConnectorConfig,
     /// Where it writes.
     pub destination: ConnectorConfig,
-    /// Saved cursors by the name of their stream.
+    /// Saved cursors by [`ClaimedRun::cursor_key`].
     pub cursors: Map<String, Value>,
     /// Where an earlier attempt got to.
     pub checkpoint: Checkpoint,
     /// What earlier attempts did.
     pub records: Records,
+}
+
+impl ClaimedRun {
+    /// What the saved cursor of a stream is kept under. It is one by this field, from this place to that: once one of them
+    /// is another, everything is read, since what lies before the cursor was never copied.
+    pub fn cursor_key(&self, stream: &Stream) -> String {
+        format!(
+            "{} of {} by {} → {} of {}",
+            stream.source_object,
+            self.source.place(),
+            stream.cursor_field.as_deref().unwrap_or("-"),
+            stream.destination_object,
+            self.destination.place()
+        )
+    }
 }
 
 #[derive(FromRow)]

@@ -234,6 +234,36 @@ async fn an_incremental_stream_reads_on_from_its_cursor() {
 }
 
 #[tokio::test]
+async fn a_cursor_is_of_no_use_elsewhere() {
+    let lab = Lab::start().await;
+    let by = |field| json!({"sync_mode": "incremental", "cursor_field": field});
+    lab.write("feed.csv", "id,at\n17,2026-11-01\n18,2026-11-03\n");
+    let files = lab.connector(ConnectorKind::Files, json!({"root": "mine"})).await;
+    let flow = lab.flow(&files, &files, streams("feed.csv", "feed.jsonl", by("at")), Policy::default()).await;
+    let outcome = async || {
+        let run = lab.queue(&flow).await;
+        lab.work().await;
+        lab.outcome(&run).await
+    };
+    let change = async |text: String| {
+        let done = sqlx::raw_sql(sqlx::AssertSqlSafe(text)).execute(&mut lab.owner().await).await;
+        assert_eq!(done.unwrap().rows_affected(), 1);
+    };
+    assert_eq!(outcome().await, "succeeded: 2 2 0 0");
+    assert_eq!(outcome().await, "succeeded: 1 0 0 1");
+    for side in ["source", "destination"] {
+        let (other, _) = lab.connector(ConnectorKind::Files, json!({"root": "mine"})).await;
+        change(format!("update flows set {side}_connector_id = '{other}'")).await;
+        assert_eq!(outcome().await, "succeeded: 2 0 0 2", "another {side} is read whole");
+        assert_eq!(outcome().await, "succeeded: 1 0 0 1");
+    }
+    let by_id =
+        "update flow_versions set definition = jsonb_set(definition, '{streams,0,cursor_field}', '\"id\"')";
+    change(by_id.to_owned()).await;
+    assert_eq!(outcome().await, "succeeded: 2 0 0 2", "every id stands before a date");
+}
+
+#[tokio::test]
 async fn a_page_boundary_changes_nothing() {
     let lab = Lab::start().await;
     let mut csv = "id,name\n".to_owned();
