@@ -1,11 +1,19 @@
 //! Pausing and resuming flows.
 
+use chrono::{DateTime, Utc};
+
 use super::customers::{Actor, Target};
 use super::flow_health::ScheduleColumns;
 use super::{StoreError, TenantTx};
+use crate::domain::flow::FlowState;
 use crate::domain::ids::FlowId;
 
 statements! {
+    HOLD = plain "
+        select state, next_run_at
+          from flows
+         where customer_id = $1 and flow_id = $2
+           for no key update";
     SCHEDULE = plain "
         select schedule_kind, schedule_cron, schedule_interval_s, schedule_timezone
           from flows
@@ -23,6 +31,19 @@ statements! {
 }
 
 impl TenantTx {
+    /// The state of a flow and when it runs next, which nobody changes until this transaction ends.
+    ///
+    /// # Errors
+    /// When it is gone, or the database fails.
+    pub async fn hold_flow(
+        &mut self,
+        flow: &FlowId,
+    ) -> Result<(FlowState, Option<DateTime<Utc>>), StoreError> {
+        let held = self.query_as(HOLD).bind(flow.as_str().to_owned()).fetch_optional(self.conn()).await?;
+        let (state, next): (String, _) = held.ok_or(StoreError::Conflict("a flow of the file is gone"))?;
+        Ok((FlowState::parse(&state).ok_or(StoreError::inconsistent("flows", "state"))?, next))
+    }
+
     /// Stops a flow until it is resumed: it is neither started by its schedule nor by a trigger. A run that
     /// is going goes on. False when the flow is not active.
     ///

@@ -15,14 +15,14 @@ use crate::store::definitions::{ConnectorRecord, Definitions};
 
 /// Notes everything in `wanted` that cannot be.
 pub(super) fn check(wanted: &Wanted, stored: &Definitions, rules: &Rules<'_>, problems: &Problems) {
-    let mut named = BTreeMap::new();
+    let (mut named, mut chosen) = (BTreeMap::new(), BTreeMap::new());
     for Placed { path, item } in &wanted.connectors {
         let name = &item.record.name;
         if let Some(earlier) = named.insert(exact_key(name), path) {
             problems.add(format!("{path}.name"), format!("`{name}` is the name of {earlier} already"));
         }
         let stored = stored.connectors.iter().map(|one| (one.id.as_str(), one.record.name.as_str()));
-        own_id(path, item.id.as_ref().map(ConnectorId::as_str), name, stored, problems);
+        own_id(path, item.id.as_ref().map(ConnectorId::as_str), name, stored, &mut chosen, problems);
         permitted(path, &item.record, rules, problems);
     }
     flow_names(wanted, stored, problems);
@@ -30,7 +30,8 @@ pub(super) fn check(wanted: &Wanted, stored: &Definitions, rules: &Rules<'_>, pr
     for flow in &wanted.flows {
         let record = &flow.item.record;
         let stored_ids = stored.flows.iter().map(|one| (one.id.as_str(), one.record.name.as_str()));
-        own_id(&flow.path, flow.item.id.as_ref().map(FlowId::as_str), &record.name, stored_ids, problems);
+        let id = flow.item.id.as_ref().map(FlowId::as_str);
+        own_id(&flow.path, id, &record.name, stored_ids, &mut chosen, problems);
         let kind = |key: &str, name: &str| {
             let kind = kinds.get(&exact_key(name)).copied();
             if kind.is_none() {
@@ -54,17 +55,21 @@ pub(super) fn check(wanted: &Wanted, stored: &Definitions, rules: &Rules<'_>, pr
     }
 }
 
-/// Whether the id that the file chooses for what is called `name` is its own.
+/// Whether the id that the file chooses for what is called `name` is its own; `chosen` is what it chose before, and where.
 fn own_id<'a>(
-    path: &str,
-    chosen: Option<&str>,
+    path: &'a str,
+    id: Option<&'a str>,
     name: &str,
     stored: impl Iterator<Item = (&'a str, &'a str)>,
+    chosen: &mut BTreeMap<&'a str, &'a str>,
     problems: &Problems,
 ) {
-    let Some(chosen) = chosen else { return };
+    let Some(new) = id else { return };
+    if let Some(earlier) = chosen.insert(new, path) {
+        problems.add(format!("{path}.id"), format!("{new} is the id of {earlier} already"));
+    }
     for (id, of) in stored {
-        if (exact_key(of) == exact_key(name)) != (id == chosen) {
+        if (exact_key(of) == exact_key(name)) != (id == new) {
             problems.add(format!("{path}.id"), format!("`{of}` has the id {id}, and ids do not change"));
         }
     }

@@ -11,11 +11,14 @@ mod section;
 
 use std::fmt;
 
+use chrono::{DateTime, Utc};
+
 use crate::domain::flow::FlowState;
 use crate::domain::ids::{ConnectorId, FlowId};
 use crate::domain::names::exact_key;
+use crate::domain::schedule::Schedule;
 use crate::store::customers::{Actor, Target};
-use crate::store::definitions::{Definitions, PutFlow, StoredFlow, Version};
+use crate::store::definitions::{Definitions, FlowRecord, PutFlow, Version};
 use crate::store::{StoreError, TenantTx};
 
 pub use diff::Change;
@@ -202,6 +205,16 @@ async fn flow(
     if outcome != Outcome::Unchanged {
         let id = old.map(|old| old.id.clone()).or(wanted.id).unwrap_or_else(|| FlowId::new(tx.ids()));
         let summary = definition.as_deref().map_or_else(|| "created".to_owned(), diff::summary);
+        // Somebody may have paused it since it was read.
+        let held = match old {
+            Some(old) => {
+                Some(tx.hold_flow(&id).await?).map(|(state, next)| (&old.record.schedule, state, next))
+            }
+            None => None,
+        };
+        if let (Some((_, state, _)), None) = (held, wanted.state) {
+            record.state = state;
+        }
         let same = version.filter(|_| definition.is_some_and(|changes| changes.is_empty()));
         let connector = |name: &str| {
             let found = stored.connectors.iter().find(|one| exact_key(&one.record.name) == exact_key(name));
@@ -213,7 +226,7 @@ async fn flow(
             source: connector(&record.source)?,
             destination: connector(&record.destination)?,
             owner: record.owner_email.as_ref().and_then(|owner| stored.users.get(owner)),
-            next_run_at: next_run(tx, old, &record.schedule, record.state),
+            next_run_at: next_run(tx, held, &record),
             version: same.map_or(Version::New(&summary), Version::Same),
             by,
         };
@@ -224,20 +237,17 @@ async fn flow(
     Ok(Applied { kind: "flow", name: record.name, outcome, version })
 }
 
-/// When a flow runs next: as it was, unless its schedule or state changes.
+/// When a flow runs next: as it was (its schedule, its state and that time), unless schedule or state changes.
 fn next_run(
     tx: &TenantTx,
-    old: Option<&StoredFlow>,
-    schedule: &crate::domain::schedule::Schedule,
-    state: FlowState,
-) -> Option<chrono::DateTime<chrono::Utc>> {
-    if state != FlowState::Active {
+    was: Option<(&Schedule, FlowState, Option<DateTime<Utc>>)>,
+    record: &FlowRecord,
+) -> Option<DateTime<Utc>> {
+    if record.state != FlowState::Active {
         return None;
     }
-    match old {
-        Some(old) if old.record.schedule == *schedule && old.record.state == FlowState::Active => {
-            old.next_run_at
-        }
-        _ => schedule.next_after(tx.now()),
+    match was {
+        Some((schedule, FlowState::Active, next)) if *schedule == record.schedule => next,
+        _ => record.schedule.next_after(tx.now()),
     }
 }
