@@ -30,6 +30,9 @@ statements! {
             on conflict (customer_id, connector_id, name) do update
            set unit = excluded.unit, used = excluded.used, quota_limit = excluded.quota_limit,
                resets_at = excluded.resets_at, throttled_1h = excluded.throttled_1h, observed_at = excluded.observed_at";
+    FORGET_QUOTAS = plain "
+        delete from connector_quotas
+         where customer_id = $1 and connector_id = $2 and name <> all ($3)";
     QUOTAS = plain "
         select name, used, quota_limit, throttled_1h
           from connector_quotas
@@ -78,7 +81,7 @@ pub struct CheckSeen {
     pub error: Option<String>,
     /// What is known of the authorization; `None` when the check could not tell.
     pub auth: Option<AuthSeen>,
-    /// Its allowances.
+    /// Its allowances, all of them when it answered.
     pub quotas: Vec<QuotaSeen>,
     /// How long it took, in milliseconds.
     pub took_ms: i32,
@@ -167,6 +170,10 @@ impl Store {
                 .bind(now)
                 .execute(tx.conn())
                 .await?;
+        }
+        if seen.error.is_none() {
+            let names: Vec<String> = seen.quotas.iter().map(|quota| quota.name.clone()).collect();
+            tx.query(FORGET_QUOTAS).bind(id.to_owned()).bind(names).execute(tx.conn()).await?;
         }
         let quotas: Vec<(String, i64, i64, i32)> =
             tx.query_as(QUOTAS).bind(id.to_owned()).fetch_all(tx.conn()).await?;

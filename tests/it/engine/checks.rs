@@ -1,6 +1,9 @@
 //! Connectors are looked at, and what is seen reaches their flows.
 
 use apixx_mcp::domain::connector::ConnectorKind;
+use apixx_mcp::store::StoreError;
+use apixx_mcp::store::checks::CheckSeen;
+use apixx_mcp::store::definitions::ConnectorRecord;
 use chrono::TimeDelta;
 use serde_json::{Value, json};
 
@@ -93,6 +96,29 @@ async fn authorization_and_quotas_are_seen() {
         lab.ask::<String>("select concat_ws(' ', name, used, quota_limit, unit) from connector_quotas").await,
         "graphql_cost 1840 2000 points"
     );
+}
+
+#[tokio::test]
+async fn what_was_seen_of_a_connector_that_is_another_now_does_not_count() {
+    let lab = Lab::start().await;
+    let broken = json!({"sim": {"auth_status": "revoked", "auth_error": "invalid_grant", "quotas": [
+        {"name": "calls", "unit": "calls", "used": 199, "limit": 200, "throttled_1h": 14}]}});
+    let (id, record) = lab.connector(ConnectorKind::Sim, broken).await;
+    lab.engine.check_tick().await.unwrap();
+    assert_eq!(state(&lab, id.as_str()).await, "down 0 AUTH_REVOKED 08:07:00");
+    // One check of what it was is under way.
+    lab.clock.advance(TimeDelta::hours(1));
+    let mut leases = lab.store.claim_checks(1, TimeDelta::seconds(30)).await.unwrap();
+    let repaired = ConnectorRecord { config: json!({"sim": {}}), ..record };
+    let mut tx = lab.store.begin(&lab.tenancy).await.unwrap();
+    tx.put_connector(&id, &repaired).await.unwrap();
+    tx.commit().await.unwrap();
+    let seen = CheckSeen { error: Some("gone".to_owned()), auth: None, quotas: vec![], took_ms: 1 };
+    let late = lab.store.save_check(leases.pop().unwrap(), &seen, 0.5).await;
+    assert!(matches!(late, Err(StoreError::LeaseLost)), "{late:?}");
+    assert_eq!(lab.engine.check_tick().await.unwrap(), 1, "it is due at once");
+    assert_eq!(state(&lab, id.as_str()).await, "healthy 0");
+    assert_eq!(lab.ask::<i64>("select count(*) from connector_quotas").await, 0);
 }
 
 #[tokio::test]
