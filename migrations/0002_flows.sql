@@ -72,6 +72,7 @@ create table flows (
     schedule_cron text,
     schedule_interval_s integer,
     schedule_timezone text not null default 'UTC',
+    schedule_changed_at timestamptz,                         -- from when on this one holds; null: ever since
     next_run_at   timestamptz,
     current_version integer not null default 1,
     max_attempts  integer not null default 3 check (max_attempts between 1 and 10),
@@ -83,6 +84,7 @@ create table flows (
     health_reasons jsonb not null default '[]',
     health_since  timestamptz not null,
     health_checked_at timestamptz not null,
+    last_decided_at timestamptz,                             -- end of the last run that succeeded or failed, kept or not
     last_run_id   text,
     last_success_run_id text,
     created_at    timestamptz not null,

@@ -46,8 +46,10 @@ pub struct ConnectorFacts {
 pub struct FlowFacts {
     /// When it runs.
     pub schedule: Schedule,
-    /// When it was made (or last resumed), from which its first run is due.
+    /// When it was made (or last resumed, or given its schedule), from which its first run is due.
     pub since: DateTime<Utc>,
+    /// When its last decided run ended, which may not be kept any more.
+    pub last_decided_at: Option<DateTime<Utc>>,
     /// Up to the last twenty decided runs, newest first.
     pub decided: Vec<Decided>,
     /// Start of the run that is going now.
@@ -74,10 +76,14 @@ pub fn flow_health(facts: &FlowFacts, now: DateTime<Utc>) -> (Health, Vec<Status
     if !degraded.is_empty() {
         return (Health::Degraded, degraded);
     }
-    if facts.decided.is_empty() {
-        return (Health::Pending, vec![StatusReason::new("NEVER_RAN", "it has not run yet", None)]);
+    if !facts.decided.is_empty() {
+        return (Health::Healthy, Vec::new());
     }
-    (Health::Healthy, Vec::new())
+    let reason = match facts.last_decided_at {
+        None => StatusReason::new("NEVER_RAN", "it has not run yet", None),
+        Some(at) => StatusReason::new("NO_RUN_KEPT", "its last run is older than what is kept", Some(at)),
+    };
+    (Health::Pending, vec![reason])
 }
 
 fn failing(facts: &FlowFacts, now: DateTime<Utc>) -> Vec<StatusReason> {
@@ -171,7 +177,8 @@ fn overdue(facts: &FlowFacts, now: DateTime<Utc>) -> Option<(DateTime<Utc>, Time
     if facts.has_open_run {
         return None;
     }
-    let after = facts.decided.first().map_or(facts.since, |run| run.finished_at.max(facts.since));
+    let decided_at = facts.decided.first().map(|run| run.finished_at).or(facts.last_decided_at);
+    let after = decided_at.map_or(facts.since, |at| at.max(facts.since));
     let due = facts.schedule.next_after(after)?;
     (now > due).then_some((due, facts.schedule.period(after)?))
 }
@@ -281,6 +288,7 @@ mod tests {
         FlowFacts {
             schedule: Schedule::Interval { seconds: 3600 },
             since: now() - TimeDelta::days(30),
+            last_decided_at: None,
             decided,
             active_since: None,
             has_open_run: false,
@@ -335,6 +343,12 @@ mod tests {
         assert_eq!(codes(&manual), said(Health::Healthy, &[]));
         manual.decided.clear();
         assert_eq!(codes(&manual), said(Health::Pending, &["NEVER_RAN"]));
+        // A run that is not kept any more was a run.
+        let mut seldom = facts(vec![]);
+        seldom.schedule = Schedule::Interval { seconds: 40 * 86_400 };
+        (seldom.since, seldom.last_decided_at) =
+            (now() - TimeDelta::days(200), Some(now() - TimeDelta::days(35)));
+        assert_eq!(codes(&seldom), said(Health::Pending, &["NO_RUN_KEPT"]));
     }
 
     #[test]

@@ -16,7 +16,8 @@ use crate::domain::schedule::{Schedule, ScheduleKind};
 statements! {
     FLOW = plain "
         select f.schedule_kind, f.schedule_cron, f.schedule_interval_s, f.schedule_timezone,
-               greatest(f.created_at, f.state_changed_at) as since, f.degraded_error_rate,
+               greatest(f.created_at, f.state_changed_at, f.schedule_changed_at) as since, f.last_decided_at,
+               f.degraded_error_rate,
                (select jsonb_agg(jsonb_build_object('name', c.name, 'status', c.status, 'since', c.status_since,
                         'reason', c.status_reasons -> 0 ->> 'message')) from connectors c
                  where c.customer_id = $1
@@ -68,6 +69,7 @@ struct FlowRow {
     #[sqlx(flatten)]
     schedule: ScheduleColumns,
     since: DateTime<Utc>,
+    last_decided_at: Option<DateTime<Utc>>,
     degraded_error_rate: f64,
     connectors: Json<Vec<ConnectorJson>>,
 }
@@ -148,6 +150,7 @@ impl TenantTx {
         let facts = FlowFacts {
             schedule: row.schedule.schedule()?,
             since: row.since,
+            last_decided_at: row.last_decided_at,
             decided: decided.into_iter().map(decided_run).collect::<Result<_, _>>()?,
             active_since: numbers.active_since,
             has_open_run: numbers.has_open_run,

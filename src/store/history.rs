@@ -112,7 +112,11 @@ statements! {
                last_success_run_id = (select r.run_id from runs r
                                        where r.customer_id = $1 and r.flow_id = f.flow_id
                                          and r.status = 'succeeded'
-                                       order by r.window_at desc, r.run_id desc limit 1)
+                                       order by r.window_at desc, r.run_id desc limit 1),
+               last_decided_at = (select r.finished_at from runs r
+                                   where r.customer_id = $1 and r.flow_id = f.flow_id
+                                     and r.status in ('succeeded', 'partial', 'failed')
+                                   order by r.window_at desc, r.run_id desc limit 1)
          where f.customer_id = $1";
     HEALTH_SINCE = plain "
         update flows f

@@ -26,7 +26,9 @@ statements! {
                auth_type = excluded.auth_type, enabled = excluded.enabled,
                check_interval_s = excluded.check_interval_s, next_check_at = excluded.next_check_at,
                status = excluded.status, status_reasons = excluded.status_reasons,
-               status_since = excluded.status_since";
+               status_since = excluded.status_since,
+               auth_status = excluded.auth_status, auth_error = null, auth_expires_at = null, auth_checked_at = null,
+               check_lease_until = null, consecutive_failures = 0";
     PUT_FLOW = plain "
         insert into flows (customer_id, flow_id, name, sort_key, description, state, state_by, state_changed_at,
                owner_user_id, tags, source_connector_id, destination_connector_id, source_objects,
@@ -52,7 +54,13 @@ statements! {
                next_run_at = excluded.next_run_at, current_version = excluded.current_version,
                max_attempts = excluded.max_attempts, timeout_s = excluded.timeout_s,
                max_error_rate = excluded.max_error_rate, degraded_error_rate = excluded.degraded_error_rate,
-               health_checked_at = excluded.health_checked_at";
+               health_checked_at = excluded.health_checked_at,
+               schedule_changed_at = case
+                   when (flows.schedule_kind, flows.schedule_cron, flows.schedule_interval_s, flows.schedule_timezone)
+                        is distinct from
+                        (excluded.schedule_kind, excluded.schedule_cron, excluded.schedule_interval_s,
+                         excluded.schedule_timezone)
+                   then excluded.created_at else flows.schedule_changed_at end";
     FORGET_NAMES = plain "
         delete from flow_names
          where customer_id = $1 and flow_id = $2";
@@ -123,7 +131,8 @@ fn object_keys<'a>(objects: impl IntoIterator<Item = &'a str>) -> Vec<String> {
     keys
 }
 impl TenantTx {
-    /// Writes a connector, new or changed; it is checked anew at the next occasion.
+    /// Writes a connector, new or changed; it is checked anew at the next occasion, and what was seen of it before, or is
+    /// being looked at now, does not count.
     ///
     /// # Errors
     /// When the database fails.

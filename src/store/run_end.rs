@@ -81,7 +81,8 @@ statements! {
     LAST_RUN = plain "
         update flows
            set last_run_id = $3,
-               last_success_run_id = case when $4 = 'succeeded' then $3 else last_success_run_id end
+               last_success_run_id = case when $4 = 'succeeded' then $3 else last_success_run_id end,
+               last_decided_at = case when $4 in ('succeeded', 'partial', 'failed') then $5 else last_decided_at end
          where customer_id = $1 and flow_id = $2";
     USED = plain "
         update connectors c
@@ -170,6 +171,7 @@ impl TenantTx {
             .bind(flow.as_str().to_owned())
             .bind(run.as_str().to_owned())
             .bind(status.as_str())
+            .bind(now)
             .execute(self.conn())
             .await?;
         // With the flow's row held: whoever counts holds one, so that nobody waits in a circle.

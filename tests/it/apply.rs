@@ -258,6 +258,77 @@ async fn what_a_person_paused_stays_paused() {
 }
 
 #[tokio::test]
+async fn what_a_person_pauses_meanwhile_stays_paused() {
+    let mut workspace = Workspace::new().await;
+    workspace.apply(WHOLE).await;
+    let flow: String = workspace.one("select flow_id from flows").await;
+    let flow = apixx_mcp::domain::ids::FlowId::parse(&flow).unwrap();
+    let mut pause = workspace.store.begin(&workspace.tenancy).await.unwrap();
+    assert!(pause.pause_flow(&flow, &Actor::Operator("Ana Ruiz".to_owned()), None).await.unwrap());
+    let mut owner = workspace._database.owner.connect().await.unwrap();
+    let commit = async {
+        let waiting = "select exists (select 1 from pg_locks join pg_stat_activity a using (pid)
+            where locktype = 'transactionid' and not granted and a.datname = current_database())";
+        let mut looks = 0;
+        while !sqlx::query_scalar::<_, bool>(waiting).fetch_one(&mut owner).await.unwrap() {
+            looks += 1;
+            assert!(looks < 10_000, "nothing waits for the flow");
+        }
+        pause.commit().await.unwrap();
+    };
+    let changed = WHOLE.replace("every 15m", "every 10m");
+    let (report, ()) = tokio::join!(workspace.apply(&changed), commit);
+    assert!(!report.is_unchanged());
+    let state = "select concat_ws(' ', state, state_by, schedule_interval_s, next_run_at) from flows";
+    assert_eq!(workspace.one::<String>(state).await, "paused Ana Ruiz 600");
+}
+
+#[tokio::test]
+async fn a_new_schedule_is_due_from_when_it_is_given() {
+    let mut workspace = Workspace::new().await;
+    workspace.apply(&WHOLE.replace("every 15m", "manual")).await;
+    let flow: String = workspace.one("select flow_id from flows").await;
+    let flow = apixx_mcp::domain::ids::FlowId::parse(&flow).unwrap();
+    workspace
+        .one::<i32>("with ran as (update flows set last_decided_at = created_at returning 1) select 1")
+        .await;
+    workspace.clock.advance(TimeDelta::days(60));
+    workspace.apply(WHOLE).await;
+    let mut healths = Vec::new();
+    for minutes in [10, 20] {
+        workspace.clock.advance(TimeDelta::minutes(minutes));
+        let mut tx = workspace.store.begin(&workspace.tenancy).await.unwrap();
+        tx.refresh_flow_health(&flow).await.unwrap();
+        tx.commit().await.unwrap();
+        healths.push(workspace.one::<String>("select health from flows").await);
+    }
+    assert_eq!(healths, ["pending", "degraded"], "the first run is due after a quarter of an hour");
+}
+
+#[tokio::test]
+async fn an_id_is_chosen_once() {
+    let workspace = Workspace::new().await;
+    let twice = |kind: &str, rest: &str| {
+        ["A", "B"]
+            .map(|name| format!("[[{kind}]]\nid = \"{kind}_chosen\"\nname = \"{name}\"\n{rest}\n"))
+            .concat()
+    };
+    let connectors =
+        twice("connector", "kind = \"files\"\nroot = \"mine\"").replace("connector_chosen", "con_chosen");
+    let flows = twice(
+        "flow",
+        "source = \"A\"\ndestination = \"B\"\nstream = [{ from = \"a\", to = \"b\", key = \"id\" }]",
+    );
+    assert_eq!(
+        workspace.problems(connectors + &flows).await,
+        [
+            "flows.toml: connector[1].id: con_chosen is the id of connector[0] already",
+            "flows.toml: flow[1].id: flow_chosen is the id of flow[0] already"
+        ]
+    );
+}
+
+#[tokio::test]
 async fn every_problem_is_named_with_its_place() {
     let mut workspace = Workspace::new().await;
     let problems = workspace

@@ -305,6 +305,7 @@ mod tests {
         let facts = FlowFacts {
             schedule: stored.record.schedule.clone(),
             since: past.state_since,
+            last_decided_at: None,
             decided: decided.collect(),
             active_since: runs
                 .iter()

@@ -85,6 +85,20 @@ async fn a_flow_that_does_not_run_is_noticed() {
 }
 
 #[tokio::test]
+async fn a_run_that_is_not_kept_any_more_was_one() {
+    let lab = Lab::start().await;
+    let seldom = Policy { schedule: Schedule::Interval { seconds: 400 * 86_400 }, ..Policy::default() };
+    let flow = lab.sim_flow(json!({}), json!({}), seldom).await;
+    lab.queue(&flow).await;
+    lab.work().await;
+    lab.clock.advance(TimeDelta::days(91));
+    assert_eq!(lab.engine.purge_tick().await.unwrap(), 1);
+    lab.engine.watch_tick().await.unwrap();
+    let health = "select health || ' ' || (health_reasons -> 0 ->> 'code') from flows";
+    assert_eq!(lab.ask::<String>(health).await, "pending NO_RUN_KEPT");
+}
+
+#[tokio::test]
 async fn what_outlived_its_time_goes_in_batches() {
     let lab = Lab::start().await;
     let flow = lab.sim_flow(json!({"records": 1}), json!({}), Policy::default()).await;
