@@ -2,19 +2,17 @@
 
 use std::fs::{self, Permissions};
 use std::io;
-use std::os::unix::fs::{PermissionsExt, chown};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::Path;
 use std::process::Command;
 
-use nix::unistd::{User, geteuid};
+use nix::unistd::{Uid, User, geteuid};
 
 use super::error::EmbeddedError;
 
 /// Who we are and who PostgreSQL runs as.
 #[derive(Clone, Debug)]
 pub(super) struct Account {
-    /// Our own user's name.
-    ours: String,
     /// The user PostgreSQL runs as.
     server: User,
     /// Whether the two differ, that is whether we are root.
@@ -22,19 +20,21 @@ pub(super) struct Account {
 }
 
 impl Account {
-    pub(super) fn choose() -> Result<Self, EmbeddedError> {
+    /// Who we are, and who PostgreSQL is to run as: root leaves the cluster to whom it belongs, if there is one.
+    pub(super) fn choose(cluster: &Path) -> Result<Self, EmbeddedError> {
         let uid = geteuid();
         let no_user = || EmbeddedError::NoUser { uid: uid.as_raw() };
-        let ours = User::from_uid(uid).ok().flatten().ok_or_else(no_user)?;
         let server = if uid.is_root() {
-            ["postgres", "nobody"]
-                .into_iter()
-                .find_map(|name| User::from_name(name).ok().flatten())
-                .ok_or_else(no_user)?
+            let owner = fs::metadata(cluster).ok().map(|found| Uid::from_raw(found.uid()));
+            let owner = owner.filter(|owner| !owner.is_root());
+            let owner = owner.and_then(|owner| User::from_uid(owner).ok().flatten());
+            let usual =
+                || ["postgres", "nobody"].into_iter().find_map(|name| User::from_name(name).ok().flatten());
+            owner.or_else(usual).ok_or_else(no_user)?
         } else {
-            ours.clone()
+            User::from_uid(uid).ok().flatten().ok_or_else(no_user)?
         };
-        Ok(Self { ours: ours.name, server, steps_down: uid.is_root() })
+        Ok(Self { server, steps_down: uid.is_root() })
     }
 
     /// The user PostgreSQL runs as.
@@ -46,10 +46,9 @@ impl Account {
         self.server.uid.as_raw()
     }
 
-    /// The system users that may log in, without doubles.
-    pub(super) fn names(&self) -> impl Iterator<Item = &str> {
-        let other = self.steps_down.then_some(self.server.name.as_str());
-        std::iter::once(self.ours.as_str()).chain(other)
+    /// The system users that may log in, without doubles: PostgreSQL's, and root, who may become it anyway.
+    pub(super) fn names(&self) -> [&str; 2] {
+        [self.server.name.as_str(), "root"]
     }
 
     /// A command that runs as PostgreSQL's user, in `dir`, and inherits nothing: our environment holds

@@ -45,7 +45,8 @@ impl Home {
         let lock = lock(&root, dir)?;
         account.own(&root).map_err(failed)?;
         check_reachable(&root, account, dir)?;
-        let run = run_dir(&root, account).map_err(failed)?;
+        let run = run_dir(&root);
+        make_run_dir(&run, &root, account).map_err(failed)?;
         let home = Self { named: dir.to_owned(), root, run, _lock: lock };
         home.sweep().map_err(failed)?;
         Ok(home)
@@ -62,7 +63,7 @@ impl Home {
 
     /// PostgreSQL's own data directory.
     pub(super) fn cluster(&self) -> PathBuf {
-        self.root.join("cluster")
+        cluster(&self.root)
     }
 
     /// Where a cluster is made. An `initdb` that outlived its parent writes elsewhere than ours.
@@ -180,29 +181,47 @@ fn check_reachable(root: &Path, account: &Account, dir: &Path) -> Result<(), Emb
     }
 }
 
+/// PostgreSQL's own data directory in the data directory `root`.
+pub(super) fn cluster(root: &Path) -> PathBuf {
+    root.join("cluster")
+}
+
 /// The private directory of the socket: in the data directory, or under `/tmp` if its path is too long
 /// for a socket.
-pub(super) fn run_dir(root: &Path, account: &Account) -> io::Result<PathBuf> {
+pub(super) fn run_dir(root: &Path) -> PathBuf {
     let usual = root.join("run");
     let socket = usual.join(format!(".s.PGSQL.{PORT}"));
     if socket.as_os_str().len() <= SOCKET_PATH_MAX {
-        fs::create_dir_all(&usual)?;
-        account.own(&usual)?;
-        return Ok(usual);
+        return usual;
     }
     let digest = Sha256::digest(root.as_os_str().as_encoded_bytes());
     let short = digest[..6].iter().map(|byte| format!("{byte:02x}")).collect::<String>();
-    let dir = PathBuf::from(format!("/tmp/apixx-mcp-{short}"));
-    match DirBuilder::new().mode(0o700).create(&dir) {
-        Ok(()) => account.own(&dir)?,
-        // Anybody can make a directory of this name; ours is a real one that belongs to PostgreSQL's user.
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-            let found = fs::symlink_metadata(&dir)?;
-            if !found.is_dir() || found.uid() != account.server_uid() || found.mode() & 0o077 != 0 {
-                return Err(io::Error::other(format!("{} is in the way: remove it", dir.display())));
-            }
-        }
-        Err(error) => return Err(error),
+    PathBuf::from(format!("/tmp/apixx-mcp-{short}"))
+}
+
+fn make_run_dir(run: &Path, root: &Path, account: &Account) -> io::Result<()> {
+    if run.starts_with(root) {
+        fs::create_dir_all(run)?;
+        return account.own(run);
     }
-    Ok(dir)
+    match DirBuilder::new().mode(0o700).create(run) {
+        Ok(()) => account.own(run),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => check_run_dir(run, account),
+        Err(error) => Err(error),
+    }
+}
+
+/// Anybody can make a directory under `/tmp`; ours is a real one that belongs to PostgreSQL's user.
+pub(super) fn check_run_dir(run: &Path, account: &Account) -> io::Result<()> {
+    let found = fs::symlink_metadata(run)?;
+    if !found.is_dir() || found.uid() != account.server_uid() || found.mode() & 0o077 != 0 {
+        return Err(io::Error::other(format!("{} is in the way: remove it", run.display())));
+    }
+    Ok(())
+}
+
+/// Whether a process of ours has the data directory `root` at this moment.
+pub(super) fn is_in_use(root: &Path) -> bool {
+    let lock = File::open(root.join(LOCK));
+    lock.is_ok_and(|file| matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)))
 }
