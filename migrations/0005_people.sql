@@ -157,4 +157,17 @@ begin
 end $$;
 
 -- Nobody but those named by the program may walk through a door.
-revoke all on all functions in schema public from public;
+do $$
+declare
+    door regprocedure;
+begin
+    -- (an extension's are not ours to close)
+    for door in
+        select p.oid
+          from pg_proc p
+         where p.pronamespace = 'public'::regnamespace and p.proowner = current_user::regrole
+           and not exists (select 1 from pg_depend d where d.objid = p.oid and d.deptype = 'e')
+    loop
+        execute format('revoke all on function %s from public', door);
+    end loop;
+end $$;

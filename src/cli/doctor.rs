@@ -15,7 +15,7 @@ use crate::config::{Config, ServerConfig};
 use crate::domain::clock::Clock;
 use crate::domain::ids::IdSource;
 use crate::store::operator::{Role, WorkerSeen};
-use crate::store::{Store, StoreError, check_version};
+use crate::store::{MigrateError, Store, StoreError, check_version};
 
 /// How far a clock may be off.
 const CLOCK: TimeDelta = TimeDelta::seconds(1);
@@ -87,7 +87,9 @@ async fn look_inside(config: &Config, database: &Database) -> Vec<(&'static str,
     let mut findings = vec![("database", Fine(kind.to_owned()))];
     let schema = match check_version(&database.server).await {
         Ok(()) => Fine("this program's".to_owned()),
-        Err(error) if started_here => Note(format!("{error}; the next start does that by itself")),
+        Err(error @ MigrateError::Older { .. }) if started_here => {
+            Note(format!("{error}; the next start does that by itself"))
+        }
         Err(error) => {
             Wrong(error.to_string(), "run `apixx-mcp migrate`, or the program that is as new as the schema")
         }
@@ -118,9 +120,9 @@ fn clocks(ours: DateTime<Utc>, theirs: DateTime<Utc>) -> Finding {
 fn role_of_server(role: &Role) -> Finding {
     let Role { name, superuser, bypasses, owns } = role;
     let power = match (superuser, bypasses, owns) {
-        (true, ..) => "is a superuser",
-        (_, true, _) => "bypasses row-level security",
-        (.., 1..) => "owns tables",
+        (true, ..) => "is a superuser, or a member of one",
+        (_, true, _) => "bypasses row-level security, or is a member of a role that does",
+        (.., 1..) => "owns tables, or is a member of who does",
         _ => return Fine(format!("{name} owns nothing and cannot bypass row-level security")),
     };
     Wrong(

@@ -37,6 +37,12 @@ pub enum MigrateError {
     /// The role's name cannot be used.
     #[error("`{0}` cannot be the name of the server's role: use letters, digits and underscores")]
     BadRole(String),
+    /// The role that is to serve owns the schema, or may become who does.
+    #[error(
+        "the role `{0}` owns the schema or is a member of the role that does, and cannot serve: name another one in database.url, \
+         which `apixx-mcp migrate` makes"
+    )]
+    OwnerServes(String),
     /// The database failed.
     #[error("database: {0}")]
     Database(#[from] sqlx::Error),
@@ -86,6 +92,9 @@ pub async fn migrate(
     if version < 140_000 {
         return Err(MigrateError::PostgresTooOld((version / 10_000).to_string()));
     }
+    if is_owner(&mut conn, server_role).await? {
+        return Err(MigrateError::OwnerServes(server_role.to_owned()));
+    }
     let found = applied_version(&mut conn).await?;
     if found > known_version() {
         return Err(MigrateError::Newer { found, known: known_version() });
@@ -109,6 +118,17 @@ pub async fn migrate(
     Ok(())
 }
 
+/// Whether the role `server` is, or can become, the one that migrates: no row would be hidden from it, and what is taken
+/// from it below would be taken from the owner.
+async fn is_owner(conn: &mut PgConnection, server: &str) -> Result<bool, sqlx::Error> {
+    sqlx::query_scalar(
+        "select exists (select 1 from pg_roles r where r.rolname = $1 and pg_has_role(r.oid, current_user, 'member'))",
+    )
+    .bind(server)
+    .fetch_one(conn)
+    .await
+}
+
 /// The version of the newest migration that was applied; 0 for an empty database.
 async fn applied_version(conn: &mut PgConnection) -> Result<i64, sqlx::Error> {
     let exists: bool = sqlx::query_scalar("select to_regclass('_sqlx_migrations') is not null")
@@ -128,7 +148,12 @@ async fn applied_version(conn: &mut PgConnection) -> Result<i64, sqlx::Error> {
 /// When it has another one, or cannot be reached.
 pub async fn check_version(options: &PgConnectOptions) -> Result<(), MigrateError> {
     let mut conn = options.connect().await?;
-    let (found, known) = (applied_version(&mut conn).await?, known_version());
+    let found = match applied_version(&mut conn).await {
+        // The rights of the server's role come last: without them `migrate` did not come to its end.
+        Err(sqlx::Error::Database(error)) if error.code().as_deref() == Some("42501") => 0,
+        found => found?,
+    };
+    let known = known_version();
     conn.close().await?;
     match found.cmp(&known) {
         std::cmp::Ordering::Greater => Err(MigrateError::Newer { found, known }),
@@ -163,7 +188,14 @@ async fn make_role(conn: &mut PgConnection, role: &str, password: Option<&str>) 
              revoke update, delete on audit_log from {role};
              revoke update on flow_versions from {role};
              revoke delete on customers, users, tokens from {role};
-             grant execute on all functions in schema public to {role};"
+             do $$ declare door regprocedure; begin
+                 -- (an extension's are not ours to give)
+                 for door in select p.oid from pg_proc p
+                              where p.pronamespace = 'public'::regnamespace and p.proowner = current_user::regrole
+                                and not exists (select 1 from pg_depend d where d.objid = p.oid and d.deptype = 'e') loop
+                     execute format('grant execute on function %s to {role}', door);
+                 end loop;
+             end $$;"
         ),
     )
     .await

@@ -90,10 +90,11 @@ pub struct DatabaseIdentity {
 }
 
 statements! {
-    ROLE = plain "select r.rolsuper or r.rolbypassrls or exists (
-            select 1 from pg_class c where c.relname = 'runs' and c.relowner = r.oid) as may_bypass
-          from pg_roles r
-         where r.rolname = current_user";
+    ROLE = plain "
+        select exists (select 1 from pg_roles r
+                        where (r.rolsuper or r.rolbypassrls) and pg_has_role(r.oid, 'member'))
+            or exists (select 1 from pg_class c
+                        where c.relname = 'runs' and pg_has_role(c.relowner, 'member')) as may_bypass";
     NOW = plain "select clock_timestamp()";
     CURSOR_KEY = plain "select cursor_key from installation";
     IDENTITY = plain "

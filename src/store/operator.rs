@@ -17,11 +17,11 @@ statements! {
           from tokens
          where token_id = $1";
     ROLE = plain "
-        select r.rolname::text as name, r.rolsuper as superuser, r.rolbypassrls as bypasses,
+        select current_user::text as name, bool_or(r.rolsuper) as superuser, bool_or(r.rolbypassrls) as bypasses,
                (select count(*) from pg_class c
-                 where c.relowner = r.oid and c.relnamespace = 'public'::regnamespace) as owns
+                 where pg_has_role(c.relowner, 'member') and c.relnamespace = 'public'::regnamespace) as owns
           from pg_roles r
-         where r.rolname = current_user";
+         where pg_has_role(r.oid, 'member')";
     UNGUARDED = plain "
         select c.relname::text
           from pg_class c
