@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use secrecy::{ExposeSecret, SecretString};
 use sqlx::postgres::PgConnectOptions;
+use sqlx::{ConnectOptions, Connection};
+use tokio::time::{Instant, sleep};
 
 use crate::config::DatabaseConfig;
 use crate::embedded::{self, Addresses, Embedded, EmbeddedConfig, EmbeddedError};
@@ -78,17 +80,7 @@ impl Database {
             return Err(DatabaseError::NoServer);
         }
         let place = EmbeddedConfig { data_dir: config.data_dir.clone(), bin_dir: config.pg_bin_dir.clone() };
-        let private = match Embedded::start(place).await {
-            Ok(embedded) => Private { addresses: embedded.addresses().clone(), ours: Some(embedded) },
-            Err(EmbeddedError::InUse { pid, .. }) if sharing == Sharing::Welcome => {
-                tracing::info!(
-                    pid,
-                    "using the private PostgreSQL of another process, and only while that runs"
-                );
-                Private { addresses: Addresses::of_running(&config.data_dir)?, ours: None }
-            }
-            Err(error) => return Err(error.into()),
-        };
+        let private = Private::ready(place, sharing).await?;
         let addresses = &private.addresses;
         Ok(Self {
             server: addresses.server_options(embedded::DATABASE),
@@ -106,6 +98,10 @@ impl Database {
         let database = Self::reach(config, sharing).await?;
         let checked = match (check_version(&database.server).await, &database.private, &database.owner) {
             (Err(MigrateError::Older { .. }), Some(_), Some(owner)) => {
+                migrate(owner, embedded::SERVER, None).await
+            }
+            // The start before may have been cut off between the schema and the rights to it.
+            (Ok(()), Some(Private { ours: Some(_), .. }), Some(owner)) => {
                 migrate(owner, embedded::SERVER, None).await
             }
             (checked, ..) => checked,
@@ -135,10 +131,46 @@ impl Database {
         self.private.as_ref().map(|private| &private.addresses)
     }
 
+    /// Waits until the process that keeps the private PostgreSQL of this one running has ended; for ever where it is ours
+    /// or the operator's.
+    pub async fn until_left(&self) {
+        match &self.private {
+            Some(Private { ours: None, addresses }) => addresses.until_left().await,
+            _ => std::future::pending().await,
+        }
+    }
+
     /// Ends the private PostgreSQL if it is ours; it has `patience` to write down what it knows.
     pub async fn close(self, patience: Duration) {
         if let Some(embedded) = self.private.and_then(|private| private.ours) {
             embedded.stop_within(patience).await;
+        }
+    }
+}
+
+impl Private {
+    /// Starts it, or joins the process that has; one that is only starting is waited for.
+    async fn ready(place: EmbeddedConfig, sharing: Sharing) -> Result<Self, EmbeddedError> {
+        let begun = Instant::now();
+        loop {
+            let in_use = match Embedded::start(place.clone()).await {
+                Ok(embedded) => {
+                    return Ok(Self { addresses: embedded.addresses().clone(), ours: Some(embedded) });
+                }
+                Err(error @ EmbeddedError::InUse { .. }) if sharing == Sharing::Welcome => error,
+                Err(error) => return Err(error),
+            };
+            if let Ok(addresses) = Addresses::of_running(&place.data_dir)
+                && let Ok(there) = addresses.server_options(embedded::DATABASE).connect().await
+            {
+                let _closed = there.close().await;
+                tracing::info!("using the private PostgreSQL of another process, and only while that runs");
+                return Ok(Self { addresses, ours: None });
+            }
+            if begun.elapsed() > STARTING {
+                return Err(in_use);
+            }
+            sleep(LOOK).await;
         }
     }
 }
@@ -162,6 +194,12 @@ pub async fn bring_up(config: &DatabaseConfig) -> Result<(), DatabaseError> {
     migrate(&owner, server.get_username(), password(url.expose_secret()).as_deref()).await?;
     Ok(())
 }
+
+/// How long another process may take to make and start a private PostgreSQL.
+const STARTING: Duration = Duration::from_secs(20);
+
+/// Between two looks at whether it has.
+const LOOK: Duration = Duration::from_millis(100);
 
 /// How long a private PostgreSQL that served one command may take to end.
 pub const PATIENCE: Duration = Duration::from_secs(4);

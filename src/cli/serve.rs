@@ -1,11 +1,18 @@
 //! `serve` and `worker`: any number of each on one database.
 
+use std::pin::pin;
+
+use anyhow::anyhow;
+
 use crate::app::database::{Database, Sharing};
 use crate::app::lifecycle::Lifecycle;
 use crate::app::listen;
 use crate::app::process::{Process, TimeOf};
 use crate::config::Config;
 use crate::domain::clock::Clock;
+
+/// Whoever started this process starts it anew, and then the private PostgreSQL is its own.
+const LEFT: &str = "the process that kept the private PostgreSQL running has ended: start this one again";
 
 /// Serves MCP until told to end; with a worker in the same process if wanted.
 pub(super) async fn serve(config: Config, with_worker: bool) -> anyhow::Result<()> {
@@ -44,7 +51,16 @@ async fn until_told(mut config: Config, serves: bool, works: bool) -> anyhow::Re
         process.run(listener, operator, engine, &lifecycle).await;
         anyhow::Ok(())
     };
-    let ran = ran.await;
+    let ran = {
+        let mut ran = pin!(ran);
+        tokio::select! {
+            ran = &mut ran => ran,
+            () = database.until_left() => {
+                lifecycle.stop();
+                ran.await.and(Err(anyhow!(LEFT)))
+            }
+        }
+    };
     database.close(lifecycle.left_of(end)).await;
     ran
 }

@@ -47,6 +47,9 @@ const ADMIN: &str = "postgres";
 /// How often a new role is tried before the server must have read its files again, 20 ms apart.
 const RELOAD_TRIES: usize = 500;
 
+/// Between two looks at whether another process still keeps the server running.
+const LOOK: Duration = Duration::from_secs(1);
+
 /// What the private PostgreSQL needs to know.
 #[derive(Clone, Debug)]
 pub struct EmbeddedConfig {
@@ -69,6 +72,7 @@ pub struct Embedded {
 #[derive(Clone, Debug)]
 pub struct Addresses {
     options: PgConnectOptions,
+    data_dir: PathBuf,
     run_dir: PathBuf,
 }
 
@@ -86,7 +90,7 @@ impl Embedded {
     /// # Errors
     /// Each in one line for the operator; what PostgreSQL said goes to the log.
     pub async fn start(config: EmbeddedConfig) -> Result<Self, EmbeddedError> {
-        let account = Account::choose()?;
+        let account = Account::choose(&home::cluster(&config.data_dir))?;
         let home = Home::open(&config.data_dir, &account)?;
         let cluster_major = home.cluster_major();
         let binaries = Binaries::find(config.bin_dir.as_deref(), cluster_major)?;
@@ -94,7 +98,7 @@ impl Embedded {
             let installed = binaries.major;
             return Err(EmbeddedError::WrongVersion { dir: config.data_dir, cluster, installed });
         }
-        let addresses = Addresses::at(home.run());
+        let addresses = Addresses::at(home.root(), home.run());
         let access = Access {
             cluster: home.cluster(),
             account: account.clone(),
@@ -197,17 +201,25 @@ impl Addresses {
     pub fn of_running(data_dir: &Path) -> Result<Self, EmbeddedError> {
         let failed = |source| EmbeddedError::Directory { dir: data_dir.to_owned(), source };
         let root = std::fs::canonicalize(data_dir).map_err(failed)?;
-        let run_dir = home::run_dir(&root, &Account::choose()?).map_err(failed)?;
-        Ok(Self::at(&run_dir))
+        let run_dir = home::run_dir(&root);
+        home::check_run_dir(&run_dir, &Account::choose(&home::cluster(&root))?).map_err(failed)?;
+        Ok(Self::at(&root, &run_dir))
     }
 
-    fn at(run_dir: &Path) -> Self {
+    /// Waits until the process that keeps the server running has ended.
+    pub async fn until_left(&self) {
+        while home::is_in_use(&self.data_dir) {
+            sleep(LOOK).await;
+        }
+    }
+
+    fn at(data_dir: &Path, run_dir: &Path) -> Self {
         let options = PgConnectOptions::new_without_pgpass()
             .socket(run_dir)
             .port(PORT)
             .ssl_mode(PgSslMode::Disable)
             .application_name("apixx-mcp");
-        Self { options, run_dir: run_dir.to_owned() }
+        Self { options, data_dir: data_dir.to_owned(), run_dir: run_dir.to_owned() }
     }
 
     /// Connects to `database` as its owner, who migrates.

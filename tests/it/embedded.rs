@@ -5,8 +5,14 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
-use apixx_mcp::embedded::{DATABASE, Embedded, EmbeddedConfig, EmbeddedError, OWNER};
+use apixx_mcp::app::database::{Database, Sharing};
+use apixx_mcp::config::{Config, DEFAULTS, DatabaseConfig};
+use apixx_mcp::domain::clock::Clock;
+use apixx_mcp::domain::ids::IdSource;
+use apixx_mcp::embedded::{Addresses, DATABASE, Embedded, EmbeddedConfig, EmbeddedError, OWNER, SERVER};
+use apixx_mcp::store::{MigrateError, Store, migrate};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, geteuid};
 use sqlx::postgres::PgConnectOptions;
@@ -333,5 +339,100 @@ async fn strangers_are_refused() {
         fs::set_permissions(run.join(".s.PGSQL.5432"), Permissions::from_mode(0o777)).unwrap();
         assert!(attempt().contains("Peer authentication failed"));
     }
+    server.stop().await;
+}
+
+fn settings(data_dir: &Path) -> DatabaseConfig {
+    let mut config: Config = toml::from_str(DEFAULTS).unwrap();
+    config.database.data_dir = data_dir.to_owned();
+    config.database
+}
+
+#[tokio::test]
+async fn a_start_that_was_cut_off_before_its_rights_were_given_is_made_good() {
+    let place = place();
+    let config = settings(&place.path().join("data"));
+    let database = Database::open(&config, Sharing::Refused).await.unwrap();
+    let mut owner = database.owner().unwrap().connect().await.unwrap();
+    sqlx::raw_sql("revoke all on all tables in schema public from apixx_server")
+        .execute(&mut owner)
+        .await
+        .unwrap();
+    // Who joins meanwhile finishes it, too.
+    let joined = Database::open(&config, Sharing::Welcome).await.unwrap();
+    assert!(joined.embedded().is_none());
+    sqlx::raw_sql("revoke select on runs from apixx_server").execute(&mut owner).await.unwrap();
+    database.close(Duration::from_secs(4)).await;
+    joined.until_left().await;
+    let again = Database::open(&config, Sharing::Refused).await.unwrap();
+    let mut server = again.server.connect().await.unwrap();
+    let runs: i64 = sqlx::query_scalar("select count(*) from runs").fetch_one(&mut server).await.unwrap();
+    assert_eq!(runs, 0);
+    again.close(Duration::from_secs(4)).await;
+}
+
+#[tokio::test]
+async fn two_starts_at_once_share_what_one_of_them_makes() {
+    let place = place();
+    let config = settings(&place.path().join("data"));
+    let open = || Database::open(&config, Sharing::Welcome);
+    let (one, two) = tokio::join!(open(), open());
+    let (one, two) = (one.unwrap(), two.unwrap());
+    assert_ne!(one.embedded().is_some(), two.embedded().is_some());
+    for database in [&one, &two] {
+        database.server.connect().await.unwrap();
+    }
+    for database in [one, two] {
+        database.close(Duration::from_secs(4)).await;
+    }
+}
+
+/// Another user's directory, which only root can meet.
+#[tokio::test]
+async fn root_leaves_a_directory_to_whom_it_belongs() {
+    if !geteuid().is_root() {
+        return;
+    }
+    let place = place();
+    let data = place.path().join("data");
+    let owner_of = |path: PathBuf| fs::metadata(path).unwrap().uid();
+    start(&data).await.stop().await;
+    let other = nix::unistd::User::from_name("nobody").unwrap().unwrap();
+    assert_ne!(owner_of(data.join("cluster")), other.uid.as_raw());
+    let done = Command::new("chown").args(["-R", "nobody"]).arg(&data).status().unwrap();
+    assert!(done.success());
+    let again = start(&data).await;
+    let _addresses = Addresses::of_running(&data).unwrap();
+    again.addresses().server_options(DATABASE).connect().await.unwrap();
+    for path in [data.clone(), data.join("cluster"), data.join("run"), data.join("cluster/pg_hba.conf")] {
+        assert_eq!(owner_of(path.clone()), other.uid.as_raw(), "{}", path.display());
+    }
+    again.stop().await;
+}
+
+#[tokio::test]
+async fn who_may_become_the_owner_does_not_serve() {
+    let place = place();
+    let server = start(&place.path().join("data")).await;
+    let addresses = server.addresses().clone();
+    let owner = addresses.owner_options(DATABASE);
+    let clock = Clock::fixed("2026-11-21T08:07:00Z".parse().unwrap());
+    let may_bypass = async || {
+        let ids = IdSource::seeded(clock.clone(), 1);
+        let options = addresses.server_options(DATABASE);
+        let store = Store::connect(&options, 1, Duration::from_secs(5), clock.clone(), ids).await.unwrap();
+        let found = (store.role_may_bypass().await.unwrap(), store.role().await.unwrap().owns > 0);
+        store.close().await;
+        found
+    };
+    let refused = migrate(&owner, OWNER, None).await.unwrap_err();
+    assert!(matches!(refused, MigrateError::OwnerServes(_)), "{refused}");
+    migrate(&owner, SERVER, None).await.unwrap();
+    assert_eq!(may_bypass().await, (false, false));
+    let mut admin = addresses.role_options("postgres", DATABASE).connect().await.unwrap();
+    sqlx::raw_sql("grant apixx_owner to apixx_server").execute(&mut admin).await.unwrap();
+    assert_eq!(may_bypass().await, (true, true));
+    assert!(migrate(&owner, SERVER, None).await.is_err());
+    drop(admin);
     server.stop().await;
 }
