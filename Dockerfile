@@ -29,8 +29,11 @@ ENV APIXX_SERVER__LISTEN=0.0.0.0:8080 \
     APIXX_DATABASE__DATA_DIR=/var/lib/apixx-mcp
 VOLUME /var/lib/apixx-mcp
 EXPOSE 8080
-# Any HTTP answer shows that it serves; a stranger is not told more.
-HEALTHCHECK --interval=10s --timeout=5s --start-period=30s CMD ["bash", "-c", \
-    "exec 3<>/dev/tcp/127.0.0.1/8080 && printf 'GET / HTTP/1.0\\r\\n\\r\\n' >&3 && read -r -t 4 line <&3 && [[ $line == HTTP/* ]]"]
+# The operator's address, which a worker has, too; or any HTTP answer, where that address is another.
+HEALTHCHECK --interval=10s --timeout=9s --start-period=30s CMD ["bash", "-c", \
+    "for port in 9464 8080; do \
+         (exec 3<>/dev/tcp/127.0.0.1/$port && printf 'GET /healthz HTTP/1.0\\r\\n\\r\\n' >&3 \
+             && read -r -t 4 line <&3 && [[ $line == HTTP/* ]]) && exit 0; \
+     done; exit 1"]
 ENTRYPOINT ["apixx-mcp"]
 CMD ["serve", "--with-worker"]
