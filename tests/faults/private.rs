@@ -19,6 +19,7 @@ use tokio::time::{Duration, Instant, sleep};
 use crate::callers::{Callers, Heard};
 use crate::lane::{WITNESS, patient, secret, told};
 use crate::process::Seat;
+use crate::schedule::panics;
 use crate::world::{CUSTOMER, World, definitions};
 use crate::{Report, checks};
 
@@ -142,6 +143,7 @@ pub async fn play(dir: &Path, seed: u64) -> anyhow::Result<Report> {
     drop((control, same));
     seat.end().await?;
     nobody_left(&data, &mut report).await;
+    report.violations.extend(panics(dir)?);
     report.violations.append(&mut callers.violations.lock().unwrap());
     report.answers = callers.answers.load(Ordering::Relaxed);
     report.come_again = callers.come_again.load(Ordering::Relaxed);

@@ -389,13 +389,14 @@ async fn nobody_left(control: &mut PgConnection, database: &str) -> anyhow::Resu
 }
 
 /// What processes said before they broke.
-fn panics(dir: &Path) -> anyhow::Result<Vec<String>> {
+pub fn panics(dir: &Path) -> anyhow::Result<Vec<String>> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir(dir)? {
         let path = entry?.path();
         if path.extension().is_some_and(|extension| extension == "log") {
             let text = std::fs::read_to_string(&path)?;
-            let line = text.lines().find(|line| line.contains("panicked"));
+            let fault = |line: &&str| line.contains("panicked") || line.contains("a fault of this program");
+            let line = text.lines().find(fault);
             found.extend(line.map(|line| format!("{}: {line}", path.display())));
         }
     }
