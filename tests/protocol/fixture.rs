@@ -124,9 +124,7 @@ impl Server for Fixture {
                 Ok(ToolAnswer::text("Logged"))
             }
             "test_missing_capability" => {
-                let declared =
-                    exchange.capabilities.as_ref().is_some_and(|declared| declared.contains_key("sampling"));
-                if declared {
+                if exchange.capabilities.as_ref().is_some_and(|declared| declared.has("sampling")) {
                     Ok(ToolAnswer::text("The client can sample"))
                 } else {
                     Err(CallError::MissingCapability(json!({"sampling": {}})))

@@ -157,7 +157,7 @@ fn meta(params: &Params) -> Result<(String, Meta), RpcError> {
     };
     let meta = Meta {
         client: client_info(meta.get(CLIENT_KEY), CLIENT_KEY)?,
-        capabilities: capabilities.clone(),
+        capabilities: ClientCapabilities::of(capabilities),
         log_level: meta.get(LOG_LEVEL_KEY).map(|level| log_level(level, LOG_LEVEL_KEY)).transpose()?,
         progress_token: progress_token(params)?,
     };
