@@ -1,14 +1,14 @@
 //! One call under way, as the product sees it: who asks in which revision, and the way to report progress.
 
-use std::sync::Mutex;
+use std::sync::{Mutex, PoisonError};
 
 use bytes::Bytes;
 use serde::Serialize;
 use serde_json::Value;
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
 use super::jsonrpc::{self, Id};
-use super::model::{ClientCapabilities, ClientInfo, LogLevel};
+use super::model::{ClientCapabilities, LogLevel};
 use super::revision::Revision;
 
 /// One call under way.
@@ -21,14 +21,15 @@ pub struct Exchange {
     pub request_id: String,
     /// The revision the client speaks; 2025-03-26 if it named none.
     pub revision: Revision,
-    /// Who the client says it is; known in the modern era only, where each request may say it.
-    pub client: Option<ClientInfo>,
     /// What the client can do; known in the modern era only.
     pub capabilities: Option<ClientCapabilities>,
     pub(super) progress_token: Option<Id>,
     pub(super) log_level: Option<LogLevel>,
     pub(super) notifications: Option<mpsc::Sender<Bytes>>,
     pub(super) last_progress: Mutex<f64>,
+    /// The place of the request's body among the large ones, as long as something large may be left of it.
+    pub(super) place: Mutex<Option<OwnedSemaphorePermit>>,
+    pub(super) may_wait: bool,
 }
 
 impl Exchange {
@@ -37,13 +38,26 @@ impl Exchange {
         Self {
             request_id: request_id.into(),
             revision,
-            client: None,
             capabilities: None,
             progress_token: None,
             log_level: None,
             notifications: None,
             last_progress: Mutex::new(f64::NEG_INFINITY),
+            place: Mutex::new(None),
+            may_wait: true,
         }
+    }
+
+    /// Says that the arguments were read and that what they became is small: a large body gives its place to another. A
+    /// call that does not say so keeps the place until its end.
+    pub fn arguments_read(&self) {
+        self.place.lock().unwrap_or_else(PoisonError::into_inner).take();
+    }
+
+    /// Whether the call may wait for something to happen: not in a large batch, which keeps its place among the large
+    /// bodies until its last message is answered.
+    pub fn may_wait(&self) -> bool {
+        self.may_wait
     }
 
     /// Whether the client asked for progress, so that working it out is worth while.
@@ -81,7 +95,7 @@ impl Exchange {
     }
 
     fn advances(&self, progress: f64) -> bool {
-        let mut last = self.last_progress.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut last = self.last_progress.lock().unwrap_or_else(PoisonError::into_inner);
         let advances = progress.is_finite() && progress > *last;
         if advances {
             *last = progress;

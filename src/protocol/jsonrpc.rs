@@ -30,7 +30,10 @@ pub const UNAVAILABLE: i64 = 503;
 /// Seconds after which a request that could not be answered may come again.
 pub const COME_AGAIN_S: u64 = 1;
 
-/// A request's id: a string or an integer, echoed in its own JSON type.
+/// Bytes of an id's text. Longer than any client needs; a call keeps its ids until its end.
+const MAX_ID: usize = 4096;
+
+/// A request's id: a string of at most 4096 bytes or an integer, echoed in its own JSON type.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
 #[serde(untagged)]
 pub enum Id {
@@ -46,7 +49,7 @@ impl Id {
     /// The id this JSON value is, if it may be one.
     pub fn from_value(value: &Value) -> Option<Self> {
         match value {
-            Value::String(text) => Some(Self::Text(text.clone())),
+            Value::String(text) => (text.len() <= MAX_ID).then(|| Self::Text(text.clone())),
             Value::Number(number) => {
                 number.as_i64().map(Self::Signed).or_else(|| number.as_u64().map(Self::Unsigned))
             }
@@ -164,20 +167,21 @@ impl From<RpcError> for Unreadable {
 }
 
 /// What a body holds.
-#[derive(Debug, PartialEq)]
-pub enum Body {
+#[derive(Debug)]
+pub enum Body<'a> {
     /// One message.
     One(Message),
-    /// An array of at least one, each readable or not.
-    Batch(Vec<Result<Message, Unreadable>>),
+    /// An array of at least one, each to be read by [`message`] once it is its turn: what is read is many times as
+    /// large as its text.
+    Batch(Vec<&'a RawValue>),
 }
 
-/// Reads a body: UTF-8, JSON no deeper than `max_depth`, then the envelope of the one message, or of each of at
-/// most `max_batch`.
+/// Reads a body: UTF-8, JSON no deeper than `max_depth`, then the envelope of the one message, or the texts of at most
+/// `max_batch`.
 ///
 /// # Errors
 /// [`PARSE_ERROR`] or [`INVALID_REQUEST`].
-pub fn read(body: &[u8], max_depth: usize, max_batch: usize) -> Result<Body, Unreadable> {
+pub fn read(body: &[u8], max_depth: usize, max_batch: usize) -> Result<Body<'_>, Unreadable> {
     let text = std::str::from_utf8(body)
         .map_err(|_| RpcError::new(PARSE_ERROR, "Parse error: the body is not UTF-8; send JSON in UTF-8."))?;
     if depth(text) > max_depth {
@@ -195,7 +199,7 @@ pub fn read(body: &[u8], max_depth: usize, max_batch: usize) -> Result<Body, Unr
         let message = format!("Invalid request: a batch may hold at most {max_batch} messages.");
         return Err(RpcError::new(INVALID_REQUEST, message).into());
     }
-    Ok(Body::Batch(items.into_iter().map(|item| message(item.get())).collect()))
+    Ok(Body::Batch(items))
 }
 
 const JSON_SPACE: [char; 4] = [' ', '\t', '\n', '\r'];
@@ -222,7 +226,11 @@ fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Value>, 
     Value::deserialize(deserializer).map(Some)
 }
 
-fn message(text: &str) -> Result<Message, Unreadable> {
+/// Reads the envelope of a message.
+///
+/// # Errors
+/// [`PARSE_ERROR`] or [`INVALID_REQUEST`].
+pub fn message(text: &str) -> Result<Message, Unreadable> {
     if !text.trim_start_matches(JSON_SPACE).starts_with('{') {
         serde_json::from_str::<Value>(text).map_err(|error| parse_error(&error))?;
         return Err(invalid(None, "a message is a JSON object"));
@@ -238,7 +246,12 @@ fn message(text: &str) -> Result<Message, Unreadable> {
     let id = match id.as_ref().map(Id::from_value) {
         None => None,
         Some(Some(id)) => Some(id),
-        Some(None) => return Err(invalid(None, "`id` is a string or an integer of at most 64 bits")),
+        Some(None) => {
+            return Err(invalid(
+                None,
+                "`id` is a string of at most 4096 bytes or an integer of at most 64 bits",
+            ));
+        }
     };
     if jsonrpc != "2.0" {
         return Err(invalid(id, "`jsonrpc` must be \"2.0\""));

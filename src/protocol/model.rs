@@ -76,7 +76,8 @@ mod tests {
 
     #[test]
     fn of_capabilities_nothing_is_kept_but_known_names() {
-        let declared = json!({"sampling": {"tools": {}}, "extensions": {"x": [{"": 0}]}, "x": [{"": 0}], "Roots": {}});
+        let declared =
+            json!({"sampling": {"tools": {}}, "extensions": {"x": [{"": 0}]}, "x": [{"": 0}], "Roots": {}});
         let capabilities = ClientCapabilities::of(declared.as_object().unwrap());
         assert_eq!(capabilities, ClientCapabilities(vec!["extensions", "sampling"]));
         assert!(capabilities.has("sampling") && !capabilities.has("x") && !capabilities.has("roots"));

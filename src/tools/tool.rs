@@ -166,6 +166,8 @@ async fn run<T: Tool>(
 ) -> Result<Told, ToolError> {
     let arguments = reader.read(arguments)?;
     let input: T::Input = arguments::deserialize(arguments)?;
+    // What the schema admits is small; only a cursor may be long, and nobody waits with one.
+    cx.exchange.arguments_read();
     let answer = T::call(cx, input).await?;
     let structured = to_raw_value(&answer.output).map_err(ToolError::Unserialisable)?;
     Ok(Told { text: answer.text, structured })

@@ -51,7 +51,10 @@ impl Probe {
         let (events, heard) = unbounded_channel();
         let any = || json!({"type": "object"});
         let more = [
-            ("wait", "Waits for ever; with `report`, reports progress first."),
+            (
+                "wait",
+                "Waits for ever; with `report`, reports progress first; with `read`, says that it has read them.",
+            ),
             ("panic", "Panics; with `report`, reports progress first."),
             ("fail", "Fails for a reason of ours."),
             ("away", "Cannot answer now; with `report`, reports progress first."),
@@ -119,7 +122,12 @@ impl Server for Probe {
             exchange.progress(1.0, None, None).await;
         }
         match call.name.as_str() {
+            "wait" if !exchange.may_wait() => Ok(ToolAnswer::text("not here")),
             "wait" => {
+                if call.arguments.contains_key("read") {
+                    drop(call);
+                    exchange.arguments_read();
+                }
                 let _dropped = Dropped(self.events.clone());
                 let _ = self.events.send(Event::Started);
                 std::future::pending().await

@@ -17,7 +17,7 @@ use super::Problem;
 /// Bytes from which on a body counts as large. Arguments of tools are far smaller.
 const LARGE: usize = 64 * 1024;
 
-/// Large bodies that are read and answered at the same time.
+/// Large bodies of which something is left at the same time: they are read, or what was read waits to become small.
 pub(super) const LARGE_AT_ONCE: usize = 8;
 
 /// Refuses a body that says it is too large, before anything is known of the caller.
@@ -32,8 +32,8 @@ pub(super) fn declared_size(headers: &HeaderMap, max: usize) -> Result<(), Probl
     }
 }
 
-/// The whole body, and the place it has among the large ones, to be kept until its answer is made: a small body may
-/// become a hundred times its size once it is read, and so may many large ones.
+/// The whole body, and the place it has among the large ones, to be kept until nothing large is left of it: a body may
+/// become a hundred times its size once it is read, which may not happen to many large ones at once.
 ///
 /// # Errors
 /// 413 beyond `max` bytes, 408 when it is not whole within `time`, 400 when the client breaks off, 503 when there are

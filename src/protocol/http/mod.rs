@@ -111,7 +111,7 @@ struct Shared<P> {
     server: Arc<P>,
     config: HttpConfig,
     inflight: Inflight,
-    /// Places for large bodies, from their reading to their answer.
+    /// Places for large bodies, from their reading until a call has read its arguments, or else to their answer.
     large: Arc<Semaphore>,
 }
 

@@ -1,7 +1,7 @@
 //! One POST: its body is read and becomes one message or a batch; each message is answered by its era.
 
 use std::panic::AssertUnwindSafe;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
@@ -10,7 +10,8 @@ use futures_util::FutureExt;
 use http::request::Parts;
 use http::{HeaderMap, StatusCode};
 use serde_json::json;
-use tokio::sync::mpsc;
+use serde_json::value::RawValue;
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio::time::Instant;
 
 use crate::protocol::classify::{Inbound, classify};
@@ -46,7 +47,7 @@ pub(super) async fn post<P: Server>(
     }
     let body = body.take().unwrap_or_default();
     let whole = body::whole(body, config.max_body_bytes, config.body_timeout, &shared.large).await;
-    let (bytes, _large) = match whole {
+    let (bytes, place) = match whole {
         Ok(read) => read,
         Err(refusal) => {
             let mut response = refusal.into_response();
@@ -54,15 +55,17 @@ pub(super) async fn post<P: Server>(
             return response;
         }
     };
-    let messages = jsonrpc::read(&bytes, config.max_depth, config.max_batch);
     let request_id = parts.extensions.get::<RequestId>().map(|id| id.0.clone()).unwrap_or_default();
     let deadline = Instant::now() + config.call_timeout;
     let post = Arc::new(Post { shared, caller, request_id, deadline });
-    match messages {
-        Err(Unreadable { id, error }) => refuse(StatusCode::BAD_REQUEST, id.as_ref(), &error),
-        Ok(jsonrpc::Body::One(message)) => post.one(&parts.headers, message).await,
-        Ok(jsonrpc::Body::Batch(messages)) => post.batch(&parts.headers, messages).await,
-    }
+    let message = match jsonrpc::read(&bytes, post.shared.config.max_depth, post.shared.config.max_batch) {
+        Err(Unreadable { id, error }) => return refuse(StatusCode::BAD_REQUEST, id.as_ref(), &error),
+        Ok(jsonrpc::Body::Batch(messages)) => return post.batch(&parts.headers, messages, place).await,
+        Ok(jsonrpc::Body::One(message)) => message,
+    };
+    // A call may go on for long after its body was read.
+    drop(bytes);
+    post.one(&parts.headers, message, place).await
 }
 
 /// One POST of a recognised caller.
@@ -75,7 +78,13 @@ struct Post<P: Server> {
 }
 
 impl<P: Server> Post<P> {
-    async fn one(self: Arc<Self>, headers: &HeaderMap, message: Message) -> Response {
+    /// Answers a message; a call keeps the `place` that its body has among the large ones.
+    async fn one(
+        self: Arc<Self>,
+        headers: &HeaderMap,
+        message: Message,
+        place: Option<OwnedSemaphorePermit>,
+    ) -> Response {
         let inbound = match classify(Header::of(headers, header::VERSION), &message) {
             Ok(inbound) => inbound,
             Err(error) => return refuse(StatusCode::BAD_REQUEST, message.id.as_ref(), &error),
@@ -89,6 +98,7 @@ impl<P: Server> Post<P> {
             Ok((request @ Request::CallTool(_), mut exchange)) => {
                 let (sender, notifications) = mpsc::channel(UNREAD);
                 exchange.notifications = Some(sender);
+                exchange.place = Mutex::new(place);
                 let keep_alive = self.shared.config.keep_alive;
                 let call: Call = Box::pin(self.serve(id, request, exchange));
                 respond(call, notifications, keep_alive).await
@@ -101,11 +111,12 @@ impl<P: Server> Post<P> {
     }
 
     /// Answers the messages of a batch one after the other (2025-03-26, basic/transports). Progress is not reported:
-    /// a batch is answered by one array.
+    /// a batch is answered by one array. A large one keeps its `place` until then, and so waits for nothing.
     async fn batch(
         self: Arc<Self>,
         headers: &HeaderMap,
-        messages: Vec<Result<Message, Unreadable>>,
+        messages: Vec<&RawValue>,
+        place: Option<OwnedSemaphorePermit>,
     ) -> Response {
         let version = Header::of(headers, header::VERSION);
         if !matches!(version, Header::Absent) && version != Header::Text(Revision::V2025_03_26.date()) {
@@ -119,7 +130,7 @@ impl<P: Server> Post<P> {
         let mut refused = None;
         for (position, message) in messages.into_iter().enumerate() {
             let admitted = if position == 0 { Ok(()) } else { self.shared.server.admit(&self.caller).await };
-            let (id, error) = match (message, admitted) {
+            let (id, error) = match (jsonrpc::message(message.get()), admitted) {
                 (Ok(Message { id: None, .. }), Err(_)) => continue,
                 (Ok(message), Err(wait)) => {
                     let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
@@ -133,7 +144,8 @@ impl<P: Server> Post<P> {
                     (id, error)
                 }
                 (Ok(message), Ok(())) => {
-                    answers.extend(Arc::clone(&self).batched(message, &mut refused).await);
+                    let post = Arc::clone(&self);
+                    answers.extend(post.batched(message, place.is_none(), &mut refused).await);
                     continue;
                 }
             };
@@ -151,7 +163,12 @@ impl<P: Server> Post<P> {
         response
     }
 
-    async fn batched(self: Arc<Self>, message: Message, refused: &mut Option<Refused>) -> Option<Bytes> {
+    async fn batched(
+        self: Arc<Self>,
+        message: Message,
+        may_wait: bool,
+        refused: &mut Option<Refused>,
+    ) -> Option<Bytes> {
         let inbound = Inbound::Legacy(Revision::V2025_03_26);
         let Some(id) = message.id.clone() else {
             self.notified(inbound, &message);
@@ -172,7 +189,10 @@ impl<P: Server> Post<P> {
                 refused.get_or_insert_with(|| Refused::because(error.cause()));
                 Some(failure(Some(&id), &error))
             }
-            Ok((request, exchange)) => self.serve(id, request, exchange).await.map(|(_, body)| body),
+            Ok((request, exchange)) => {
+                let exchange = Exchange { may_wait, ..exchange };
+                self.serve(id, request, exchange).await.map(|(_, body)| body)
+            }
         }
     }
 
@@ -209,7 +229,6 @@ impl<P: Server> Post<P> {
                 if let Some(client) = &meta.client {
                     server.met(&self.caller, client, Revision::MODERN);
                 }
-                exchange.client = meta.client;
                 exchange.capabilities = Some(meta.capabilities);
                 exchange.log_level = meta.log_level;
                 exchange.progress_token = meta.progress_token;

@@ -65,9 +65,9 @@ fn not_an_object() -> RpcError {
 fn progress_token(params: &Params) -> Result<Option<Id>, RpcError> {
     match params.get("_meta").and_then(|meta| meta.get("progressToken")) {
         None | Some(Value::Null) => Ok(None),
-        Some(token) => Id::from_value(token)
-            .map(Some)
-            .ok_or_else(|| invalid("Invalid params: `progressToken` must be a string or an integer.")),
+        Some(token) => Id::from_value(token).map(Some).ok_or_else(|| {
+            invalid("Invalid params: `progressToken` must be a string of at most 4096 bytes or an integer.")
+        }),
     }
 }
 
