@@ -38,7 +38,7 @@ where
     let edge = Edge { ids, only_tls, proxies, teller: state.teller.clone() };
     protocol::http::router(server, http_config(config))
         .route("/healthz", get(operator::alive))
-        .merge(web::router(web))
+        .merge(web::router(web, config.body_timeout))
         .fallback(not_found)
         .with_state(state)
         .layer(from_fn_with_state(edge, pass))

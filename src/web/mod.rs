@@ -8,6 +8,7 @@ mod chart;
 mod connect;
 mod connectors;
 mod flows;
+mod forms;
 mod guard;
 mod new_token;
 mod overview;
@@ -19,11 +20,11 @@ mod try_it;
 mod usage;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use askama::Template;
 use axum::Router;
-use axum::extract::DefaultBodyLimit;
-use axum::middleware::map_response;
+use axum::middleware::{from_fn_with_state, map_response};
 use axum::response::{Html, IntoResponse, Redirect, Response};
 use axum::routing::{get, post};
 use chrono::{DateTime, Utc};
@@ -44,9 +45,6 @@ use crate::tools::ToolServer;
 use crate::view::text;
 use guard::{Here, SignedIn};
 use trouble::Trouble;
-
-/// Bytes of a form at most.
-const MAX_FORM: usize = 16 * 1024;
 
 /// What the pages may load and do: our style and script, our own forms, nothing else.
 const POLICY: HeaderValue = HeaderValue::from_static(
@@ -137,8 +135,8 @@ impl Web {
     }
 }
 
-/// Every page.
-pub fn router<S>(web: Web) -> Router<S>
+/// Every page; what it is sent has `body_timeout` to arrive.
+pub fn router<S>(web: Web, body_timeout: Duration) -> Router<S>
 where
     S: Clone + Send + Sync + 'static,
 {
@@ -163,7 +161,7 @@ where
         .route("/w/{workspace}/settings/mcp/{token}/revoke", get(tokens::confirm).post(tokens::revoke))
         .route("/w/{workspace}/settings/mcp/{token}/seen", get(tokens::seen))
         .route("/w/{workspace}/settings/connect", get(connect::page_of))
-        .layer(DefaultBodyLimit::max(MAX_FORM))
+        .layer(from_fn_with_state(body_timeout, forms::whole))
         .layer(CsrfLayer::new().with_rejection_response(|_| Trouble::Stranger.into_response()))
         .layer(map_response(guarded))
         .route("/assets/{version}/{name}", get(assets::serve))

@@ -30,6 +30,10 @@ pub(super) enum Trouble {
     Overloaded,
     /// What was sent is nothing that a page of ours sends.
     Unreadable,
+    /// What was sent is more than any page of ours sends.
+    TooLarge,
+    /// What was sent did not arrive in time.
+    TooSlow,
     /// A mistake of ours; it stands in the log.
     Ours,
 }
@@ -118,6 +122,18 @@ impl IntoResponse for Trouble {
                 "form",
                 "That could not be read",
                 "The address or the form is not as our pages send it. Nothing was done; go back, load the page again and send it anew.",
+            ),
+            Self::TooLarge => (
+                StatusCode::PAYLOAD_TOO_LARGE,
+                "body_too_large",
+                "That is too much",
+                "No form of our pages is that long. Nothing was done; go back and send less.",
+            ),
+            Self::TooSlow => (
+                StatusCode::REQUEST_TIMEOUT,
+                "body_too_slow",
+                "That took too long",
+                "What you sent did not arrive in time. Nothing was done; go back and send it again.",
             ),
             Self::Ours => (
                 StatusCode::INTERNAL_SERVER_ERROR,

@@ -351,10 +351,19 @@ async fn slow_clients_hold_nobody_up_and_are_let_go() {
             app.acme().token()
         )
     };
+    let form = |path: &str| {
+        format!(
+            "POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/x-www-form-urlencoded\r\n\
+             Content-Length: 100\r\n\r\ne"
+        )
+    };
+    let call = format!("{}{}", head(body.len()), &body[..10]);
+    let requests =
+        [call, form("/sign-in"), form("/password/nothing"), form("/sign-out"), form("/w/acme/try")];
     let mut slow = Vec::new();
-    for _ in 0..SLOW {
+    for request in requests.iter().cycle().take(SLOW) {
         let mut stream = TcpStream::connect(address).await.unwrap();
-        stream.write_all(format!("{}{}", head(body.len()), &body[..10]).as_bytes()).await.unwrap();
+        stream.write_all(request.as_bytes()).await.unwrap();
         slow.push(stream);
     }
     let mut quick = TcpStream::connect(address).await.unwrap();
