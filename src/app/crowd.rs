@@ -1,6 +1,6 @@
 //! The connections that are open: so many at most, and an idle one goes when somebody new comes.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -30,16 +30,32 @@ pub(super) struct Crowd {
 /// A connection, as others see it.
 #[derive(Debug)]
 pub(super) struct Member {
-    /// How many of its requests began and ended.
-    pub begun: AtomicU64,
-    /// As above.
-    pub ended: AtomicU64,
     /// Whether a request of it was ever answered other than with a refusal.
     pub proven: AtomicBool,
+    requests: Mutex<Requests>,
     /// Its place among all that happened, when it came or last ended a request.
     last: AtomicU64,
     came: Instant,
     leave: CancellationToken,
+}
+
+/// The requests of a connection. Time is counted in looks at it.
+#[derive(Debug, Default)]
+struct Requests {
+    looks: u64,
+    begun: u64,
+    /// Those under way by their number, and the look that was the first to see each.
+    under_way: BTreeMap<u64, u64>,
+    /// The look that was the first to see none under way.
+    idle_since: u64,
+}
+
+/// What a look at a connection sees.
+pub(super) enum Seen {
+    /// Nothing has been under way for so many looks.
+    Idle(u32),
+    /// The oldest request has been under way for so many looks.
+    Asking(u32),
 }
 
 /// A place among the connections, given up when dropped.
@@ -77,9 +93,8 @@ impl Crowd {
         };
         let number = self.events.fetch_add(1, Ordering::Relaxed);
         let member = Arc::new(Member {
-            begun: AtomicU64::new(0),
-            ended: AtomicU64::new(0),
             proven: AtomicBool::new(false),
+            requests: Mutex::default(),
             last: AtomicU64::new(number),
             came: Instant::now(),
             leave: CancellationToken::new(),
@@ -111,7 +126,31 @@ impl Crowd {
 impl Member {
     /// Whether no request of it is under way.
     pub(super) fn is_idle(&self) -> bool {
-        self.ended.load(Ordering::Acquire) == self.begun.load(Ordering::Acquire)
+        self.requests().under_way.is_empty()
+    }
+
+    /// A request of it begins; its number.
+    pub(super) fn begin(&self) -> u64 {
+        let mut requests = self.requests();
+        requests.begun += 1;
+        let (number, next_look) = (requests.begun, requests.looks + 1);
+        requests.under_way.insert(number, next_look);
+        number
+    }
+
+    /// Looks at it once more.
+    pub(super) fn look(&self) -> Seen {
+        let mut requests = self.requests();
+        requests.looks += 1;
+        let looks = |since| u32::try_from(requests.looks.saturating_sub(since)).unwrap_or(u32::MAX);
+        match requests.under_way.first_key_value() {
+            Some((_, since)) => Seen::Asking(looks(*since)),
+            None => Seen::Idle(looks(requests.idle_since)),
+        }
+    }
+
+    fn requests(&self) -> MutexGuard<'_, Requests> {
+        self.requests.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -121,10 +160,12 @@ impl Place {
         self.member.leave.cancelled().await;
     }
 
-    /// A request of this connection ended.
-    pub(super) fn ended(crowd: &Crowd, member: &Member) {
+    /// The request of this number ended.
+    pub(super) fn ended(crowd: &Crowd, member: &Member, number: u64) {
         member.last.store(crowd.events.fetch_add(1, Ordering::Relaxed), Ordering::Relaxed);
-        member.ended.fetch_add(1, Ordering::AcqRel);
+        let mut requests = member.requests();
+        requests.under_way.remove(&number);
+        requests.idle_since = requests.looks + 1;
     }
 
     /// Whose place it is.

@@ -23,7 +23,7 @@ use tokio_util::task::TaskTracker;
 use tower::Service;
 use tracing::{debug, warn};
 
-use super::crowd::{Crowd, Member, Place};
+use super::crowd::{Crowd, Member, Place, Seen};
 use super::lifecycle::Lifecycle;
 use crate::config::ServerConfig;
 
@@ -133,7 +133,7 @@ pub async fn serve(listener: TcpListener, router: Router, config: &ServerConfig,
 struct Patience {
     /// Without a request under way.
     idle: Duration,
-    /// With the same request under way: longer than any can take whose client reads its answer.
+    /// With the same request under way, whatever others are: longer than any can take whose client reads its answer.
     answer: Duration,
 }
 
@@ -192,23 +192,24 @@ async fn connection(
     }
 }
 
-/// Ends once nothing happened for too long, give or take a look.
+/// Ends once nothing was under way for too long, or the same request was, give or take a look.
 ///
 /// The HTTP library has a time-out of its own for headers, which does not begin before it knows the version of
-/// HTTP, nor exists for HTTP/2; counting requests covers a peer that says nothing, one that dribbles, one
-/// that stays on, and one that does not take its answer, all alike.
+/// HTTP, nor exists for HTTP/2; watching requests covers a peer that says nothing, one that dribbles, one
+/// that stays on, and one that does not take its answer, all alike. Each request has its own time: what else an HTTP/2
+/// connection asks meanwhile buys it none.
 async fn until_lost(member: &Member, patience: Patience) {
     let mut looks = interval(patience.idle / LOOKS);
     // A machine that stood still has not been quiet.
     looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let look = looks.period();
-    let (mut seen, mut quiet) = ((0, 0), Duration::ZERO);
     loop {
         looks.tick().await;
-        let now = (member.ended.load(Ordering::Acquire), member.begun.load(Ordering::Acquire));
-        quiet = if now == seen { quiet + look } else { Duration::ZERO };
-        seen = now;
-        if quiet > if now.0 == now.1 { patience.idle } else { patience.answer } {
+        let (looks, patience) = match member.look() {
+            Seen::Idle(looks) => (looks, patience.idle),
+            Seen::Asking(looks) => (looks, patience.answer),
+        };
+        if look.saturating_mul(looks) > patience {
             return;
         }
     }
@@ -218,18 +219,19 @@ async fn until_lost(member: &Member, patience: Patience) {
 struct UnderWay {
     member: Arc<Member>,
     crowd: Crowd,
+    number: u64,
 }
 
 impl UnderWay {
     fn begin(place: &Place) -> Self {
-        place.member.begun.fetch_add(1, Ordering::AcqRel);
-        Self { member: Arc::clone(&place.member), crowd: place.crowd().clone() }
+        let number = place.member.begin();
+        Self { member: Arc::clone(&place.member), crowd: place.crowd().clone(), number }
     }
 }
 
 impl Drop for UnderWay {
     fn drop(&mut self) {
-        Place::ended(&self.crowd, &self.member);
+        Place::ended(&self.crowd, &self.member, self.number);
     }
 }
 

@@ -163,6 +163,60 @@ async fn a_dribbled_header_is_cut_off() {
     server.end().await;
 }
 
+/// Requests of HTTP/2 with nothing but a path, one after the other, as bytes on the wire.
+struct Http2 {
+    /// The number of the last one's stream; a client's are odd.
+    stream: u32,
+}
+
+impl Http2 {
+    /// What comes before the first request.
+    const BEGINNING: &'static [u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+
+    /// A whole GET: `:method`, `:scheme`, `:path` and `:authority` (RFC 7541, appendix A).
+    fn get(&mut self, path: &str) -> Vec<u8> {
+        let length = |bytes: &[u8]| u8::try_from(bytes.len()).unwrap();
+        let mut fields = vec![0x82, 0x86];
+        for (name, value) in [(0x04, path), (0x01, "localhost")] {
+            fields.extend([name, length(value.as_bytes())]);
+            fields.extend(value.as_bytes());
+        }
+        self.stream += if self.stream == 0 { 1 } else { 2 };
+        let mut frame = vec![0, 0, length(&fields), 0x01, 0x05]; // HEADERS, whole, and the end of the request
+        frame.extend(self.stream.to_be_bytes());
+        frame.extend(fields);
+        frame
+    }
+}
+
+#[tokio::test]
+async fn a_request_that_never_ends_is_cut_off_whatever_else_its_connection_asks() {
+    let config = ServerConfig { body_timeout: SHORT, call_timeout: SHORT, ..config(SHORT) };
+    let (told, asked) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+    let never = patient(told, Arc::clone(&asked)).route("/quick", get(|| async { "at once" }));
+    let server = Running::start(never, config, LONG).await;
+    let (mut from, mut to) = server.connect().await.into_split();
+    let mut requests = Http2 { stream: 0 };
+    let ask = async {
+        to.write_all(Http2::BEGINNING).await.unwrap();
+        to.write_all(&requests.get("/")).await.unwrap();
+        asked.notified().await;
+        let mut pace = tokio::time::interval(SHORT / 10);
+        loop {
+            pace.tick().await;
+            if to.write_all(&requests.get("/quick")).await.is_err() {
+                return;
+            }
+        }
+    };
+    let mut bytes = Vec::new();
+    tokio::join!(ask, async {
+        let _end = from.read_to_end(&mut bytes).await;
+    });
+    assert!(bytes.windows(7).any(|part| part == b"at once"), "the others were answered");
+    server.end().await;
+}
+
 #[tokio::test]
 async fn a_slow_answer_is_not_cut_off() {
     let (told, asked) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
