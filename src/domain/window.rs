@@ -1,5 +1,7 @@
 //! Windows of time: `24h`, `yesterday`, `since`/`until`, in a workspace's time zone.
 
+use std::ops::RangeInclusive;
+
 use chrono::{DateTime, Datelike, Days, Months, NaiveDate, NaiveTime, TimeDelta, TimeZone, Utc};
 use chrono_tz::Tz;
 
@@ -19,6 +21,9 @@ pub struct Window {
 /// What can be written as a window, for messages.
 pub const FORMS: &str =
     "30m, 24h, 7d, 2w, today, this_morning, yesterday, this_week, last_week, this_month, last_month";
+
+/// The years whose moments every part of the system can hold.
+const YEARS: RangeInclusive<i32> = 1970..=9998;
 
 /// The longest duration that is read, in days.
 const MAX_DAYS: i64 = 400;
@@ -102,18 +107,20 @@ pub fn parse_moment(text: &str, zone: Tz) -> Option<DateTime<Utc>> {
     if let Ok(moment) = DateTime::parse_from_rfc3339(text) {
         return in_range(moment.with_timezone(&Utc));
     }
+    // Of what is far out of range there may be no moment at all.
+    let near = |date: &NaiveDate| YEARS.contains(&date.year());
     if let Ok(date) = NaiveDate::parse_from_str(text, "%Y-%m-%d") {
-        return in_range(midnight(date, zone));
+        return Some(date).filter(near).and_then(|date| in_range(midnight(date, zone)));
     }
     ["%Y-%m-%dT%H:%M:%S", "%Y-%m-%dT%H:%M", "%Y-%m-%d %H:%M:%S", "%Y-%m-%d %H:%M"]
         .iter()
         .find_map(|form| chrono::NaiveDateTime::parse_from_str(text, form).ok())
+        .filter(|naive| near(&naive.date()))
         .and_then(|naive| in_range(local(naive.date(), naive.time(), zone)))
 }
 
-/// Moments that every part of the system can hold.
 fn in_range(moment: DateTime<Utc>) -> Option<DateTime<Utc>> {
-    (1970..=9998).contains(&moment.year()).then_some(moment)
+    YEARS.contains(&moment.year()).then_some(moment)
 }
 
 /// Midnight at the beginning of `date` in `zone`.
@@ -200,6 +207,11 @@ mod tests {
             "2026-11-20T13:00:00+00:00"
         );
         assert_eq!(parse_moment("+262142-12-31T00:00:00Z", BERLIN), None);
+        for text in ["-9999-01-01T00:00:00Z", "-262143-01-01", "+262142-12-31", "+262142-12-31 23:59:59"] {
+            for zone in [BERLIN, chrono_tz::America::New_York] {
+                assert_eq!(parse_moment(text, zone), None, "{text} {zone}");
+            }
+        }
         assert_eq!(parse_moment("20.11.2026", BERLIN), None);
     }
 }

@@ -4,6 +4,7 @@ use askama::Template;
 use axum::extract::{Query, State};
 use axum::response::Response;
 use chrono::SecondsFormat;
+use chrono_tz::Tz;
 use serde::Deserialize;
 
 use super::guard::Here;
@@ -11,6 +12,7 @@ use super::trouble::Trouble;
 use super::{Frame, Web, page};
 use crate::domain::ids::AuditId;
 use crate::domain::untrusted::line;
+use crate::domain::window::parse_moment;
 use crate::store::customers::AuditRow;
 
 /// Rows of a page.
@@ -38,7 +40,7 @@ pub(super) async fn list(
     Query(after): Query<After>,
 ) -> Result<Response, Trouble> {
     // What is no place of ours is the beginning; `b` sorts after every id that begins with `aud_`.
-    let at = after.at.and_then(|at| at.parse().ok()).unwrap_or(here.now);
+    let at = after.at.and_then(|at| parse_moment(&at, Tz::UTC)).unwrap_or(here.now);
     let id = after.id.and_then(|id| AuditId::parse(&id).ok());
     let id = id.as_ref().map_or("b", AuditId::as_str);
     let mut rows = web.store().read(&here.member.tenancy).audited((at, id), ROWS + 1).await?;

@@ -274,9 +274,14 @@ async fn words_of_customers_show_no_marks_for_models() {
 async fn what_cannot_be_kept_is_refused_and_no_fault_of_ours() {
     let app = TestApp::demo().await;
     let ana = Browser::of(&app, ANA).await;
-    for path in
-        ["/w/%00", "/w/acme/audit?id=%00&at=x", "/w/acme/flows?query=%00", "/w/acme/connectors?query=zzz"]
-    {
+    for path in [
+        "/w/%00",
+        "/w/acme/audit?id=%00&at=x",
+        "/w/acme/audit?at=-9999-01-01T00:00:00Z",
+        "/w/acme/audit?at=%2B262142-12-31T23:59:59Z",
+        "/w/acme/flows?query=%00",
+        "/w/acme/connectors?query=zzz",
+    ] {
         let page = ana.get(path).await;
         assert!(page.status.as_u16() < 500, "{path}: {}", page.status);
     }
