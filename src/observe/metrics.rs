@@ -30,7 +30,7 @@ const GAUGES: &[(&str, &str)] = &[
     ("apixx_build_info", "1, labelled with the version"),
     ("apixx_connections_open", "connections that are open, those to the operator's address included"),
     ("apixx_calls_under_way", "tool calls under way"),
-    ("apixx_waits", "tool calls that wait for a run to end"),
+    ("apixx_waits", "tool calls that wait for a run to end, or for a connector to be checked"),
     ("apixx_database_connections", "connections to the database, by state (idle, busy)"),
     (
         "apixx_queue_runs",

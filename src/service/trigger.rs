@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use sha2::{Digest, Sha256};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, sleep};
 
 use super::Serving;
 use super::access::Principal;
+use super::turns::{Busy, Held};
 use crate::domain::connector::ConnectorStatus;
 use crate::domain::flow::FlowState;
 use crate::domain::ids::{FlowId, RunId};
@@ -26,6 +27,9 @@ const KEY_HOURS: i64 = 24;
 
 /// How long a connector that looks broken is given to prove otherwise.
 const CHECK_PATIENCE: Duration = Duration::from_secs(3);
+
+/// Between two looks whether it has: each is a transaction.
+const BREATHE: Duration = Duration::from_millis(300);
 
 /// How long a run whose commit broke off is looked for.
 const RESOLVE: Duration = Duration::from_secs(3);
@@ -121,6 +125,14 @@ pub enum Refusal {
     NotARunOfIt,
     /// The database failed.
     Failed(StoreError),
+    /// No place came free in time to look again.
+    Busy,
+}
+
+impl From<Busy> for Refusal {
+    fn from(Busy: Busy) -> Self {
+        Self::Busy
+    }
 }
 
 impl From<StoreError> for Refusal {
@@ -136,20 +148,24 @@ enum Look {
     Checking(Box<Readiness>),
 }
 
-/// Makes a run, or says which run is the answer, or why there is none. All of it happens or nothing.
+/// Makes a run, or says which run is the answer, or why there is none. All of it happens or nothing. While a connector
+/// is checked, others have the call's `turn`.
 ///
 /// # Errors
 /// See [`Refusal`].
 pub async fn trigger(
     serving: &Serving,
     principal: &Principal,
+    turn: &Held<'_>,
     request: &Request,
 ) -> Result<Triggered, Refusal> {
     let broken = match resolved(serving, principal, request, true).await? {
         Look::Done(triggered) => return Ok(triggered),
         Look::Checking(broken) => broken,
     };
+    turn.give_back();
     wait_for_check(serving, principal, &broken).await?;
+    turn.take_again().await?;
     match resolved(serving, principal, request, false).await? {
         Look::Done(triggered) => Ok(triggered),
         Look::Checking(broken) => Err(Refusal::Unavailable(broken)),
@@ -172,7 +188,7 @@ async fn resolved(
                 if Instant::now() >= deadline {
                     return Err(Refusal::Failed(error.unknown()));
                 }
-                tokio::time::sleep(Duration::from_millis(100)).await;
+                sleep(Duration::from_millis(100)).await;
             }
             done => return done,
         }
@@ -312,20 +328,21 @@ fn over_limit(load: &Load, plan: &Plan, now: DateTime<Utc>) -> Option<String> {
     Some(format!("the daily allowance of {most} runs is used up; it resets at {reset} 00:00 UTC"))
 }
 
-/// Waits until the connector was checked again, or patience ends.
+/// Waits until the connector was checked again, or patience ends; not at all when the customer has too many waits.
 async fn wait_for_check(serving: &Serving, principal: &Principal, broken: &Readiness) -> Result<(), Refusal> {
+    let Some(_waiting) = serving.waits.begin(principal.tenancy()) else { return Ok(()) };
     let deadline = Instant::now() + CHECK_PATIENCE;
-    let mut changed = serving.wakes.changed();
-    serving.wakes.run_queued();
-    while Instant::now() < deadline && !serving.stopping.is_cancelled() {
+    while Instant::now() < deadline {
+        tokio::select! {
+            () = serving.stopping.cancelled() => return Ok(()),
+            () = sleep(BREATHE) => {}
+        }
         let mut tx = serving.store.begin(principal.tenancy()).await?;
         let now = tx.readiness(&broken.connector, &broken.connector).await?;
         drop(tx);
         if now.iter().any(|seen| seen.last_check_at != broken.last_check_at) {
             return Ok(());
         }
-        let look_again = deadline.min(Instant::now() + Duration::from_millis(200));
-        let _ = timeout_at(look_again, changed.changed()).await;
     }
     Ok(())
 }

@@ -3,8 +3,13 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::oneshot;
+use tokio::time::timeout;
+
+/// How long a call may wait for a place among those that run at once.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// So many calls at once, dealt out to customers in turn. Cheap to clone; clones deal together.
 #[derive(Clone, Debug)]
@@ -23,6 +28,50 @@ struct Table {
 /// The right to be worked on, until it is dropped.
 #[derive(Debug)]
 pub struct Turn(Option<Turns>);
+
+/// The turn of one call, which gives it to others while it waits for something else.
+#[derive(Debug)]
+pub struct Held<'a> {
+    turns: &'a Turns,
+    customer: &'a str,
+    turn: Mutex<Option<Turn>>,
+}
+
+/// No place came free in time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("no place came free in time")]
+pub struct Busy;
+
+impl<'a> Held<'a> {
+    /// The customer's next turn.
+    ///
+    /// # Errors
+    /// When patience ends before.
+    pub async fn take(turns: &'a Turns, customer: &'a str) -> Result<Self, Busy> {
+        let held = Self { turns, customer, turn: Mutex::new(None) };
+        held.take_again().await?;
+        Ok(held)
+    }
+
+    /// Gives the turn to others, before a wait.
+    pub fn give_back(&self) {
+        self.turn().take();
+    }
+
+    /// Takes a turn after a wait.
+    ///
+    /// # Errors
+    /// When patience ends before.
+    pub async fn take_again(&self) -> Result<(), Busy> {
+        let turn = timeout(PATIENCE, self.turns.take(self.customer)).await.map_err(|_| Busy)?;
+        *self.turn() = Some(turn);
+        Ok(())
+    }
+
+    fn turn(&self) -> MutexGuard<'_, Option<Turn>> {
+        self.turn.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
 
 impl Turns {
     /// `places` calls at once.

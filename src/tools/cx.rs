@@ -1,7 +1,5 @@
 //! What a tool has at hand while it answers.
 
-use std::sync::Mutex;
-
 use chrono::{DateTime, Utc};
 use chrono_tz::Tz;
 use serde::Serialize;
@@ -11,7 +9,7 @@ use crate::domain::ids::RunId;
 use crate::protocol::Exchange;
 use crate::service::Serving;
 use crate::service::access::Principal;
-use crate::service::turns::Turn;
+use crate::service::turns::Held;
 use crate::service::watch::Watch;
 use crate::store::Reader;
 
@@ -21,7 +19,7 @@ pub(super) struct ToolCx<'a> {
     pub(super) principal: &'a Principal,
     pub(super) exchange: &'a Exchange,
     /// The turn of this call among those that run at once; given back by a call that waits.
-    pub(super) turn: Mutex<Option<Turn>>,
+    pub(super) turn: Held<'a>,
 }
 
 impl ToolCx<'_> {
@@ -39,11 +37,6 @@ impl ToolCx<'_> {
         self.principal.workspace().zone
     }
 
-    /// Gives this call's turn to others, before a wait.
-    fn end_turn(&self) {
-        self.turn.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
-    }
-
     /// Waits for a run to end, at most `seconds`, telling the client how far it is where it asked to be told. Not at
     /// all when the customer has too many waits, or where nobody may wait: then the answer is what is known now, as
     /// when the time is up.
@@ -52,7 +45,7 @@ impl ToolCx<'_> {
             return Ok(());
         }
         let Some(_waiting) = self.serving.waits.begin(self.principal.tenancy()) else { return Ok(()) };
-        self.end_turn();
+        self.turn.give_back();
         let mut watch = Watch::new(self.serving, self.principal, run, seconds);
         while let Some(state) = watch.look().await? {
             if self.exchange.wants_progress() {

@@ -4,6 +4,7 @@ use serde::Serialize;
 use serde_json::{Map, json};
 
 use crate::protocol::{CallError, ToolAnswer};
+use crate::service::turns::Busy;
 use crate::store::StoreError;
 
 /// Where the code of a failed call stands in the answer's `_meta`.
@@ -51,6 +52,12 @@ pub(super) struct ArgumentError {
 impl From<StoreError> for ToolError {
     fn from(error: StoreError) -> Self {
         Self::Store(error)
+    }
+}
+
+impl From<Busy> for ToolError {
+    fn from(Busy: Busy) -> Self {
+        Self::Busy
     }
 }
 

@@ -19,7 +19,7 @@ use crate::protocol::{
 };
 use crate::service::Serving;
 use crate::service::access::{Access, Principal};
-use crate::service::turns::Turns;
+use crate::service::turns::{Held, Turns};
 use crate::service::usage::Call;
 
 /// What a model is told before it calls anything. The first 512 characters stand alone: some clients read no
@@ -34,9 +34,6 @@ Windows are 30m, 24h, 7d, today, yesterday, this_week and so on, in the workspac
 lists are pages: pass next_cursor as cursor to go on. To watch a run, call get_run with wait_seconds (20, or 3 if your client gives \
 up on slow calls) until done is true. Before re-running failed flows, check list_connectors: a run through a connector that is \
 down fails again.";
-
-/// How long a call may wait for a place among those that run at once.
-const PATIENCE: Duration = Duration::from_secs(5);
 
 /// The eleven tools as the protocol layer serves them.
 pub struct ToolServer {
@@ -122,9 +119,8 @@ impl ToolServer {
             );
             return Err(ToolError::refused("INSUFFICIENT_SCOPE", message));
         }
-        let turn = self.turns.take(caller.tenancy().customer().as_str());
-        let turn = tokio::time::timeout(PATIENCE, turn).await.map_err(|_| ToolError::Busy)?;
-        let cx = ToolCx { serving: &self.serving, principal: caller, exchange, turn: Mutex::new(Some(turn)) };
+        let turn = Held::take(&self.turns, caller.tenancy().customer().as_str()).await?;
+        let cx = ToolCx { serving: &self.serving, principal: caller, exchange, turn };
         let told = entry.call(&cx, call.arguments).await?;
         Ok(ToolAnswer {
             content: vec![Content::Text(told.text)],

@@ -94,7 +94,7 @@ impl Tool for TriggerSync {
             retry_of: input.retry_of,
             key: input.idempotency_key,
         };
-        let triggered = match trigger::trigger(cx.serving, cx.principal, &request).await {
+        let triggered = match trigger::trigger(cx.serving, cx.principal, &cx.turn, &request).await {
             Ok(triggered) => triggered,
             Err(refusal) => return Err(refused(cx, &found, &request, refusal)),
         };
@@ -192,6 +192,7 @@ fn refused(cx: &ToolCx<'_>, found: &Found, request: &Request, refusal: Refusal) 
     let name = text::named(&found.name);
     let (code, message) = match refusal {
         Refusal::Failed(error) => return ToolError::Store(error),
+        Refusal::Busy => return ToolError::Busy,
         Refusal::NoFlow => ("FLOW_NOT_FOUND", "the flow was just removed. list_flows shows all.".to_owned()),
         Refusal::NotARunOfIt => {
             let asked = request.retry_of.as_deref().unwrap_or_default();

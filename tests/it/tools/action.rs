@@ -58,6 +58,32 @@ async fn re_running_what_failed_is_refused_while_its_connector_is_down() {
 }
 
 #[tokio::test]
+async fn who_waits_for_a_check_keeps_nobody_from_being_served() {
+    let app = TestApp::demo_with(&[("server.max_concurrent_calls", "1")]).await;
+    let mut owner = app.owner().await;
+    let worker = "insert into workers (worker_id, started_at, seen_at, running) values ('w', $1, $1, 0)";
+    sqlx::query(worker).bind(app.clock.now()).execute(&mut owner).await.unwrap();
+    let asked_for = "select connector_id from connectors where customer_id = 'cus_acme'
+        and auth_status = 'revoked' and next_check_at = $1 and last_check_at <> $1";
+    let meanwhile = async {
+        let mut looks = 0;
+        while app.column(asked_for).await.is_empty() {
+            looks += 1;
+            assert!(looks < 1_000, "no check is asked for");
+        }
+        // There is one place, and the call that waits has given it back.
+        app.acme().text("list_flows", json!({})).await;
+        let mend = "update connectors set auth_status = 'valid', status = 'healthy', last_check_at = $1
+            where customer_id = 'cus_acme' and auth_status = 'revoked'";
+        sqlx::query(mend).bind(app.clock.now()).execute(&mut owner).await.unwrap();
+    };
+    let acme = app.acme();
+    let trigger = acme.call("trigger_sync", json!({ "flow": "HubSpot → Salesforce contacts" }));
+    let (told, ()) = tokio::join!(trigger, meanwhile);
+    assert_eq!(told.structured["outcome"], "started", "{}", told.text);
+}
+
+#[tokio::test]
 async fn kick_off_the_nightly_sync_and_watch_it_until_it_finishes() {
     let app = TestApp::demo().await;
     let started = app.acme().call("trigger_sync", json!({ "flow": "nightly NetSuite invoice sync" })).await;
