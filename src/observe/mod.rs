@@ -52,7 +52,11 @@ pub fn request_span(request_id: &str) -> Span {
     tracing::error_span!("request", id = request_id)
 }
 
-fn subscriber<W>(config: &LogConfig, writer: W) -> Result<Box<dyn Subscriber + Send + Sync>, ParseError>
+/// What writes the log down, line by line.
+///
+/// # Errors
+/// A filter that cannot be read.
+pub fn subscriber<W>(config: &LogConfig, writer: W) -> Result<Box<dyn Subscriber + Send + Sync>, ParseError>
 where
     W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
 {
@@ -63,7 +67,8 @@ where
         fmt().with_env_filter(filter).with_ansi(colours).log_internal_errors(false).with_writer(writer);
     Ok(match config.format {
         LogFormat::Text => Box::new(builder.finish()),
-        LogFormat::Json => Box::new(builder.json().with_span_list(false).finish()),
+        // With all spans of a line (`spans`, the request's first): the innermost one alone (`span`) has no request's id.
+        LogFormat::Json => Box::new(builder.json().finish()),
     })
 }
 
@@ -103,7 +108,8 @@ mod tests {
         let config = LogConfig { filter: filter.into(), format };
         let subscriber = subscriber(&config, move || writer.clone()).unwrap();
         tracing::subscriber::with_default(subscriber, || {
-            let _within = request_span("req_1").entered();
+            let _request = request_span("req_1").entered();
+            let _within = tracing::error_span!("within").entered();
             tracing::info!(rows = 3, "read");
             tracing::debug!("detail");
         });
@@ -116,7 +122,7 @@ mod tests {
         let text = logged("info", LogFormat::Json);
         let line: Value = serde_json::from_str(&text).unwrap();
         assert_eq!((&line["fields"]["message"], &line["fields"]["rows"]), (&"read".into(), &3.into()));
-        assert_eq!(line["span"]["id"], "req_1");
+        assert_eq!(line["spans"][0]["id"], "req_1");
     }
 
     #[test]

@@ -13,6 +13,7 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::{Value, json};
 use tokio::time::Instant;
+use tracing::{Instrument, Span};
 
 use super::ask::ask;
 use super::guard::Here;
@@ -206,22 +207,27 @@ pub(super) async fn events(
     let first = detail(&web, &here, &run, 0).await?;
     // A browser asks again after the end of a stream.
     let end = Instant::now() + LONGEST;
-    let told = stream::unfold(Some((web, here, run, Some(first), listening)), move |state| async move {
-        let (web, here, run, first, listening) = state.filter(|_| Instant::now() < end)?;
-        let seen = match first {
-            Some(first) => first,
-            // A session that ended hears no more, and nobody hears of a server that stops.
-            None => {
-                tokio::select! {
-                    () = web.stopping().cancelled() => return None,
-                    () = tokio::time::sleep(BREATHE) => {}
+    // The stream is written after the request's own span has ended.
+    let span = Span::current();
+    let told = stream::unfold(Some((web, here, run, Some(first), listening)), move |state| {
+        let next = async move {
+            let (web, here, run, first, listening) = state.filter(|_| Instant::now() < end)?;
+            let seen = match first {
+                Some(first) => first,
+                // A session that ended hears no more, and nobody hears of a server that stops.
+                None => {
+                    tokio::select! {
+                        () = web.stopping().cancelled() => return None,
+                        () = tokio::time::sleep(BREATHE) => {}
+                    }
+                    detail(&web, &here, &run, WAIT).await.ok()?
                 }
-                detail(&web, &here, &run, WAIT).await.ok()?
-            }
+            };
+            let text = ProgressPart { run: &seen }.render().ok()?;
+            let event = Event::default().event(if seen.done { "done" } else { "progress" }).data(text);
+            Some((Ok::<_, Infallible>(event), (!seen.done).then_some((web, here, run, None, listening))))
         };
-        let text = ProgressPart { run: &seen }.render().ok()?;
-        let event = Event::default().event(if seen.done { "done" } else { "progress" }).data(text);
-        Some((Ok::<_, Infallible>(event), (!seen.done).then_some((web, here, run, None, listening))))
+        next.instrument(span.clone())
     });
     Ok(Sse::new(told).keep_alive(KeepAlive::default()).into_response())
 }

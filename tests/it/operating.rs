@@ -4,13 +4,16 @@ use std::cell::RefCell;
 use std::io::{self, Write};
 use std::sync::Once;
 
+use apixx_mcp::config::{LogConfig, LogFormat};
 use apixx_mcp::domain::token::PlainToken;
-use apixx_mcp::observe::metrics as measures;
+use apixx_mcp::observe::{metrics as measures, subscriber};
 use apixx_mcp::service::access::{Access, Refused, Wants};
 use axum::body::Body;
 use chrono::TimeDelta;
-use http::{HeaderMap, HeaderName, Method, Request};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request};
+use http_body_util::BodyExt;
 use serde_json::{Value, json};
+use tower::ServiceExt;
 
 use crate::support::app::{TestApp, first_run, get};
 
@@ -30,7 +33,7 @@ thread_local! {
     static LOGGED: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
-/// What is logged on this thread, a JSON object a line. One subscriber serves all tests: with one each, what a line's
+/// What is logged on this thread, a JSON object a line, as the product writes it for machines. One subscriber serves all tests: with one each, what a line's
 /// place in the code knows of who listens depends on which test came first.
 struct Log;
 
@@ -48,8 +51,8 @@ impl Log {
     fn keep() -> Self {
         static ONCE: Once = Once::new();
         ONCE.call_once(|| {
-            let level = tracing::Level::INFO;
-            tracing_subscriber::fmt().with_max_level(level).json().with_writer(|| Log).init();
+            let config = LogConfig { filter: "info".into(), format: LogFormat::Json };
+            tracing::subscriber::set_global_default(subscriber(&config, || Log).unwrap()).unwrap();
         });
         Self
     }
@@ -225,6 +228,29 @@ async fn each_refusal_has_one_line_that_says_why() {
             _ => {}
         }
     }
+}
+
+#[tokio::test]
+async fn a_call_on_a_stream_that_takes_too_long_is_told_with_its_request() {
+    let app = TestApp::demo_with(&[("server.call_timeout_s", "1")]).await;
+    let log = Log::keep();
+    let runs = "select run_id from runs where customer_id = 'cus_acme' and status = 'running'";
+    let run = app.column(runs).await.remove(0);
+    let params = json!({
+        "name": "get_run", "arguments": { "run_id": run, "wait_seconds": 50 }, "_meta": { "progressToken": 1 }
+    });
+    let message = json!({ "jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params });
+    let mut request = app.acme().request(message.to_string());
+    request.headers_mut().insert("x-request-id", HeaderValue::from_static("req-8"));
+    log.lines();
+    let response = app.router.clone().oneshot(request).await.unwrap();
+    assert_eq!(response.headers()["content-type"], "text/event-stream");
+    response.into_body().collect().await.unwrap();
+    let lines = log.lines();
+    let too_long =
+        |line: &&Value| line["fields"]["message"].as_str().unwrap().contains("took longer than 1 s");
+    let line = lines.iter().find(too_long).unwrap_or_else(|| panic!("{lines:#?}"));
+    assert!(line.to_string().contains("req-8"), "{line}");
 }
 
 #[tokio::test]

@@ -13,6 +13,7 @@ use http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at};
 use tokio_util::task::AbortOnDropHandle;
+use tracing::Instrument;
 
 use super::json;
 
@@ -48,7 +49,7 @@ fn live(first: Bytes, call: Call, notifications: mpsc::Receiver<Bytes>, keep_ali
     let mut ticks = interval_at(Instant::now() + keep_alive, keep_alive);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     // From here on the response moves only as fast as the client reads; the call, and its deadline, must not.
-    let call = AbortOnDropHandle::new(tokio::spawn(call));
+    let call = AbortOnDropHandle::new(tokio::spawn(call.in_current_span()));
     let live = Live { call, notifications, ticks };
     let first = stream::once(async move { Bytes::from(frame(&first)) });
     let rest = stream::unfold(Some(live), |live| async { next(live?).await });
