@@ -345,7 +345,7 @@ mod tests {
         assert_eq!(codes(&manual), said(Health::Pending, &["NEVER_RAN"]));
         // A run that is not kept any more was a run.
         let mut seldom = facts(vec![]);
-        seldom.schedule = Schedule::Interval { seconds: 40 * 86_400 };
+        seldom.schedule = Schedule::Interval { seconds: 400 * 86_400 };
         (seldom.since, seldom.last_decided_at) =
             (now() - TimeDelta::days(200), Some(now() - TimeDelta::days(35)));
         assert_eq!(codes(&seldom), said(Health::Pending, &["NO_RUN_KEPT"]));

@@ -76,7 +76,7 @@ struct Config {
 struct Script {
     auth_status: Option<AuthStatus>,
     auth_error: Option<String>,
-    auth_expires_in_s: Option<i64>,
+    auth_expires_in_s: Option<i32>,
     down: Option<String>,
     #[serde(default)]
     quotas: Vec<Quota>,
@@ -111,7 +111,7 @@ struct Quota {
     unit: String,
     used: i64,
     limit: i64,
-    resets_in_s: Option<i64>,
+    resets_in_s: Option<i32>,
     #[serde(default)]
     resets_daily: bool,
     #[serde(default)]
@@ -189,7 +189,7 @@ impl Sim {
 impl Connector for Sim {
     fn check(&self) -> BoxFuture<'_, CheckReport> {
         let now = self.clock.now();
-        let later = |seconds: Option<i64>| seconds.map(|seconds| now + TimeDelta::seconds(seconds));
+        let later = |seconds: Option<i32>| seconds.map(|seconds| now + TimeDelta::seconds(seconds.into()));
         let auth = self.script.auth_status.map(|status| AuthSeen {
             status,
             error: self.script.auth_error.clone(),
