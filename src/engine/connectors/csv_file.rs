@@ -26,6 +26,8 @@ pub(super) struct CsvFile {
     reader: Option<csv::Reader<Limited>>,
     /// Where the reader began.
     base: u64,
+    /// Bytes that the file had when it was opened.
+    length: u64,
     /// Bytes that are read a second time.
     again: u64,
     columns: Vec<String>,
@@ -68,9 +70,11 @@ fn unreadable(error: &dyn std::fmt::Display) -> Failure {
 impl CsvFile {
     /// Reads the header, and goes on at `place`.
     pub(super) fn open(file: File, place: &Place) -> Result<Self, Failure> {
+        let length = file.metadata().map_err(|error| unreadable(&error))?.len();
         let mut this = Self {
             reader: Some(reader(file, 0)?),
             base: 0,
+            length,
             again: 0,
             columns: Vec::new(),
             record: ByteRecord::new(),
@@ -79,6 +83,9 @@ impl CsvFile {
             Ok(true) => {}
             Ok(false) => return Err(header_error("the file is empty; its first line names the columns")),
             Err(_) => return Err(header_error("the first line does not name columns")),
+        }
+        if !this.quotes_close(0)? {
+            return Err(header_error("a quote in the first line is not closed"));
         }
         if this.record.len() > MAX_COLUMNS {
             return Err(header_error(&format!(
@@ -127,16 +134,15 @@ impl CsvFile {
     /// The next record, or what is wrong with it.
     pub(super) fn next(&mut self) -> Result<Option<Item>, Failure> {
         let begin = self.offset();
-        let first_line = self.line();
         let problem = match self.read() {
             Ok(false) => return Ok(None),
+            Ok(true) if !self.quotes_close(begin)? => Failure::new(
+                ErrorClass::Schema,
+                "QUOTE_NOT_CLOSED",
+                Stage::Extract,
+                "a quote is not closed, or more follows it in its field",
+            ),
             Ok(true) => match self.fields() {
-                Ok(_) if self.line() > first_line + 1 && self.ends_open() => Failure::new(
-                    ErrorClass::Schema,
-                    "QUOTE_NOT_CLOSED",
-                    Stage::Extract,
-                    "a quote is not closed",
-                ),
                 Ok(fields) => return Ok(Some(Item::Record(fields))),
                 Err(problem) => problem,
             },
@@ -153,7 +159,7 @@ impl CsvFile {
         let too_large = problem.class == ErrorClass::Size;
         let raw: Vec<u8> = self.record.iter().next().unwrap_or_default().to_vec();
         // What is wrong with a record of many lines may be one quote too many in the first: read on after that.
-        if too_large || (swallows && self.line() > first_line + 1) {
+        if too_large || (swallows && self.record.as_slice().iter().any(breaks)) {
             let read = self.offset() - begin;
             if self.again + read <= begin + MAX_AGAIN {
                 self.again += read;
@@ -166,22 +172,20 @@ impl CsvFile {
         Ok(Some(Item::Bad(problem, (!kept.is_empty()).then_some(kept))))
     }
 
-    fn line(&self) -> u64 {
-        self.reader.as_ref().map_or(0, |reader| reader.position().line())
-    }
-
-    /// Whether the file ends here, and not with the quote that a field of many lines ends with.
-    fn ends_open(&self) -> bool {
-        let Some(reader) = &self.reader else { return false };
-        let file = &reader.get_ref().file;
-        let length = file.metadata().map_or(0, |about| about.len());
-        if self.offset() < length {
-            return false;
+    /// Whether every quote that opens a field of the record just read, which began at `begin`, is closed at the end of
+    /// its field. The reader does not mind: with a quote left open it reads on to any next one, or to the end.
+    fn quotes_close(&self, begin: u64) -> Result<bool, Failure> {
+        let Some(reader) = &self.reader else { return Ok(true) };
+        let taken = usize::try_from(self.offset() - begin).unwrap_or(usize::MAX);
+        // Without quotes these are its fields, what parts them, and a line break of two bytes. Only at the end of the
+        // file a quote may be where a line break would have been.
+        if taken <= self.record.as_slice().len() + self.record.len() + 1 && self.offset() < self.length {
+            return Ok(true);
         }
-        let mut tail = [b'\n'; 8];
-        let from = length.saturating_sub(8);
-        let read = file.read_at(&mut tail, from).unwrap_or(0);
-        tail[..read].iter().rfind(|byte| !byte.is_ascii_whitespace()) != Some(&b'"')
+        let mut raw = vec![0; taken];
+        reader.get_ref().file.read_exact_at(&mut raw, begin).map_err(|error| unreadable(&error))?;
+        let mark: &[u8] = if begin == 0 { b"\xef\xbb\xbf" } else { b"" };
+        Ok(quotes_close(raw.strip_prefix(mark).unwrap_or(&raw)))
     }
 
     /// Goes to the beginning of the line after the one at `begin`.
@@ -194,8 +198,8 @@ impl CsvFile {
             let read = file.read(&mut buffer).map_err(|error| unreadable(&error))?;
             // Blank lines before the record are not the record.
             let end = buffer[..read].iter().position(|byte| {
-                content |= !matches!(byte, b'\n' | b'\r');
-                *byte == b'\n' && content
+                content |= !breaks(byte);
+                content && breaks(byte)
             });
             at += end.map_or(read, |end| end + 1) as u64;
             if read == 0 || end.is_some() {
@@ -229,6 +233,41 @@ impl CsvFile {
     }
 }
 
+/// Whether a byte ends a line; of the two that some files end one with the first one does.
+fn breaks(byte: &u8) -> bool {
+    matches!(byte, b'\n' | b'\r')
+}
+
+/// Whether in a record, as it stands in the file, each quote that opens a field is followed by one that closes it, and
+/// that by the end of the field; blanks between them are part of the field.
+fn quotes_close(record: &[u8]) -> bool {
+    let begin = record.iter().position(|byte| !breaks(byte)).unwrap_or(record.len());
+    let mut rest = &record[begin..];
+    loop {
+        if let Some(quoted) = rest.strip_prefix(b"\"") {
+            let Some(closing) = closing_quote(quoted) else { return false };
+            rest = &quoted[closing + 1..];
+            if !matches!(rest.trim_ascii_start().first(), None | Some(b',')) {
+                return false;
+            }
+        }
+        let Some(comma) = rest.iter().position(|byte| *byte == b',') else { return true };
+        rest = &rest[comma + 1..];
+    }
+}
+
+/// The place of the quote that ends a quoted field; two in a row are one of its content.
+fn closing_quote(quoted: &[u8]) -> Option<usize> {
+    let mut at = 0;
+    loop {
+        at += quoted[at..].iter().position(|byte| *byte == b'"')?;
+        if quoted.get(at + 1) != Some(&b'"') {
+            return Some(at);
+        }
+        at += 2;
+    }
+}
+
 fn header_error(message: &str) -> Failure {
     Failure::new(ErrorClass::Schema, "INVALID_HEADER", Stage::Extract, message)
 }
@@ -238,6 +277,66 @@ mod tests {
     use std::io::Write;
 
     use super::*;
+
+    /// What a file gives: of each record the fields that are not null, or the code of what is wrong with it.
+    fn read(content: &str) -> Vec<String> {
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(content.as_bytes()).unwrap();
+        let mut csv = CsvFile::open(file, &Place::default()).unwrap();
+        let mut all = Vec::new();
+        while let Some(item) = csv.next().unwrap() {
+            all.push(match item {
+                Item::Record(fields) => {
+                    fields.values().filter_map(Value::as_str).collect::<Vec<_>>().join("|")
+                }
+                Item::Bad(failure, _) => failure.code.to_string(),
+            });
+        }
+        all
+    }
+
+    #[test]
+    fn a_quote_left_open_swallows_no_line() {
+        const OPEN: &str = "QUOTE_NOT_CLOSED";
+        for (content, expected) in [
+            // The next line's quote seems to close it.
+            ("id,note,n\n1,\"a,x\n2,\"b\",y\n3,\"c\",z\n", &[OPEN, "2|b|y", "3|c|z"][..]),
+            ("id,note,n\r\n1,\"a,x\r\n2,\"b\",y\r\n3,c,z\r\n", &[OPEN, "2|b|y", "3|c|z"]),
+            ("id,note,n\r1,\"a,x\r2,\"b\",y\r3,c,z", &[OPEN, "2|b|y", "3|c|z"]),
+            ("id,note,n\n1,\"a,x\n2,\"\u{0}\",y\n", &[OPEN, "INVALID_CHARACTER"]),
+            // The end of the file does.
+            ("id,name\n1,a\n2,\"b\n3,c", &["1|a", OPEN, "3|c"]),
+            ("id,name\n1,a\n2,\"b\n", &["1|a", OPEN]),
+            ("id,name\n1,a\n2,\"b", &["1|a", OPEN]),
+            // Something follows it on its own line.
+            ("id,name\n1,\"5\" pipe\"\n2,b\n", &[OPEN, "2|b"]),
+        ] {
+            assert_eq!(read(content), expected, "{content}");
+        }
+    }
+
+    #[test]
+    fn quotes_that_close_are_read() {
+        for (content, expected) in [
+            (
+                "id,name\n1,\"two\n\nlines, one\r\nfield\"\n2,b\n",
+                &["1|two\n\nlines, one\r\nfield", "2|b"][..],
+            ),
+            ("id,name\n1,\"say \"\"hi\"\"\"\n\"2\",\"\"\"\"\n", &["1|say \"hi\"", "2|\""]),
+            ("\u{feff}\"id\",\"na\nme\"\r\n\r\n\"1\",\"a\nb\"\r\n\"2\",\"\"", &["1|a\nb", "2"]),
+            ("id,name\n1,\"a\" \n \"2\" x,5\" pipe", &["1|a ", " \"2\" x|5\" pipe"]),
+        ] {
+            assert_eq!(read(content), expected, "{content}");
+        }
+    }
+
+    #[test]
+    fn a_quote_left_open_in_the_header_is_an_error_of_the_header() {
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(b"id,\"name\n1,\"a\"\n2,b\n").unwrap();
+        let Err(failure) = CsvFile::open(file, &Place::default()) else { panic!("it is refused") };
+        assert_eq!((failure.code.as_ref(), failure.class), ("INVALID_HEADER", ErrorClass::Schema));
+    }
 
     /// Quotes that make every line swallow all that follow would have each line read a thousand thousand times.
     #[test]
