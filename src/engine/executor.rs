@@ -211,12 +211,13 @@ impl StreamWork<'_> {
         let mut pages = source.read(request).await.map_err(discreet)?;
         let target = WriteRequest { run, attempt, stream: self.stream, fields: &fields, key: plan.key() };
         let mut sink = destination.write(target).await.map_err(discreet)?;
-        while let Some(page) = pages.next().await.map_err(discreet)? {
-            if page.items.is_empty() && page.cursor.is_none() {
+        while let Some(mut page) = pages.next().await.map_err(discreet)? {
+            if page.items.is_empty() && page.cursor.is_none() && page.note.is_none() {
                 continue;
             }
             let estimated =
                 page.estimated.map(|stream| self.standing.records.read - page.first_index + stream);
+            let note = page.note.take();
             let mut mapped = self.map(page).await?;
             let (mut written, mut unchanged, mut bytes) = (0, 0, 0);
             let batch: Vec<Fields> =
@@ -237,7 +238,7 @@ impl StreamWork<'_> {
             self.checkpoint.unchanged += unchanged;
             let amounts =
                 Amounts { read: mapped.page.bytes, written: bytes, estimated, cursor: mapped.page.cursor };
-            self.save(records, Some(amounts), errors, None).await?;
+            self.save(records, Some(amounts), errors, note).await?;
             for (result, records) in
                 [("written", records.written), ("failed", records.failed), ("skipped", records.skipped)]
             {

@@ -8,7 +8,8 @@ use std::os::unix::fs::FileExt;
 use csv::ByteRecord;
 use serde_json::Value;
 
-use super::files::Place;
+use super::file_place::Place;
+use super::files::unreadable;
 use super::{Item, MAX_RECORD};
 use crate::domain::error_class::{ErrorClass, Stage};
 use crate::domain::failure::Failure;
@@ -60,11 +61,6 @@ fn reader(mut file: File, at: u64) -> Result<csv::Reader<Limited>, Failure> {
     file.seek(SeekFrom::Start(at)).map_err(|error| unreadable(&error))?;
     let limited = Limited { file, left: MAX_RECORD, goes_on: at > 0 };
     Ok(csv::ReaderBuilder::new().has_headers(false).flexible(true).from_reader(limited))
-}
-
-fn unreadable(error: &dyn std::fmt::Display) -> Failure {
-    tracing::warn!(%error, "a file cannot be read on");
-    Failure::new(ErrorClass::Unavailable, "FILE_UNREADABLE", Stage::Extract, "the file cannot be read on")
 }
 
 impl CsvFile {

@@ -15,6 +15,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::csv_file::CsvFile;
+use super::file_place::{Passed, Place};
 use super::json_file::JsonFile;
 use super::json_out::{FileSink, Keyed, Target};
 use super::{
@@ -92,6 +93,35 @@ impl Files {
         Ok(file)
     }
 
+    /// Where the reading of a file starts: where an earlier attempt stopped, if that was in this file. Another one is
+    /// read from its beginning where writing a record twice does no harm.
+    async fn start(&self, file: &File, request: &ReadRequest<'_>) -> Result<Start, Failure> {
+        let object = &request.stream.source_object;
+        let copied = || file.try_clone().map_err(|error| self.unreadable(object, &error));
+        let place = Place::of(request.position);
+        let (saved, copy) = (place.clone(), copied()?);
+        let passed = tokio::task::spawn_blocking(move || Passed::up_to(&saved, copy))
+            .await
+            .map_err(|_| Failure::internal())?
+            .map_err(|error| self.unreadable(object, &error))?;
+        match passed {
+            Some(passed) => Ok(Start { place, passed, note: None }),
+            None if request.stream.write_mode == WriteMode::Append => Err(Failure::new(
+                ErrorClass::Conflict,
+                "FILE_REPLACED",
+                Stage::Extract,
+                &format!(
+                    "'{object}' is no longer the file that was begun: a new run appends all of this one"
+                ),
+            )),
+            None => {
+                let note =
+                    format!("'{object}' is no longer the file that was begun: all of this one is read");
+                Ok(Start { place: Place::default(), passed: Passed::nothing(copied()?), note: Some(note) })
+            }
+        }
+    }
+
     fn unreadable(&self, object: &str, error: &std::io::Error) -> Failure {
         let (class, code, what) = match error.kind() {
             std::io::ErrorKind::NotFound => (ErrorClass::Schema, "FILE_NOT_FOUND", "does not exist"),
@@ -146,7 +176,7 @@ impl Connector for Files {
                 Failure::config(&format!("the form of '{object}' is not known; say csv, jsonl or json"))
             })?;
             let file = self.open_file(object)?;
-            let place = Place::of(request.position);
+            let Start { place, passed, note } = self.start(&file, &request).await?;
             let file = match format {
                 FileFormat::Csv => Reader::Csv(Box::new(CsvFile::open(file, &place)?)),
                 FileFormat::Jsonl => Reader::Json(Box::new(JsonFile::lines(file, &place)?)),
@@ -160,6 +190,8 @@ impl Connector for Files {
             });
             let pages = Pages {
                 file,
+                passed,
+                note,
                 index: place.index,
                 after,
                 page_records: request.page_records,
@@ -196,6 +228,12 @@ impl Connector for Files {
     }
 }
 
+/// A file that was open cannot be read any further.
+pub(super) fn unreadable(error: &dyn std::fmt::Display) -> Failure {
+    tracing::warn!(%error, "a file cannot be read on");
+    Failure::new(ErrorClass::Unavailable, "FILE_UNREADABLE", Stage::Extract, "the file cannot be read on")
+}
+
 /// The form that a file's name tells.
 fn format_of(object: &str) -> Option<FileFormat> {
     match Path::new(object).extension()?.to_str()?.to_ascii_lowercase().as_str() {
@@ -206,24 +244,12 @@ fn format_of(object: &str) -> Option<FileFormat> {
     }
 }
 
-/// Where reading goes on.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Place {
-    /// Bytes from the beginning of the file; 0 is before any header.
-    pub(super) offset: u64,
-    index: i64,
-    greatest: Option<Value>,
-}
-
-impl Place {
-    fn of(position: Option<&Value>) -> Self {
-        let Some(position) = position else { return Self::default() };
-        Self {
-            offset: position["offset"].as_u64().unwrap_or(0),
-            index: position["index"].as_i64().unwrap_or(0),
-            greatest: position.get("greatest").filter(|value| !value.is_null()).cloned(),
-        }
-    }
+/// Where the reading of a file starts.
+struct Start {
+    place: Place,
+    passed: Passed,
+    /// What the timeline tells of it.
+    note: Option<String>,
 }
 
 enum Reader {
@@ -271,6 +297,10 @@ impl After {
 
 struct Pages {
     file: Reader,
+    /// What was read of it.
+    passed: Passed,
+    /// What the first page tells the timeline.
+    note: Option<String>,
     index: i64,
     after: Option<After>,
     page_records: usize,
@@ -289,7 +319,7 @@ impl Pages {
         }
         let begin = self.file.offset();
         let mut end = begin;
-        let mut page = Page { first_index: self.index, ..Page::default() };
+        let mut page = Page { first_index: self.index, note: self.note.take(), ..Page::default() };
         while page.items.len() < self.page_records && end - begin < MAX_PAGE as u64 {
             let next = match self.file.next() {
                 // What was read before stays.
@@ -316,10 +346,9 @@ impl Pages {
         }
         self.index += page.items.len() as i64;
         page.bytes = i64::try_from(end - begin).unwrap_or(0);
-        page.position = serde_json::json!({
-            "offset": end, "index": self.index,
-            "greatest": self.after.as_ref().and_then(|after| after.greatest.clone())
-        });
+        self.passed.go_to(end).map_err(|error| unreadable(&error))?;
+        let greatest = self.after.as_ref().and_then(|after| after.greatest.as_ref());
+        page.position = Place::position(self.index, greatest, &self.passed);
         Ok(Some(page))
     }
 }

@@ -5,7 +5,8 @@ use std::io::{BufRead, BufReader, Seek, SeekFrom};
 
 use serde_json::Value;
 
-use super::files::Place;
+use super::file_place::Place;
+use super::files::unreadable;
 use super::{Item, MAX_RECORD};
 use crate::domain::error_class::{ErrorClass, Stage};
 use crate::domain::failure::Failure;
@@ -23,11 +24,6 @@ pub(super) struct JsonFile {
 
 fn fatal(code: &'static str, message: &str) -> Failure {
     Failure::new(ErrorClass::Schema, code, Stage::Extract, message)
-}
-
-fn unreadable(error: &std::io::Error) -> Failure {
-    tracing::warn!(%error, "a file cannot be read on");
-    Failure::new(ErrorClass::Unavailable, "FILE_UNREADABLE", Stage::Extract, "the file cannot be read on")
 }
 
 impl JsonFile {

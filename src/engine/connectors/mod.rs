@@ -4,6 +4,7 @@
 //! asked, a file that is read and a child process that talks.
 
 mod csv_file;
+mod file_place;
 mod files;
 mod json_file;
 mod json_out;
@@ -138,6 +139,8 @@ pub struct Page {
     pub bytes: i64,
     /// How many records the whole run will read, where that is known.
     pub estimated: Option<i64>,
+    /// What the run's timeline should tell of how it was read.
+    pub note: Option<String>,
 }
 
 /// What became of a batch.

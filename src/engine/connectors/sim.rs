@@ -326,6 +326,7 @@ impl Source for SimSource {
                 position: json!({"given": self.given + count}),
                 cursor: None,
                 estimated: Some(self.total),
+                note: None,
                 items,
             };
             self.given += count;

@@ -233,6 +233,94 @@ async fn an_incremental_stream_reads_on_from_its_cursor() {
     assert_eq!(lab.ask::<String>("select cursor #>> '{}' from flow_cursors").await, "2026-11-05");
 }
 
+/// A run that failed after two pages of a file of 400 records, which its next attempt goes on with.
+async fn interrupted(lab: &Lab, from: &str, more: Value) -> RunId {
+    let source = lab.connector(ConnectorKind::Files, json!({"root": "mine"})).await;
+    let fails = json!({"sim": {"fail_write": {"after": 250, "attempts": 1, "class": "UNAVAILABLE", "code": "503", "message": "later"}}});
+    let sink = lab.connector(ConnectorKind::Sim, fails).await;
+    let policy = Policy { max_attempts: 2, ..Policy::default() };
+    let flow = lab.flow(&source, &sink, streams(from, "all", more), policy).await;
+    let run = lab.queue(&flow).await;
+    lab.work().await;
+    assert_eq!(lab.outcome(&run).await, "retrying: 200 200 0 0");
+    run
+}
+
+async fn next_attempt(lab: &Lab, run: &RunId) -> String {
+    lab.clock.advance(TimeDelta::seconds(36));
+    lab.work().await;
+    lab.outcome(run).await
+}
+
+/// Records of these numbers, in the form that a file's name tells.
+fn records(name: &str, numbers: std::ops::Range<i32>) -> String {
+    let csv = name.ends_with(".csv");
+    let line = |n| if csv { format!("{n},\"name\n{n}\"\n") } else { format!("{{\"id\":{n}}}\n") };
+    let header = if csv { "id,name\n" } else { "" };
+    header.to_owned() + &numbers.map(line).collect::<String>()
+}
+
+#[tokio::test]
+async fn an_interrupted_read_goes_on_in_a_file_that_grew_or_was_delivered_again() {
+    let lab = Lab::start().await;
+    for name in ["a.csv", "a.jsonl"] {
+        for mode in ["upsert", "append"] {
+            lab.write(name, records(name, 1..401));
+            let run = interrupted(&lab, name, json!({"write_mode": mode})).await;
+            std::fs::remove_file(lab.files.path().join(name)).unwrap();
+            lab.write(name, records(name, 1..501));
+            assert_eq!(next_attempt(&lab, &run).await, "succeeded: 500 500 0 0", "{name} {mode}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_interrupted_read_begins_anew_with_another_file() {
+    let lab = Lab::start().await;
+    for name in ["a.csv", "a.jsonl"] {
+        // Longer than the first one was read, and too short for that.
+        for numbers in [1_000..1_600, 1_000..1_010] {
+            lab.write(name, records(name, 1..401));
+            let run = interrupted(&lab, name, json!({})).await;
+            lab.write(name, records(name, numbers.clone()));
+            let all = 200 + numbers.len();
+            assert_eq!(next_attempt(&lab, &run).await, format!("succeeded: {all} {all} 0 0"), "{name}");
+            let told: String = lab
+                .ask(&format!(
+                    "select message from run_events where run_id = '{run}' and kind = 'checkpoint'"
+                ))
+                .await;
+            assert_eq!(
+                told,
+                format!("'{name}' is no longer the file that was begun: all of this one is read")
+            );
+        }
+    }
+}
+
+#[tokio::test]
+async fn nothing_is_appended_from_the_middle_of_another_file() {
+    let lab = Lab::start().await;
+    lab.write("a.csv", records("a.csv", 1..401));
+    let run = interrupted(&lab, "a.csv", json!({"write_mode": "append"})).await;
+    lab.write("a.csv", records("a.csv", 1_000..1_600));
+    assert_eq!(next_attempt(&lab, &run).await, "failed SOURCE_ERROR: 200 200 0 0");
+    assert_eq!(codes(&lab, &run).await, ["FILE_REPLACED:1"]);
+}
+
+/// The version before this one saved where it was and nothing of the file.
+#[tokio::test]
+async fn a_position_of_an_earlier_version_is_believed() {
+    let lab = Lab::start().await;
+    lab.write("a.csv", records("a.csv", 1..401));
+    let run = interrupted(&lab, "a.csv", json!({})).await;
+    let changed: i64 = lab
+        .ask("with changed as (update runs set checkpoint = checkpoint #- '{position,digest}' where checkpoint #> '{position,digest}' is not null returning 1) select count(*) from changed")
+        .await;
+    assert_eq!(changed, 1);
+    assert_eq!(next_attempt(&lab, &run).await, "succeeded: 400 400 0 0");
+}
+
 #[tokio::test]
 async fn a_cursor_is_of_no_use_elsewhere() {
     let lab = Lab::start().await;
