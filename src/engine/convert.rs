@@ -1,8 +1,9 @@
 //! Values of one type from values of another, as files spell them.
 
 use chrono::{DateTime, NaiveDate, NaiveDateTime, NaiveTime, SecondsFormat, Utc};
-use serde_json::{Number, Value};
+use serde_json::Value;
 
+use super::digits;
 use crate::domain::definition::FieldType;
 use crate::domain::error_class::{ErrorClass, Stage};
 use crate::domain::failure::Failure;
@@ -47,7 +48,12 @@ pub(super) fn convert(value: Value, to: FieldType, sensitive: bool) -> Result<Op
             FieldType::Object => ("INVALID_OBJECT", "an object"),
             FieldType::Array => ("INVALID_ARRAY", "a list"),
         };
-        let message = format!("{} is not {what}", shown(&value, sensitive));
+        let message = match value.as_str() {
+            Some(text) if to == FieldType::Number && digits::are_lost(text.trim()) => {
+                format!("{} would lose digits as a number; make it a string", shown(&value, sensitive))
+            }
+            _ => format!("{} is not {what}", shown(&value, sensitive)),
+        };
         Failure::new(ErrorClass::Type, code, Stage::Transform, &message)
     })
 }
@@ -75,13 +81,7 @@ fn integer(value: &Value) -> Option<Value> {
 fn number(value: &Value) -> Option<Value> {
     match value {
         Value::Number(_) => Some(value.clone()),
-        Value::String(text) => {
-            let text = text.trim();
-            if let Ok(whole) = text.parse::<i64>() {
-                return Some(whole.into());
-            }
-            text.parse::<f64>().ok().and_then(Number::from_f64).map(Value::Number)
-        }
+        Value::String(text) => digits::number(text.trim()).map(Value::Number),
         _ => None,
     }
 }
@@ -157,6 +157,8 @@ mod tests {
             (json!(42.0), Integer, json!(42)),
             (json!("2.5"), Number, json!(2.5)),
             (json!("7"), Number, json!(7)),
+            (json!("18446744073709551615"), Number, json!(u64::MAX)),
+            (json!("123456.123456789"), Number, json!(123_456.123_456_789)),
             (json!("no"), Boolean, json!(false)),
             (json!(1), Boolean, json!(true)),
             (json!(1776), String, json!("1776")),
@@ -186,6 +188,14 @@ mod tests {
             (json!("a"), Array, "INVALID_ARRAY"),
         ] {
             assert_eq!(convert(value.clone(), to, false).unwrap_err().code, code, "{value}");
+        }
+        for text in ["1234567890123456.78", " -0.12345678901234567891", "1e400"] {
+            let failure = convert(json!(text), Number, false).unwrap_err();
+            assert_eq!(failure.code, "INVALID_NUMBER");
+            assert!(
+                failure.message.contains(text) && failure.message.contains("would lose digits"),
+                "{failure:?}"
+            );
         }
         assert_eq!(convert(json!("it's"), Number, false).unwrap_err().message, "'it’s' is not a number");
     }

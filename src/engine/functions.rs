@@ -8,7 +8,7 @@
 //! | `concat(a, b, …)` | the texts of all arguments that are not null, in a row |
 //! | `coalesce(a, b, …)` | the first argument that is neither null nor empty |
 //! | `lookup(map, key)`, `lookup(map, key, default)` | the entry of a map; null or the default where it has none |
-//! | `to_number(v)`, `to_integer(v)`, `to_boolean(v)` | the value, converted |
+//! | `to_number(v)`, `to_integer(v)`, `to_boolean(v)` | the value, converted; a number of more digits than 64 bits keep, which comes as a text, to the nearest one |
 //! | `to_date(v)`, `to_date(v, "%d.%m.%Y")` | `YYYY-MM-DD`, from ISO 8601 or the given form (strftime) |
 //! | `to_utc(v)`, `to_utc(v, "Europe/Berlin")` | the moment as RFC 3339 in UTC, from RFC 3339, from local time in a zone, or from seconds or milliseconds since 1970 |
 //! | `round(x)`, `round(x, n)` | rounded to a whole number, or to `n` decimals |

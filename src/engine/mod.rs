@@ -6,6 +6,7 @@
 mod checker;
 pub mod connectors;
 mod convert;
+mod digits;
 mod executor;
 pub mod expression;
 mod fence;

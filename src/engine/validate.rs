@@ -4,6 +4,7 @@ use jsonschema::{Draft, PatternOptions, Validator};
 use serde_json::{Map, Value};
 
 use super::convert::shown;
+use super::digits;
 use crate::domain::error_class::{ErrorClass, Stage};
 use crate::domain::failure::Failure;
 
@@ -99,7 +100,11 @@ impl Validation {
     /// [`ErrorClass::Validation`], with a code per keyword such as `INVALID_EMAIL` or `MAX_LENGTH`;
     /// the message shows a value that is not `sensitive`.
     pub fn check(&self, value: &Value, sensitive: bool) -> Result<(), Failure> {
-        let Err(error) = self.0.validate(value) else { return Ok(()) };
+        // Bounds hold for a number whose digits came as a text, too.
+        let nearest = digits::nearest(value);
+        let beyond =
+            nearest.as_ref().and_then(|nearest| self.0.validate(nearest).err()).filter(is_of_a_bound);
+        let Some(error) = self.0.validate(value).err().or(beyond) else { return Ok(()) };
         let at = error.schema_path().to_string();
         let keyword = at.rsplit('/').find(|part| KEYWORDS.contains(part)).unwrap_or("schema").to_owned();
         let format = match error.kind() {
@@ -113,6 +118,17 @@ impl Validation {
         };
         Err(Failure::new(ErrorClass::Validation, code, Stage::Validate, &message))
     }
+}
+
+fn is_of_a_bound(error: &jsonschema::ValidationError<'_>) -> bool {
+    use jsonschema::error::ValidationErrorKind as Kind;
+    matches!(
+        error.kind(),
+        Kind::Maximum { .. }
+            | Kind::Minimum { .. }
+            | Kind::ExclusiveMaximum { .. }
+            | Kind::ExclusiveMinimum { .. }
+    )
 }
 
 /// What a simple keyword asked for.
@@ -196,6 +212,9 @@ mod tests {
             (json!({"maxLength": 3}), json!("abcd"), Some("MAX_LENGTH")),
             (json!({"enum": ["EUR", "GBP"]}), json!("CHF"), Some("ENUM")),
             (json!({"minimum": 0, "maximum": 10}), json!(11), Some("MAXIMUM")),
+            (json!({"maximum": 10}), json!("12345678901234567.89"), Some("MAXIMUM")),
+            (json!({"maximum": 10}), json!("-12345678901234567.89"), None),
+            (json!({"type": "string", "maxLength": 30}), json!("12345678901234567890123"), None),
             (json!({"pattern": "^[A-Z]{3}$"}), json!("EUR"), None),
             (json!({"pattern": "^[A-Z]{3}$"}), json!("eur"), Some("PATTERN")),
             (json!({"type": "string"}), json!(1), Some("TYPE")),

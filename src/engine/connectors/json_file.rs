@@ -10,6 +10,7 @@ use super::files::unreadable;
 use super::{Item, MAX_RECORD};
 use crate::domain::error_class::{ErrorClass, Stage};
 use crate::domain::failure::Failure;
+use crate::engine::digits;
 
 /// Characters of a broken line that are kept.
 const MAX_KEPT: usize = 200;
@@ -181,10 +182,10 @@ fn parse(text: &[u8]) -> Item {
         let kept: String = String::from_utf8_lossy(text).trim().chars().take(MAX_KEPT).collect();
         Item::Bad(failure, Some(kept))
     };
-    if std::str::from_utf8(text).is_err() {
+    let Ok(text) = std::str::from_utf8(text) else {
         return bad(wrong("INVALID_UTF8", "the record is not UTF-8"));
-    }
-    match serde_json::from_slice(text) {
+    };
+    match digits::from_json(text) {
         Ok(Value::Object(fields)) => {
             match fields.iter().find(|(name, value)| name.contains('\0') || holds_nul(value)) {
                 None => Item::Record(fields),

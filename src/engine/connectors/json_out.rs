@@ -18,6 +18,7 @@ use super::files::below;
 use super::{Fields, Sink, WriteReport};
 use crate::domain::error_class::{ErrorClass, Stage};
 use crate::domain::failure::Failure;
+use crate::engine::digits;
 
 /// Largest file that is kept by key, in bytes: it is held in memory.
 const MAX_KEYED_FILE: u64 = 256 << 20;
@@ -153,7 +154,7 @@ impl Keyed {
                 return Err(Failure::new(ErrorClass::Size, "FILE_TOO_LARGE", Stage::Load, &message));
             }
             let text = line.trim_end_matches(['\n', '\r']);
-            let record: Fields = serde_json::from_str(text).map_err(|_| {
+            let record: Fields = digits::from_json(text).map_err(|_| {
                 let message = format!("'{}' holds a line that is no JSON object", target.object);
                 Failure::new(ErrorClass::Schema, "INVALID_LINE", Stage::Load, &message)
             })?;

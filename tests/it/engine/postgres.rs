@@ -216,6 +216,52 @@ async fn a_table_is_copied_to_the_counts_that_sql_finds() {
 }
 
 #[tokio::test]
+async fn no_digit_of_a_number_is_lost() {
+    let bench = Bench::start().await;
+    bench
+        .run_sql(
+            "create table exact (id integer primary key, amount numeric, ratio float8, large numeric);
+             insert into exact values (1, 2.50, 0.1::float8 + 0.2, 7), (2, 12345678901234567.89, 31.245270191439438, 1e40),
+                                      (3, -0.12345678901234567891, 1e300, 18446744073709551616);
+             create table there (id integer primary key, amount numeric, ratio float8, large numeric)",
+        )
+        .await;
+    for table in ["there", "made"] {
+        let stream = streams("exact", table, json!({}));
+        assert_eq!(bench.sync(Postgres, Postgres, stream.clone()).await.0, "succeeded: 3 3 0 0", "{table}");
+        assert_eq!(bench.sync(Postgres, Postgres, stream).await.0, "succeeded: 3 0 0 3", "{table}");
+        let same = format!(
+            "select count(*) from exact e join {table} t using (id)
+              where (e.amount, e.ratio, e.large) = (t.amount, t.ratio::float8, t.large)"
+        );
+        assert_eq!(bench.ask::<i64>(&same).await, 3, "{table}");
+    }
+    bench.lab.write("a.csv", "id,amount\n1,1234567890123456.78\n2,2.50\n");
+    let mapped = |kind| {
+        json!({"mappings": [
+            {"destination_field": "id", "source_path": "$.id", "destination_type": "integer", "is_key": true},
+            {"destination_field": "amount", "source_path": "$.amount", "destination_type": kind}
+        ]})
+    };
+    let (outcome, codes) = bench.sync(Files, Postgres, streams("a.csv", "there", mapped("number"))).await;
+    assert_eq!(
+        (outcome.as_str(), codes),
+        ("partial: 2 1 1 0", vec!["TYPE:INVALID_NUMBER:amount:1".to_owned()])
+    );
+    assert_eq!(
+        bench.sync(Files, Postgres, streams("a.csv", "there", mapped("string"))).await.0,
+        "succeeded: 2 1 0 1"
+    );
+    bench.lab.write("a.jsonl", "{\"id\":0,\"amount\":-12345678901234567.89}\n");
+    assert_eq!(
+        bench.sync(Files, Postgres, streams("a.jsonl", "there", json!({}))).await.0,
+        "succeeded: 1 1 0 0"
+    );
+    let amounts = "select string_agg(amount::text, ' ' order by id) from there where id < 3";
+    assert_eq!(bench.ask::<String>(amounts).await, "-12345678901234567.89 1234567890123456.78 2.5");
+}
+
+#[tokio::test]
 async fn an_incremental_table_is_read_on_from_its_cursor() {
     let bench = Bench::start().await;
     bench

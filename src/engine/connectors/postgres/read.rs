@@ -11,6 +11,7 @@ use super::answer::failure;
 use super::{Name, close, literal, quote, run};
 use crate::domain::error_class::{ErrorClass, Stage};
 use crate::domain::failure::Failure;
+use crate::engine::digits;
 
 /// Rows of the first page, before the size of a row is known.
 const FIRST_PAGE: usize = 50;
@@ -202,7 +203,7 @@ async fn primary_key(conn: &mut PgConnection, table: &str) -> Result<Vec<String>
 }
 
 fn item(text: Option<&str>) -> Item {
-    match text.map(serde_json::from_str) {
+    match text.map(digits::from_json) {
         Some(Ok(fields)) => Item::Record(fields),
         Some(Err(_)) => Item::Bad(
             Failure::new(ErrorClass::Type, "INVALID_JSON", Stage::Extract, "the row is no JSON object"),

@@ -15,6 +15,7 @@ use super::{Name, quote, run};
 use crate::domain::definition::FieldType;
 use crate::domain::error_class::Stage;
 use crate::domain::failure::Failure;
+use crate::engine::digits;
 
 /// A table that is written.
 pub(super) struct Table {
@@ -220,7 +221,10 @@ impl Sink for Table {
     }
 }
 
-fn column_type<'a>(kind: Option<FieldType>, mut values: impl Iterator<Item = &'a Value>) -> &'static str {
+/// What holds digits and nothing else: numbers beside others, by itself a text.
+const DIGITS: &str = "digits";
+
+fn column_type<'a>(kind: Option<FieldType>, values: impl Iterator<Item = &'a Value>) -> &'static str {
     match kind {
         Some(FieldType::String) => "text",
         Some(FieldType::Integer) => "bigint",
@@ -234,15 +238,17 @@ fn column_type<'a>(kind: Option<FieldType>, mut values: impl Iterator<Item = &'a
                 Value::Null => None,
                 Value::Bool(_) => Some("boolean"),
                 Value::Number(_) => Some("numeric"),
+                Value::String(text) if digits::are_lost(text) => Some(DIGITS),
                 Value::String(_) => Some("text"),
                 Value::Array(_) | Value::Object(_) => Some("jsonb"),
             };
-            let first = values.find_map(kind);
-            // A column that holds several kinds takes them all as text.
-            match first {
-                Some(first) if values.filter_map(kind).all(|other| other == first) => first,
+            let joined = values.filter_map(kind).reduce(|kind, other| match (kind, other) {
+                _ if kind == other => kind,
+                (DIGITS, "numeric") | ("numeric", DIGITS) => "numeric",
+                // A column that holds several kinds takes them all as text.
                 _ => "text",
-            }
+            });
+            joined.filter(|kind| *kind != DIGITS).unwrap_or("text")
         }
     }
 }
@@ -257,6 +263,10 @@ mod tests {
         let kind = |values: &[Value]| column_type(None, values.iter());
         assert_eq!(kind(&[json!(null), json!(1), json!(2.5)]), "numeric");
         assert_eq!(kind(&[json!(1), json!("a")]), "text");
+        let digits = json!("12345678901234567.89");
+        assert_eq!(kind(&[digits.clone(), json!(1), digits.clone()]), "numeric");
+        assert_eq!(kind(&[digits.clone(), digits.clone()]), "text");
+        assert_eq!(kind(&[json!(1), json!("a"), digits, json!(2)]), "text");
         assert_eq!(kind(&[json!({})]), "jsonb");
         assert_eq!(kind(&[]), "text");
         assert_eq!(column_type(Some(FieldType::Date), [].iter()), "date");
