@@ -1,6 +1,8 @@
 //! Numbers by their digits. A value holds a number in 64 bits, whole or floating, which keep 15 digits for certain; a
 //! number that would lose some of more is carried as the text of its digits instead, which databases take for a number.
 
+use std::cmp::Ordering;
+
 use serde::de::DeserializeOwned;
 use serde_json::{Number, Value};
 
@@ -9,7 +11,7 @@ const CERTAIN: usize = 15;
 
 /// A decimal number, `0.digits` times ten to the power of `exponent`; without digits it is zero.
 #[derive(Debug, PartialEq, Eq)]
-struct Decimal {
+pub(super) struct Decimal {
     negative: bool,
     exponent: i64,
     digits: String,
@@ -17,7 +19,7 @@ struct Decimal {
 
 impl Decimal {
     /// The number that a text spells with digits, maybe a sign, a point and a power of ten.
-    fn parse(text: &str) -> Option<Self> {
+    pub(super) fn parse(text: &str) -> Option<Self> {
         let unsigned = text.strip_prefix(['-', '+']).unwrap_or(text);
         let (mantissa, power) = unsigned.split_once(['e', 'E']).unwrap_or((unsigned, "0"));
         let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
@@ -33,6 +35,29 @@ impl Decimal {
             true => Self { negative: false, exponent: 0, digits },
             false => Self { negative: text.starts_with('-'), exponent: point + power, digits },
         })
+    }
+}
+
+impl Ord for Decimal {
+    fn cmp(&self, other: &Self) -> Ordering {
+        let sign = |number: &Self| match (number.negative, number.digits.is_empty()) {
+            (_, true) => 0,
+            (true, _) => -1,
+            (false, _) => 1,
+        };
+        let size = |number: &Self, other: &Self| {
+            number.exponent.cmp(&other.exponent).then_with(|| number.digits.cmp(&other.digits))
+        };
+        sign(self).cmp(&sign(other)).then_with(|| match self.negative {
+            true => size(other, self),
+            false => size(self, other),
+        })
+    }
+}
+
+impl PartialOrd for Decimal {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
     }
 }
 
@@ -177,5 +202,28 @@ mod tests {
         for text in ["{12345678901234567.89: 1}", "012345678901234567.89", "12345678901234567.8.9", "{\"a"] {
             assert!(from_json::<Value>(text).is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn decimals_are_ordered_by_size() {
+        let ordered = [
+            "-1e20",
+            "-12.5",
+            "-12.49",
+            "-0.001",
+            "0",
+            "5e-9",
+            "0.05",
+            "9",
+            "10",
+            "10.01",
+            "1e3",
+            "9007199254740992",
+            "9007199254740993",
+        ];
+        let numbers: Vec<Decimal> = ordered.iter().map(|text| Decimal::parse(text).unwrap()).collect();
+        assert!(numbers.is_sorted_by(|a, b| a < b), "{numbers:?}");
+        assert_eq!(Decimal::parse("+010.00e-1"), Decimal::parse("1"));
+        assert_eq!(Decimal::parse("-0.0"), Decimal::parse("0"));
     }
 }

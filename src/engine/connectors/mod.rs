@@ -25,6 +25,7 @@ use crate::domain::connector::ConnectorKind;
 use crate::domain::definition::{FieldType, Stream, SyncMode, WriteMode};
 use crate::domain::failure::Failure;
 use crate::domain::ids::RunId;
+use crate::engine::digits::Decimal;
 use crate::store::DatabaseIdentity;
 use crate::store::checks::{AuthSeen, QuotaSeen};
 use crate::store::leases::ConnectorConfig;
@@ -226,12 +227,12 @@ fn named<'a, T>(what: &str, name: &str, all: &'a BTreeMap<String, T>) -> Result<
 /// The order of two cursor values: numbers by size (also as text), all else as text, which orders ISO 8601.
 fn cursor_order(a: &Value, b: &Value) -> Ordering {
     let number = |value: &Value| match value {
-        Value::Number(number) => number.as_f64(),
-        Value::String(text) => text.trim().parse::<f64>().ok().filter(|number| number.is_finite()),
+        Value::Number(number) => Decimal::parse(&number.to_string()),
+        Value::String(text) => Decimal::parse(text.trim()),
         _ => None,
     };
     match (number(a), number(b)) {
-        (Some(a), Some(b)) => a.total_cmp(&b),
+        (Some(a), Some(b)) => a.cmp(&b),
         _ => spelt(a).cmp(&spelt(b)),
     }
 }
@@ -256,5 +257,14 @@ mod tests {
             Ordering::Greater
         );
         assert_eq!(cursor_order(&json!("a"), &json!("a")), Ordering::Equal);
+        // Numbers that are one and the same in 64 bits floating.
+        for (less, greater) in [
+            (json!(9_007_199_254_740_992_i64), json!(9_007_199_254_740_993_i64)),
+            (json!("-12345678901234567.89"), json!("-12345678901234567.88")),
+        ] {
+            assert_eq!(cursor_order(&less, &greater), Ordering::Less);
+            assert_eq!(cursor_order(&greater, &less), Ordering::Greater);
+        }
+        assert_eq!(cursor_order(&json!(" 10.0"), &json!(10)), Ordering::Equal);
     }
 }
