@@ -1,6 +1,6 @@
 //! Values of one type from values of another, as files spell them.
 
-use chrono::{DateTime, NaiveDate, NaiveDateTime, NaiveTime, SecondsFormat, Utc};
+use chrono::{DateTime, Datelike, NaiveDate, NaiveDateTime, NaiveTime, SecondsFormat, Utc};
 use serde_json::Value;
 
 use super::digits;
@@ -98,8 +98,7 @@ pub(super) fn boolean(text: &str) -> Option<bool> {
 /// The day of an ISO 8601 date or moment (its own day, not that of UTC).
 pub(super) fn date(text: &str) -> Option<NaiveDate> {
     let text = text.trim();
-    NaiveDate::parse_from_str(text, "%Y-%m-%d")
-        .ok()
+    day(text)
         .or_else(|| DateTime::parse_from_rfc3339(text).ok().map(|moment| moment.date_naive()))
         .or_else(|| local(text).map(|moment| moment.date()))
 }
@@ -120,7 +119,17 @@ pub(super) fn local(text: &str) -> Option<NaiveDateTime> {
     forms
         .iter()
         .find_map(|form| NaiveDateTime::parse_from_str(text, form).ok())
-        .or_else(|| NaiveDate::parse_from_str(text, "%Y-%m-%d").ok().map(|day| day.and_time(NaiveTime::MIN)))
+        .filter(|moment| begins_with_year(text, moment.date()))
+        .or_else(|| day(text).map(|day| day.and_time(NaiveTime::MIN)))
+}
+
+fn day(text: &str) -> Option<NaiveDate> {
+    NaiveDate::parse_from_str(text, "%Y-%m-%d").ok().filter(|day| begins_with_year(text, *day))
+}
+
+/// Whether a text begins with the year of its date in four digits (ISO 8601): fewer were read as a year of antiquity.
+fn begins_with_year(text: &str, date: NaiveDate) -> bool {
+    text.starts_with(&format!("{:04}", date.year()))
 }
 
 /// A moment as RFC 3339 in UTC.
@@ -163,6 +172,7 @@ mod tests {
             (json!(1), Boolean, json!(true)),
             (json!(1776), String, json!("1776")),
             (json!("2026-11-20"), Date, json!("2026-11-20")),
+            (json!("0020-11-26"), Date, json!("0020-11-26")),
             (json!("2026-11-20T23:59:00+05:00"), Date, json!("2026-11-20")),
             (json!("2026-11-20 14:15"), Datetime, json!("2026-11-20T14:15:00Z")),
             (json!("2026-11-20T14:15:00.250+01:00"), Datetime, json!("2026-11-20T13:15:00.250Z")),
@@ -175,7 +185,7 @@ mod tests {
 
     #[test]
     fn what_they_do_not_say_is_an_error() {
-        use FieldType::{Array, Boolean, Date, Integer, Number, Object, String};
+        use FieldType::{Array, Boolean, Date, Datetime, Integer, Number, Object, String};
         for (value, to, code) in [
             (json!("12,x"), Number, "INVALID_NUMBER"),
             (json!("NaN"), Number, "INVALID_NUMBER"),
@@ -183,6 +193,11 @@ mod tests {
             (json!(1e30), Integer, "INVALID_INTEGER"),
             (json!("maybe"), Boolean, "INVALID_BOOLEAN"),
             (json!("2026-02-30"), Date, "INVALID_DATE"),
+            (json!("20-11-26"), Date, "INVALID_DATE"),
+            (json!("202-11-26 10:00"), Date, "INVALID_DATE"),
+            (json!("20-11-26"), Datetime, "INVALID_DATETIME"),
+            (json!("26-11-20 14:15:00"), Datetime, "INVALID_DATETIME"),
+            (json!("26-11-20T14:15:00Z"), Datetime, "INVALID_DATETIME"),
             (json!({}), String, "INVALID_STRING"),
             (json!("a"), Object, "INVALID_OBJECT"),
             (json!("a"), Array, "INVALID_ARRAY"),

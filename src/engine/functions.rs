@@ -17,7 +17,7 @@
 
 use cel::objects::Key;
 use cel::{ExecutionError, Value as Cel};
-use chrono::{DateTime, NaiveDate, NaiveDateTime, TimeZone, Utc};
+use chrono::{DateTime, Datelike, NaiveDate, NaiveDateTime, TimeZone, Utc};
 use sha2::{Digest, Sha256};
 
 /// Longest text that a function returns, in bytes.
@@ -207,6 +207,8 @@ fn parse_date(text: &str, form: &str) -> Option<NaiveDate> {
     NaiveDate::parse_from_str(text, form)
         .ok()
         .or_else(|| NaiveDateTime::parse_from_str(text, form).ok().map(|moment| moment.date()))
+        // `%Y` takes two digits for a year of antiquity; who has two says `%y`.
+        .filter(|date| date.year() >= 1000 || text.contains(&format!("{:04}", date.year())))
 }
 
 fn to_utc(args: &[Cel]) -> Result<Cel, String> {
@@ -410,6 +412,7 @@ mod tests {
             ("to_boolean(value)", json!("Yes"), json!(true)),
             ("to_date(value)", json!("2026-11-20T23:15:00+01:00"), json!("2026-11-20")),
             ("value.to_date('%d.%m.%Y')", json!("20.11.2026"), json!("2026-11-20")),
+            ("to_date(value, '%d.%m.%y')", json!("20.11.26"), json!("2026-11-20")),
             ("to_date(value, '%b %d %Y')", json!("Jun 12 1998"), json!("1998-06-12")),
             ("to_utc(value)", json!("2026-11-20T14:15:00+01:00"), json!("2026-11-20T13:15:00Z")),
             ("to_utc(value, 'Europe/Berlin')", json!("2026-07-01 12:00"), json!("2026-07-01T10:00:00Z")),
@@ -437,6 +440,13 @@ mod tests {
             ("to_number(value)", json!("12,x"), "to_number: '12,x' is no number"),
             ("to_number(value)", json!("inf"), "to_number: 'inf' is no number"),
             ("to_date(value)", json!("20.11.2026"), "to_date: '20.11.2026' is no ISO 8601 date"),
+            ("to_date(value)", json!("20-11-26"), "to_date: '20-11-26' is no ISO 8601 date"),
+            (
+                "to_date(value, '%d.%m.%Y')",
+                json!("20.11.26"),
+                "to_date: '20.11.26' is no date of the form '%d.%m.%Y'",
+            ),
+            ("to_utc(value)", json!("20-11-26 12:00"), "to_utc: '20-11-26 12:00' is no RFC 3339 moment"),
             ("to_utc(value, 'Mars')", json!("2026-11-20 12:00"), "to_utc: 'Mars' is no time zone"),
             ("e164(value, 'DE')", json!("12"), "e164: '12' is no phone number"),
             ("e164(value, 'XX')", json!("12"), "e164: 'XX' is no country whose calling code is known"),
