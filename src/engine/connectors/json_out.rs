@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File, TryLockError};
 use std::io::{BufRead, BufReader, Read, Write};
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -23,7 +23,7 @@ use crate::engine::digits;
 /// Largest file that is kept by key, in bytes: it is held in memory.
 const MAX_KEYED_FILE: u64 = 256 << 20;
 
-/// How long another writer of the directory may take.
+/// How long another writer of the file or the directory may take.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A file to write, by its directory, which is held open: nobody can put a link in the way to it any more.
@@ -72,15 +72,20 @@ impl Target {
         Failure::new(class, code, Stage::Load, &format!("'{}' cannot be written", self.object))
     }
 
+    /// Adds lines to the end of the file, all or none.
     fn append(&self, lines: &[String]) -> std::io::Result<()> {
-        let mut file = self.open_at(&self.name, OFlag::O_WRONLY | OFlag::O_APPEND | OFlag::O_CREAT)?;
+        let file = self.open_at(&self.name, OFlag::O_RDWR | OFlag::O_APPEND | OFlag::O_CREAT)?;
+        // What is taken back must be nobody else's.
+        let file = locked(file)?;
         let mut text = String::new();
+        if !ends_with_a_line(&file)? {
+            text.push('\n');
+        }
         for line in lines {
             text.push_str(line);
             text.push('\n');
         }
-        file.write_all(text.as_bytes())?;
-        file.sync_data()
+        add(&file, |mut file| file.write_all(text.as_bytes()))
     }
 
     /// Puts the lines in the place of the file, whole or not at all; gives the file that is there now. Whoever does
@@ -106,19 +111,44 @@ impl Target {
     /// lost its run and does not know it yet, for one); freed when it is dropped.
     fn lock(&self) -> std::io::Result<File> {
         // Opened anew, because a lock lasts as long as any copy of what was opened.
-        let directory = self.open_at(OsStr::new("."), OFlag::O_RDONLY | OFlag::O_DIRECTORY)?;
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            match directory.try_lock() {
-                Ok(()) => return Ok(directory),
-                Err(TryLockError::Error(error)) => return Err(error),
-                Err(TryLockError::WouldBlock) if Instant::now() >= deadline => {
-                    return Err(std::io::ErrorKind::TimedOut.into());
-                }
-                Err(TryLockError::WouldBlock) => std::thread::sleep(Duration::from_millis(20)),
+        locked(self.open_at(OsStr::new("."), OFlag::O_RDONLY | OFlag::O_DIRECTORY)?)
+    }
+}
+
+/// What was opened, locked until it is dropped, once nobody else has it so.
+fn locked(file: File) -> std::io::Result<File> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(file),
+            Err(TryLockError::Error(error)) => return Err(error),
+            Err(TryLockError::WouldBlock) if Instant::now() >= deadline => {
+                return Err(std::io::ErrorKind::TimedOut.into());
             }
+            Err(TryLockError::WouldBlock) => std::thread::sleep(Duration::from_millis(20)),
         }
     }
+}
+
+/// Whether what is added next begins a line.
+fn ends_with_a_line(file: &File) -> std::io::Result<bool> {
+    let Some(last) = file.metadata()?.len().checked_sub(1) else { return Ok(true) };
+    let mut end = [0];
+    file.read_exact_at(&mut end, last)?;
+    Ok(end == *b"\n")
+}
+
+/// Adds to a file what `write` gives it. When that fails (the disk is full, say), what it did give is taken back, so
+/// that whoever tries again adds nothing behind the torn rest of it.
+fn add(file: &File, write: impl FnOnce(&File) -> std::io::Result<()>) -> std::io::Result<()> {
+    let length = file.metadata()?.len();
+    let added = write(file).and_then(|()| file.sync_data());
+    if added.is_err()
+        && let Err(error) = file.set_len(length)
+    {
+        tracing::warn!(%error, "what was written in part could not be taken back");
+    }
+    added
 }
 
 /// The lines of a file by their key.
@@ -275,22 +305,61 @@ fn upsert(
 mod tests {
     use super::*;
 
+    fn records(ids: &[i64]) -> Vec<(Fields, String)> {
+        let record = |id: &i64| {
+            let record = serde_json::json!({ "id": id });
+            (record.as_object().unwrap().clone(), record.to_string())
+        };
+        ids.iter().map(record).collect()
+    }
+
+    #[test]
+    fn what_is_appended_begins_on_a_line_of_its_own() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().canonicalize().unwrap();
+        let path = root.join("out.jsonl");
+        for (before, after) in [
+            ("", "{\"id\":1}\n{\"id\":2}\n"),
+            ("{\"id\":0}\n", "{\"id\":0}\n{\"id\":1}\n{\"id\":2}\n"),
+            ("{\"id\":0}", "{\"id\":0}\n{\"id\":1}\n{\"id\":2}\n"),
+            ("{\"id\":0}\r\n", "{\"id\":0}\r\n{\"id\":1}\n{\"id\":2}\n"),
+        ] {
+            fs::write(&path, before).unwrap();
+            let target = Target::open(&path, &root, "out.jsonl").unwrap();
+            for id in [1, 2] {
+                assert_eq!(write(&target, None, records(&[id])).unwrap().written, 1);
+            }
+            assert_eq!(fs::read_to_string(&path).unwrap(), after, "{before:?}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_written_whole_is_taken_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("out.jsonl");
+        fs::write(&path, "{\"id\":0}\n").unwrap();
+        let file = File::options().append(true).open(&path).unwrap();
+        let torn = |mut file: &File| {
+            file.write_all(b"{\"id\":1}\n{\"i")?;
+            Err(std::io::ErrorKind::StorageFull.into())
+        };
+        assert_eq!(add(&file, torn).unwrap_err().kind(), std::io::ErrorKind::StorageFull);
+        assert_eq!(fs::read_to_string(&path).unwrap(), "{\"id\":0}\n");
+        add(&file, |mut file| file.write_all(b"{\"id\":1}\n")).unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), "{\"id\":0}\n{\"id\":1}\n");
+    }
+
     /// One of them is a worker that lost its run and does not know it yet.
     #[test]
     fn two_writers_of_a_file_keep_what_the_other_wrote() {
         let dir = tempfile::tempdir().unwrap();
         let root = dir.path().canonicalize().unwrap();
         let target = || Target::open(&root.join("out.jsonl"), &root, "out.jsonl").unwrap();
-        let record = |id: i64| {
-            let record = serde_json::json!({ "id": id });
-            (record.as_object().unwrap().clone(), record.to_string())
-        };
         let key = ["id".to_owned()];
         let mut one = Keyed::load(&target(), &key).unwrap();
         let mut other = Keyed::load(&target(), &key).unwrap();
         let put = |keyed: &mut Keyed, ids: &[i64]| {
-            let records = ids.iter().map(|id| record(*id)).collect();
-            let report = write(&target(), Some(keyed), records).unwrap();
+            let report = write(&target(), Some(keyed), records(ids)).unwrap();
             (report.written, report.unchanged)
         };
         assert_eq!(put(&mut one, &[1, 2, 3]), (3, 0));
