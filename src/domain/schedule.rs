@@ -2,8 +2,9 @@
 
 use std::str::FromStr;
 
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, NaiveDateTime, TimeDelta, TimeZone, Utc};
 use chrono_tz::Tz;
+use croner::{Cron, CronComponent};
 
 /// When a flow runs by itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -72,7 +73,7 @@ impl Schedule {
             let seconds = number.checked_mul(factor).filter(|s| *s >= MIN_INTERVAL_S).ok_or_else(wrong)?;
             return Ok(Self::Interval { seconds });
         }
-        if trimmed.split_whitespace().count() != 5 || croner::Cron::from_str(trimmed).is_err() {
+        if trimmed.split_whitespace().count() != 5 || Cron::from_str(trimmed).is_err() {
             return Err(wrong());
         }
         Ok(Self::Cron { expression: trimmed.to_owned(), zone })
@@ -89,15 +90,20 @@ impl Schedule {
 
     /// The nominal time of the first run after `moment`; `None` for a manual flow.
     ///
-    /// A local hour that does not exist fires at the next valid minute; one that exists twice fires once.
+    /// Cron fields that list their hours and minutes (`0 2,14 * * *`) name times of day: one that does not exist in a
+    /// night fires at the next valid minute, one that exists twice fires once. Fields that repeat (`*`, `*/15`) name a
+    /// rhythm, which goes on through both.
     pub fn next_after(&self, moment: DateTime<Utc>) -> Option<DateTime<Utc>> {
         match self {
             Self::Manual => None,
-            Self::Cron { expression, zone } => croner::Cron::from_str(expression)
-                .ok()?
-                .find_next_occurrence(&moment.with_timezone(zone), false)
-                .ok()
-                .map(|next| next.with_timezone(&Utc)),
+            Self::Cron { expression, zone } => {
+                let cron = Cron::from_str(expression).ok()?;
+                if lists(&cron.pattern.minutes) && lists(&cron.pattern.hours) {
+                    return next_time_of_day(&cron, *zone, moment);
+                }
+                let next = cron.find_next_occurrence(&moment.with_timezone(zone), false).ok()?;
+                Some(next.with_timezone(&Utc))
+            }
             Self::Interval { seconds } => {
                 let seconds = i64::from(*seconds);
                 let next = (moment.timestamp().div_euclid(seconds) + 1) * seconds;
@@ -122,6 +128,36 @@ impl Schedule {
     }
 }
 
+/// Whether a field lists some of its values, rather than all of them or each so-manieth.
+fn lists(field: &CronComponent) -> bool {
+    !field.from_wildcard && field.step == 1 && field.values().len() <= usize::from(field.max - field.min)
+}
+
+/// The first time of day after `moment`. croner counts only a single time as one, and lets a list of them go by in a gap
+/// and fire twice in a fold; so it is asked for the times that a clock shows, which have neither, and these are looked
+/// up in the zone.
+fn next_time_of_day(cron: &Cron, zone: Tz, moment: DateTime<Utc>) -> Option<DateTime<Utc>> {
+    let mut shown = moment.with_timezone(&zone).naive_local();
+    // In the second pass of an hour the clock shows times whose first pass is over: at most an hour's worth.
+    loop {
+        shown = cron.find_next_occurrence(&shown.and_utc(), false).ok()?.naive_utc();
+        let next = first_instant(zone, shown)?;
+        if next > moment {
+            return Some(next);
+        }
+    }
+}
+
+/// Minutes of the longest gap there ever was: a zone that moved across the date line.
+const LONGEST_GAP_MIN: i64 = 25 * 60;
+
+/// When a clock first shows this time or, if it never does, the next that it shows.
+fn first_instant(zone: Tz, shown: NaiveDateTime) -> Option<DateTime<Utc>> {
+    (0..=LONGEST_GAP_MIN)
+        .find_map(|minute| zone.from_local_datetime(&(shown + TimeDelta::minutes(minute))).earliest())
+        .map(|instant| instant.with_timezone(&Utc))
+}
+
 fn every(seconds: i32) -> String {
     match seconds {
         s if s % 86_400 == 0 => format!("every {} d", s / 86_400),
@@ -134,19 +170,24 @@ fn every(seconds: i32) -> String {
 fn cron_in_words(expression: &str, zone: Tz) -> String {
     let fields: Vec<&str> = expression.split_whitespace().collect();
     let number = |text: &str| text.parse::<u32>().ok();
-    let step = |text: &str| text.strip_prefix("*/").and_then(number);
+    // `*/45` fires at :00 and :45: only a step that divides the whole comes round evenly.
+    let step = |text: &str, whole: u32| {
+        text.strip_prefix("*/").and_then(number).filter(|by| whole.is_multiple_of(*by))
+    };
     match fields.as_slice() {
         ["*", "*", "*", "*", "*"] => "every minute".to_owned(),
-        [minute, "*", "*", "*", "*"] if step(minute).is_some() => {
-            format!("every {} min", step(minute).unwrap_or(1))
+        [minute, "*", "*", "*", "*"] if step(minute, 60).is_some() => {
+            format!("every {} min", step(minute, 60).unwrap_or(1))
         }
         ["0", "*", "*", "*", "*"] => "hourly".to_owned(),
         [minute, "*", "*", "*", "*"] if number(minute).is_some() => {
             format!("hourly at :{:02}", number(minute).unwrap_or(0))
         }
-        ["0", hour, "*", "*", "*"] if step(hour).is_some() => format!("every {} h", step(hour).unwrap_or(1)),
-        [minute, hour, "*", "*", "*"] if step(hour).is_some() && number(minute).is_some() => {
-            format!("every {} h at :{:02}", step(hour).unwrap_or(1), number(minute).unwrap_or(0))
+        ["0", hour, "*", "*", "*"] if step(hour, 24).is_some() => {
+            format!("every {} h", step(hour, 24).unwrap_or(1))
+        }
+        [minute, hour, "*", "*", "*"] if step(hour, 24).is_some() && number(minute).is_some() => {
+            format!("every {} h at :{:02}", step(hour, 24).unwrap_or(1), number(minute).unwrap_or(0))
         }
         [minute, hour, "*", "*", "*"] if number(minute).is_some() && number(hour).is_some() => {
             format!("daily at {:02}:{:02} {zone}", number(hour).unwrap_or(0), number(minute).unwrap_or(0))
@@ -177,6 +218,32 @@ mod tests {
     }
 
     #[test]
+    fn a_list_of_times_neither_misses_a_night_nor_runs_twice_in_one() {
+        // The clock goes from 02:00 to 03:00 on 2026-03-29, and from 03:00 back to 02:00 on 2026-10-25.
+        for text in ["0 2,14 * * *", "0,30 2 * * *", "0 1-2 * * *", "15,45 2,3 * * *"] {
+            assert_eq!(next(text, "2026-03-29T00:59:59Z"), "2026-03-29T01:00:00+00:00", "{text}");
+        }
+        assert_eq!(next("0 2,14 * * *", "2026-03-28T20:00:00Z"), "2026-03-29T01:00:00+00:00");
+        assert_eq!(next("0 2,14 * * *", "2026-03-29T01:00:00Z"), "2026-03-29T12:00:00+00:00");
+        assert_eq!(next("0,30 2 * * *", "2026-03-29T01:00:00Z"), "2026-03-30T00:00:00+00:00");
+        assert_eq!(next("0 2,3 * * *", "2026-03-29T01:00:00Z"), "2026-03-30T00:00:00+00:00");
+        assert_eq!(next("0 2,14 * * *", "2026-10-24T20:00:00Z"), "2026-10-25T00:00:00+00:00");
+        assert_eq!(next("0 2,14 * * *", "2026-10-25T00:00:01Z"), "2026-10-25T13:00:00+00:00");
+        assert_eq!(next("0,30 2 * * *", "2026-10-25T00:00:00Z"), "2026-10-25T00:30:00+00:00");
+        assert_eq!(next("0,30 2 * * *", "2026-10-25T00:30:00Z"), "2026-10-26T01:00:00+00:00");
+        assert_eq!(next("0,30 2 * * *", "2026-10-25T01:10:00Z"), "2026-10-26T01:00:00+00:00");
+        assert_eq!(next("0 2,14 * * 1-5", "2026-10-23T12:00:00Z"), "2026-10-26T01:00:00+00:00");
+    }
+
+    #[test]
+    fn a_rhythm_goes_on_through_the_change_of_the_clock() {
+        for text in ["0 * * * *", "0 */1 * * *", "0 0-23 * * *", "*/30 2 * * *"] {
+            assert_eq!(next(text, "2026-10-25T00:30:00Z"), "2026-10-25T01:00:00+00:00", "{text}");
+        }
+        assert_eq!(next("0 */2 * * *", "2026-03-29T00:00:00Z"), "2026-03-29T02:00:00+00:00");
+    }
+
+    #[test]
     fn intervals_do_not_shift() {
         assert_eq!(next("every 15m", "2026-11-21T08:07:00Z"), "2026-11-21T08:15:00+00:00");
         assert_eq!(next("every 15m", "2026-11-21T08:15:00Z"), "2026-11-21T08:30:00+00:00");
@@ -204,7 +271,9 @@ mod tests {
         let words = |text: &str| Schedule::parse(text, BERLIN).unwrap().in_words();
         assert_eq!(words("5 * * * *"), "hourly at :05");
         assert_eq!(words("*/15 * * * *"), "every 15 min");
+        assert_eq!(words("*/45 * * * *"), "cron */45 * * * * Europe/Berlin");
         assert_eq!(words("0 */2 * * *"), "every 2 h");
+        assert_eq!(words("0 */5 * * *"), "cron 0 */5 * * * Europe/Berlin");
         assert_eq!(words("15 */4 * * *"), "every 4 h at :15");
         assert_eq!(words("0 2 * * *"), "daily at 02:00 Europe/Berlin");
         assert_eq!(words("every 90s"), "every 90 s");
