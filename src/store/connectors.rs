@@ -84,6 +84,31 @@ pub struct Connector {
     pub tools: Vec<RemoteTool>,
 }
 
+/// Where a connector stands in lists: down ones first, then degraded, unknown, healthy, disabled, by name.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ConnectorPlace {
+    /// Its rank: down, degraded, unknown, healthy, disabled from 1.
+    pub rank: u8,
+    /// Its lower-cased name.
+    pub sort_key: String,
+    /// Its id.
+    pub connector: String,
+}
+
+impl ConnectorPlace {
+    /// The place of `connector` as it is now.
+    pub fn of(connector: &Connector) -> Self {
+        let rank = match connector.status {
+            ConnectorStatus::Down => 1,
+            ConnectorStatus::Degraded => 2,
+            ConnectorStatus::Unknown => 3,
+            ConnectorStatus::Healthy => 4,
+            ConnectorStatus::Disabled => 5,
+        };
+        Self { rank, sort_key: connector.name.to_lowercase(), connector: connector.id.to_string() }
+    }
+}
+
 /// What a connector has used of what it may use.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Quota {
@@ -193,8 +218,7 @@ impl TryFrom<ConnectorRow> for Connector {
 }
 
 impl Reader<'_> {
-    /// Every connector: down ones first, then degraded, unknown, healthy, disabled, by name. A workspace has
-    /// tens of them, so lists are narrowed by the caller.
+    /// Every connector, by its [`ConnectorPlace`]. A workspace has tens of them, so lists are narrowed by the caller.
     ///
     /// # Errors
     /// When the database fails, or a row holds something this build does not know.
@@ -210,11 +234,15 @@ impl Reader<'_> {
             }
             flows.entry(source).or_default().push(flow);
         }
-        rows.into_iter()
+        let mut connectors = rows
+            .into_iter()
             .map(|row| {
                 let flows = flows.remove(&row.connector_id).unwrap_or_default();
                 Ok(Connector { flows, ..Connector::try_from(row)? })
             })
-            .collect()
+            .collect::<Result<Vec<_>, StoreError>>()?;
+        // The database sorts by its collation, and a page that goes on after a place compares places.
+        connectors.sort_by_cached_key(ConnectorPlace::of);
+        Ok(connectors)
     }
 }

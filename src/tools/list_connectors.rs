@@ -10,7 +10,7 @@ use super::find;
 use super::tool::{Access, Answer, Tool};
 use crate::domain::connector::{AuthStatus, ConnectorStatus, ConnectorType};
 use crate::domain::scope::Scope;
-use crate::store::connectors::Connector;
+use crate::store::connectors::{Connector, ConnectorPlace};
 use crate::view::connector::ConnectorView;
 use crate::view::text::{self, Page};
 
@@ -110,16 +110,16 @@ impl Tool for ListConnectors {
 
     async fn call(cx: &ToolCx<'_>, input: Input) -> Result<Answer<Output>, ToolError> {
         let (filters, now, zone) = (&input.filters, cx.now(), cx.zone());
-        let start = cx.open_cursor(Self::NAME, filters, input.cursor.as_deref())?;
+        let after =
+            cx.open_cursor(Self::NAME, filters, input.cursor.as_deref())?.as_deref().and_then(position);
         let all = cx.read().connectors().await?;
         let matching: Vec<&Connector> = matching(&all, filters);
-        // The list is sorted by status, which may have moved on since: go on after the one shown last.
-        let start = match start.as_deref() {
-            Some([last]) => {
-                matching.iter().position(|connector| connector.id.as_str() == last).map_or(0, |at| at + 1)
-            }
-            _ => 0,
-        };
+        // After the place that the last one had when it was shown: its status may have moved since, or it may be gone.
+        let rest: Vec<&Connector> = matching
+            .iter()
+            .copied()
+            .filter(|connector| after.as_ref().is_none_or(|after| ConnectorPlace::of(connector) > *after))
+            .collect();
         let counts = CountsView::of(&all);
         let summary = if matching.len() == all.len() {
             format!("{}: {}.", text::counted(all.len() as i64, "connector", "connectors"), counts.in_words())
@@ -133,7 +133,7 @@ impl Tool for ListConnectors {
         };
         let mut page = Page::new(&format!("{summary} As of {}.", text::moment(now, zone)));
         let mut shown = Vec::new();
-        for connector in matching.iter().skip(start).take(input.limit.into()) {
+        for connector in rest.iter().take(input.limit.into()) {
             let view = ConnectorView::from(*connector);
             if !page.row(&view.line(now, zone), shown.len()) {
                 break;
@@ -141,9 +141,12 @@ impl Tool for ListConnectors {
             shown.push(view);
         }
         let mut notices = Vec::new();
-        let next_cursor = match shown.last().filter(|_| start + shown.len() < matching.len()) {
+        let last = shown.len().checked_sub(1).and_then(|last| rest.get(last));
+        let next_cursor = match last.filter(|_| shown.len() < rest.len()) {
             Some(last) => {
-                let cursor = cx.seal_cursor(Self::NAME, filters, std::slice::from_ref(&last.id))?;
+                let last = ConnectorPlace::of(last);
+                let position = [last.rank.to_string(), last.sort_key, last.connector];
+                let cursor = cx.seal_cursor(Self::NAME, filters, &position)?;
                 notices.push(format!("more connectors match; pass cursor={cursor}"));
                 Some(cursor)
             }
@@ -162,6 +165,15 @@ impl Tool for ListConnectors {
             output: Output { summary, as_of: now, counts, connectors: shown, total, next_cursor },
         })
     }
+}
+
+fn position(parts: &[String]) -> Option<ConnectorPlace> {
+    let [rank, sort_key, connector] = parts else { return None };
+    Some(ConnectorPlace {
+        rank: rank.parse().ok()?,
+        sort_key: sort_key.clone(),
+        connector: connector.clone(),
+    })
 }
 
 fn matching<'a>(all: &'a [Connector], filters: &Filters) -> Vec<&'a Connector> {

@@ -4,5 +4,6 @@ mod action;
 mod daily;
 mod debugging;
 mod health;
+mod paging;
 mod reporting;
 mod understanding;
