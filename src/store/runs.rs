@@ -87,10 +87,11 @@ statements! {
                to_json(s) as last_success,
                coalesce((select json_agg(json_build_object('version', v.version, 'at', v.created_at,
                             'by', v.created_by, 'summary', v.summary) order by v.version)
-                           from flow_versions v
-                          where v.customer_id = $1 and v.flow_id = r.flow_id
-                            and v.version > s.flow_version
-                            and v.created_at <= coalesce(r.finished_at + interval '6 hours', $3)), '[]') as versions,
+                           from (select v.version, v.created_at, v.created_by, v.summary from flow_versions v
+                                  where v.customer_id = $1 and v.flow_id = r.flow_id
+                                    and v.version > s.flow_version
+                                    and v.created_at <= coalesce(r.finished_at + interval '6 hours', $3)
+                                  order by v.version desc limit 12) v), '[]') as versions,
                coalesce((select json_agg(json_build_object('at', l.at, 'action', l.action, 'by', l.actor_label,
                             'message', l.message) order by l.at)
                            from (select l.at, l.action, l.actor_label, l.message from audit_log l
@@ -295,6 +296,9 @@ pub(super) fn side(
     })
 }
 
+/// Versions of a flow that are listed with a run at most.
+const MAX_VERSIONS: usize = 12;
+
 /// Everything there is to say of one run.
 #[derive(Clone, Debug)]
 pub struct RunDetail {
@@ -312,7 +316,7 @@ pub struct RunDetail {
     pub next_run: Option<Neighbour>,
     /// The last run before it that succeeded.
     pub last_success: Option<Neighbour>,
-    /// Versions of the flow made since then, until six hours after the run.
+    /// The newest twelve versions of the flow made since then, until six hours after the run.
     pub versions: Vec<VersionChange>,
     /// What people did to the flow and its connectors since then, until six hours after the run.
     pub changes: Vec<Change>,
@@ -320,6 +324,19 @@ pub struct RunDetail {
     pub queue_position: i64,
     /// Median duration of the flow's last twenty successful runs.
     pub median_ms: Option<i64>,
+}
+
+impl RunDetail {
+    /// How many versions of the flow were made since the last success and before the oldest of those listed: they are
+    /// numbered one by one.
+    pub fn versions_unlisted(&self) -> i32 {
+        match (self.versions.first(), &self.last_success) {
+            (Some(oldest), Some(success)) if self.versions.len() == MAX_VERSIONS => {
+                oldest.version - success.flow_version - 1
+            }
+            _ => 0,
+        }
+    }
 }
 
 /// One try of a run.

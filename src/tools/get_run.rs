@@ -60,6 +60,9 @@ struct DetailView {
     note: Option<String>,
     flow_version: i32,
     changes_since_last_success: Vec<ChangeView>,
+    /// Flow versions since then that are older than those listed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    older_versions: Option<i32>,
     attempts: Vec<AttemptView>,
     timeline: Vec<EventView>,
     errors: Vec<ClassView>,
@@ -208,9 +211,6 @@ fn told(cx: &ToolCx<'_>, detail: &RunDetail) -> Answer<Output> {
             .collect();
         page.line(format!("Errors: {}", errors.join(", ")));
     }
-    for change in &view.changes_since_last_success {
-        page.line(change.in_words(now, zone));
-    }
     for (word, neighbour) in [
         ("Last success before", &view.last_success),
         ("Run before", &view.previous_run),
@@ -226,18 +226,7 @@ fn told(cx: &ToolCx<'_>, detail: &RunDetail) -> Answer<Output> {
             ));
         }
     }
-    for attempt in view.attempts.iter().filter(|_| view.attempts.len() > 1) {
-        page.line(attempt.in_words(zone));
-    }
-    if !view.timeline.is_empty() {
-        page.line("Timeline:");
-        for (place, event) in view.timeline.iter().enumerate() {
-            let row = format!("  {} {}", text::clock_time(event.at, run.queued_at, zone), event.message);
-            if !page.row(&row, place) {
-                break;
-            }
-        }
-    }
+    write_history(&mut page, &view, run.queued_at, now, zone);
     let mut notices = Vec::new();
     let mut next = Vec::new();
     if let Some(seconds) = next_poll_seconds {
@@ -248,6 +237,34 @@ fn told(cx: &ToolCx<'_>, detail: &RunDetail) -> Answer<Output> {
     }
     let text = page.end(&notices, &next);
     Answer { text, output: Output { summary, run: view, next_poll_seconds } }
+}
+
+/// What changed before the run, its attempts and its timeline: as much of each as the page has room for.
+fn write_history(page: &mut Page, view: &DetailView, queued_at: DateTime<Utc>, now: DateTime<Utc>, zone: Tz) {
+    let changes = view.changes_since_last_success.iter().map(|change| change.in_words(now, zone));
+    let more = rows(page, changes) + view.older_versions.map_or(0, |older| older.unsigned_abs() as usize);
+    if more > 0 {
+        page.line(format!("… {more} more {}", if more == 1 { "change" } else { "changes" }));
+    }
+    if view.attempts.len() > 1 {
+        let more = rows(page, view.attempts.iter().map(|attempt| attempt.in_words(zone)));
+        if more > 0 {
+            page.line(format!("… {more} more {}", if more == 1 { "attempt" } else { "attempts" }));
+        }
+    }
+    if !view.timeline.is_empty() {
+        page.line("Timeline:");
+        let event = |event: &EventView| {
+            format!("  {} {}", text::clock_time(event.at, queued_at, zone), event.message)
+        };
+        rows(page, view.timeline.iter().map(event));
+    }
+}
+
+/// Writes rows while there is room; how many there was none for.
+fn rows(page: &mut Page, rows: impl Iterator<Item = String>) -> usize {
+    // Lines stand before them: not even the first has a right to a place.
+    rows.skip_while(|row| page.row(row, 1)).count()
 }
 
 /// What is told of a run that wrote nothing though it had records.
@@ -285,6 +302,7 @@ fn view(detail: &RunDetail, now: DateTime<Utc>) -> DetailView {
         note: run.note.as_deref().map(text::fenced),
         flow_version: run.version,
         changes_since_last_success: changes(&detail.versions, &detail.changes),
+        older_versions: Some(detail.versions_unlisted()).filter(|older| *older > 0),
         attempts: detail
             .attempts
             .iter()

@@ -14,6 +14,9 @@ use crate::store::connectors::{Connector, Quota};
 /// Quota use, in percent, from which a connector is near its quota.
 pub const NEAR_QUOTA_PERCENT: f64 = 80.0;
 
+/// Names of dependent flows that are told at most; `list_flows` tells them all.
+const MAX_NAMES: usize = 10;
+
 /// A connector with its health.
 #[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct ConnectorView {
@@ -123,7 +126,7 @@ pub struct DependentsView {
     pub total: usize,
     /// Of these, failing.
     pub failing: usize,
-    /// Their names.
+    /// The first ten names.
     pub names: Vec<String>,
 }
 
@@ -165,7 +168,7 @@ impl From<&Connector> for ConnectorView {
             flows: DependentsView {
                 total: flows.len(),
                 failing: flows.iter().filter(|flow| flow.failing).count(),
-                names: flows.iter().map(|flow| text::named(&flow.name)).collect(),
+                names: flows.iter().take(MAX_NAMES).map(|flow| text::named(&flow.name)).collect(),
             },
             tools: (!tools.is_empty()).then(|| ToolsView {
                 total: tools.len(),

@@ -45,3 +45,44 @@ async fn every_answer_is_of_a_size_that_can_be_read() {
         assert!(bytes <= BYTES, "{tool} {arguments}: {bytes} bytes");
     }
 }
+
+/// A flow that was changed again and again before it worked, and a connector that all flows use.
+#[tokio::test]
+async fn an_answer_has_a_bound_whatever_there_is_to_tell() {
+    let app = TestApp::demo().await;
+    app.rows::<(String,)>(
+        "insert into flow_versions (customer_id, flow_id, version, definition, definition_hash, summary, created_by, created_at)
+         select v.customer_id, v.flow_id, n, v.definition, v.definition_hash, repeat('changed ', 50), 'Ana Ruiz',
+                '2026-11-20T16:00:00+01:00'
+           from runs r
+           join flow_versions v using (customer_id, flow_id)
+          cross join generate_series(v.version + 1, 40) n
+          where r.run_id = 'run_abc123' and v.version = 8 and $1::timestamptz is not null
+          returning flow_id",
+    )
+    .await;
+    let told = app.acme().call("get_run", json!({ "run_id": "run_abc123" })).await;
+    assert!(told.text.chars().count() <= CHARS, "{}", told.text);
+    assert!(told.text.contains("Change: flow version 39 → 40 at ") && !told.text.contains("27 → 28"));
+    assert!(told.text.contains("… 22 more changes\n"), "{}", told.text);
+    assert_eq!(told.structured["run"]["older_versions"], 22);
+
+    app.rows::<(String,)>(
+        "insert into flows (customer_id, flow_id, name, sort_key, state_changed_at, source_connector_id,
+             destination_connector_id, source_objects, destination_objects, object_keys_read, object_keys_written,
+             health_since, health_checked_at, created_at)
+         select f.customer_id, 'flow_more_' || n, 'More ' || n, 'more ' || n, $1, f.source_connector_id,
+                f.destination_connector_id, '{}', '{}', '{}', '{}', $1, $1, $1
+           from flows f cross join generate_series(1, 300) n
+          where f.customer_id = 'cus_acme' and f.name = 'HubSpot → Salesforce contacts'
+          returning flow_id",
+    )
+    .await;
+    for (tool, list) in [("list_connectors", "/connectors"), ("get_system_health", "/connectors/attention")] {
+        let told = app.acme().call(tool, json!({})).await;
+        let listed = told.structured.pointer(list).unwrap().as_array().unwrap();
+        let hubspot = listed.iter().find(|connector| connector["name"] == "HubSpot (Marketing)").unwrap();
+        assert_eq!(hubspot["flows"]["total"], 303, "{tool}");
+        assert_eq!(hubspot["flows"]["names"].as_array().unwrap().len(), 10, "{tool}");
+    }
+}
