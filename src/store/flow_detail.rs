@@ -44,7 +44,7 @@ statements! {
                                      from runs r
                                     where r.customer_id = $1 and r.flow_id = f.flow_id
                                       and r.window_at >= w.since
-                                      and r.window_at <= date_trunc('hour', w.since, 'UTC') + interval '1 hour') h) x
+                                      and r.window_at < date_trunc('hour', w.since, 'UTC') + interval '1 hour') h) x
                      where x.runs is not null) s), '[]') as stats,
                (select percentile_cont(0.5) within group (order by extract(epoch from d.finished_at - d.started_at) * 1000)
                   from (select d.finished_at, d.started_at from runs d

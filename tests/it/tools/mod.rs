@@ -1,6 +1,7 @@
 //! What the tools answer, over HTTP, to the seeded demo workspaces under a clock that stands still.
 
 mod action;
+mod counts;
 mod daily;
 mod debugging;
 mod health;
