@@ -141,22 +141,46 @@ impl CountsView {
         self.paused
     }
 
-    /// `3 failing, 2 degraded, …`: the states that occur.
+    /// `3 failing, 2 degraded, …; besides 2 draft`: the states that occur, those [`CountsView::in_use`] counts first.
     pub(super) fn in_words(&self) -> String {
-        let said: Vec<String> = [
-            (self.failing, "failing"),
-            (self.degraded, "degraded"),
-            (self.pending, "pending"),
-            (self.healthy, "healthy"),
-            (self.paused, "paused"),
-            (self.draft, "draft"),
-        ]
-        .iter()
-        .filter(|(number, _)| *number > 0)
-        .map(|(number, word)| format!("{} {word}", text::count(*number)))
-        .collect();
+        let in_use = self.said(&Wanted::IN_USE);
+        let besides = self.said(&[Wanted::Draft, Wanted::Archived]);
+        match (in_use.is_empty(), besides.is_empty()) {
+            (true, true) => "none yet".to_owned(),
+            (true, false) => format!("only {besides}"),
+            (false, true) => in_use,
+            (false, false) => format!("{in_use}; besides {besides}"),
+        }
+    }
+
+    fn said(&self, states: &[Wanted]) -> String {
+        let said: Vec<String> = states
+            .iter()
+            .map(|state| (self.of(*state), state.as_str()))
+            .filter(|(number, _)| *number > 0)
+            .map(|(number, word)| format!("{} {word}", text::count(number)))
+            .collect();
         said.join(", ")
     }
+
+    /// Flows in one of the states that a flow is shown with; a word for several of them counts nothing.
+    fn of(&self, state: Wanted) -> i64 {
+        match state {
+            Wanted::Failing => self.failing,
+            Wanted::Degraded => self.degraded,
+            Wanted::Pending => self.pending,
+            Wanted::Healthy => self.healthy,
+            Wanted::Paused => self.paused,
+            Wanted::Draft => self.draft,
+            Wanted::Archived => self.archived,
+            Wanted::Active | Wanted::NeedsAttention => 0,
+        }
+    }
+}
+
+impl Wanted {
+    /// The states of flows that are not archived or drafts, in the order of lists.
+    const IN_USE: [Self; 5] = [Self::Failing, Self::Degraded, Self::Pending, Self::Healthy, Self::Paused];
 }
 
 impl Tool for ListFlows {
@@ -282,16 +306,22 @@ fn summary(cx: &ToolCx<'_>, filters: &Filters, counts: &CountsView, total: i64) 
     }
     if conditions.is_empty() {
         return match all {
-            0 => format!("No flows in {place} yet."),
+            0 if counts.draft + counts.archived == 0 => format!("No flows in {place} yet."),
+            0 => format!("No flows in use in {place}: {}.", counts.in_words()),
             _ => format!("{} in {place}: {}.", text::counted(all, "flow", "flows"), counts.in_words()),
         };
     }
+    // Drafts and archived flows are among those looked at only where they are asked for.
+    let mut states = Wanted::IN_USE.to_vec();
+    let wanted = filters.status.as_deref().unwrap_or_default();
+    states.extend([Wanted::Draft, Wanted::Archived].into_iter().filter(|state| wanted.contains(state)));
+    let all: i64 = states.iter().map(|state| counts.of(*state)).sum();
+    let said = if all == 0 { String::new() } else { format!(" ({} in all)", counts.said(&states)) };
     format!(
-        "{} of {} in {place} {} ({} in all).",
+        "{} of {} in {place} {}{said}.",
         text::count(total),
         text::counted(all, "flow", "flows"),
-        conditions.join(" and "),
-        counts.in_words()
+        conditions.join(" and ")
     )
 }
 

@@ -35,3 +35,40 @@ async fn a_run_that_ends_on_the_hour_counts_once() {
     let told = app.acme().call("get_flow", json!({ "flow": "flow_inventory" })).await;
     assert_eq!(told.structured["flow"]["stats"]["h24"]["runs"], runs, "{}", told.text);
 }
+
+#[tokio::test]
+async fn the_states_of_flows_sum_to_their_number() {
+    let app = TestApp::demo().await;
+    change(
+        &app,
+        "update flows set state = 'draft' where flow_id in ('flow_inventory', 'flow_netsuite_invoices')",
+    )
+    .await;
+    let told = app.acme().text("list_flows", json!({})).await;
+    assert!(
+        told.contains(": 3 failing, 2 degraded, 1 pending, 3 healthy, 1 paused; besides 2 draft."),
+        "{told}"
+    );
+    assert!(told.starts_with("10 flows in "), "{told}");
+    let health = app.acme().text("get_system_health", json!({})).await;
+    let line = "Flows: 10 (3 failing, 2 degraded, 1 pending, 3 healthy, 1 paused; besides 2 draft)";
+    assert!(health.contains(line), "{health}");
+    let told = app.acme().text("list_flows", json!({ "status": ["draft"] })).await;
+    assert!(told.starts_with("2 of 12 flows in Acme Retail (Europe/Berlin) are draft ("), "{told}");
+    assert!(
+        told.contains("(3 failing, 2 degraded, 1 pending, 3 healthy, 1 paused, 2 draft in all)"),
+        "{told}"
+    );
+
+    change(&app, "update flows set state = 'archived' where customer_id = 'cus_acme' and state <> 'draft'")
+        .await;
+    let told = app.acme().text("list_flows", json!({ "status": ["archived"] })).await;
+    assert!(
+        told.starts_with("10 of 10 flows in Acme Retail (Europe/Berlin) are archived (10 archived in all).")
+    );
+    let told = app.acme().text("list_flows", json!({})).await;
+    let none = "No flows in use in Acme Retail (Europe/Berlin): only 2 draft, 10 archived.";
+    assert!(told.starts_with(none), "{told}");
+    let told = app.acme().text("list_flows", json!({ "status": ["failing"] })).await;
+    assert!(told.starts_with("0 of 0 flows in Acme Retail (Europe/Berlin) are failing."), "{told}");
+}
