@@ -92,6 +92,10 @@ pub struct RunGroup {
     pub failed: i64,
     /// How many are still open.
     pub active: i64,
+    /// How many were cancelled.
+    pub cancelled: i64,
+    /// How many never started.
+    pub skipped_runs: i64,
     /// Records read.
     pub read: i64,
     /// Records written.
@@ -246,6 +250,8 @@ fn add_other(groups: &mut Vec<RunGroup>, totals: &RunTotals, grouping: RunGroupi
         partial: rest(totals.partial, |group| group.partial),
         failed: rest(totals.failed, |group| group.failed),
         active: rest(totals.active, |group| group.active),
+        cancelled: rest(totals.cancelled, |group| group.cancelled),
+        skipped_runs: rest(totals.skipped, |group| group.skipped_runs),
         read: rest(totals.total_read, |group| group.read),
         written: rest(totals.total_written, |group| group.written),
         rejected: rest(totals.total_failed, |group| group.rejected),

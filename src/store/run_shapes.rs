@@ -122,6 +122,7 @@ impl Shape {
         let sums = "sum(c.runs)::bigint as runs,
             sum(c.runs - c.partial - c.failed - c.cancelled - c.skipped - c.active)::bigint as succeeded,
             sum(c.partial)::bigint as partial, sum(c.failed)::bigint as failed, sum(c.active)::bigint as active,
+            sum(c.cancelled)::bigint as cancelled, sum(c.skipped)::bigint as skipped_runs,
             sum(c.records_read)::bigint as read, sum(c.records_written)::bigint as written,
             sum(c.records_failed)::bigint as rejected, sum(c.records_skipped)::bigint as skipped,
             sum(c.bytes_written)::bigint as bytes";
@@ -217,6 +218,7 @@ impl Shape {
         format!(
             "(select json_agg(json_build_object('key', g.key, 'label', coalesce({label}, g.key), 'runs', g.runs,
                     'succeeded', g.succeeded, 'partial', g.partial, 'failed', g.failed, 'active', g.active,
+                    'cancelled', g.cancelled, 'skipped_runs', g.skipped_runs,
                     'read', g.read, 'written', g.written, 'rejected', g.rejected, 'skipped', g.skipped,
                     'bytes', g.bytes, 'latest_run_id', l.run_id, 'latest_status', l.status) order by {order})
                 from (select g.* from (select {key} as key, {sums} from {from} group by 1

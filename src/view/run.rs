@@ -30,6 +30,9 @@ pub struct SideView {
     /// The first ten, where there are several.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub objects: Vec<String>,
+    /// Objects beyond these.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub objects_more: Option<usize>,
     /// Connector status now.
     pub status: &'static str,
 }
@@ -46,6 +49,7 @@ impl From<&Side> for SideView {
             } else {
                 vec![]
             },
+            objects_more: side.objects.len().checked_sub(MAX_OBJECTS).filter(|more| *more > 0),
             status: side.status.as_str(),
         }
     }
@@ -54,7 +58,7 @@ impl From<&Side> for SideView {
 impl SideView {
     /// `HubSpot (Marketing)/contacts`, with a count of further objects.
     pub fn in_words(&self) -> String {
-        let more = match self.objects.len() {
+        let more = match self.objects.len() + self.objects_more.unwrap_or(0) {
             0 | 1 => String::new(),
             n => format!(" (+{} more)", n - 1),
         };
@@ -355,6 +359,12 @@ pub struct GroupView {
     pub failed: i64,
     /// Still open.
     pub active: i64,
+    /// Cancelled, where some were.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cancelled: Option<i64>,
+    /// Never started, where some did not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub skipped: Option<i64>,
     /// Record counts.
     pub records: Records,
     /// Bytes written.
@@ -380,6 +390,8 @@ impl GroupView {
             partial: group.partial,
             failed: group.failed,
             active: group.active,
+            cancelled: Some(group.cancelled).filter(|number| *number > 0),
+            skipped: Some(group.skipped_runs).filter(|number| *number > 0),
             records: Records::new(group.read, group.written, group.rejected, group.skipped),
             bytes_written: group.bytes,
             latest_run_id: group.latest_run_id.clone(),
@@ -395,6 +407,8 @@ impl GroupView {
             (self.partial, "partial"),
             (self.failed, "failed"),
             (self.active, "active"),
+            (self.cancelled.unwrap_or(0), "cancelled"),
+            (self.skipped.unwrap_or(0), "skipped"),
         ]
         .iter()
         .filter(|(number, _)| *number > 0)

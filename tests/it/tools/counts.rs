@@ -1,6 +1,6 @@
 //! Counts that come to what is said of them.
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::support::app::TestApp;
 
@@ -71,4 +71,41 @@ async fn the_states_of_flows_sum_to_their_number() {
     assert!(told.starts_with(none), "{told}");
     let told = app.acme().text("list_flows", json!({ "status": ["failing"] })).await;
     assert!(told.starts_with("0 of 0 flows in Acme Retail (Europe/Berlin) are failing."), "{told}");
+}
+
+#[tokio::test]
+async fn objects_that_are_not_listed_are_counted() {
+    let app = TestApp::demo().await;
+    change(
+        &app,
+        "update flows set source_objects = (select array_agg('table_' || n) from generate_series(1, 25) n)
+          where flow_id = 'flow_inventory'",
+    )
+    .await;
+    let told = app.acme().call("list_flows", json!({})).await;
+    assert!(told.text.contains("/table_1 (+24 more) → "), "{}", told.text);
+    let flows = told.structured["flows"].as_array().unwrap();
+    let source = &flows.iter().find(|flow| flow["id"] == "flow_inventory").unwrap()["source"];
+    assert_eq!((source["objects"].as_array().unwrap().len(), &source["objects_more"]), (10, &json!(15)));
+}
+
+#[tokio::test]
+async fn the_states_of_a_group_sum_to_its_runs() {
+    let app = TestApp::demo().await;
+    for grouping in ["status", "flow", "connector", "day"] {
+        let arguments = json!({ "window": "30d", "group_by": grouping, "limit": 0 });
+        let told = app.acme().call("list_runs", arguments).await;
+        for group in told.structured["groups"].as_array().unwrap() {
+            let states = ["succeeded", "partial", "failed", "active", "cancelled", "skipped"];
+            let sum: i64 = states.iter().filter_map(|state| group[state].as_i64()).sum();
+            assert_eq!(sum, group["runs"].as_i64().unwrap(), "{grouping}: {group}");
+        }
+        if grouping == "status" {
+            assert!(told.text.contains("\ncancelled | 2 runs (2 cancelled) | "), "{}", told.text);
+            let skipped =
+                told.structured["groups"].as_array().unwrap().iter().find(|g| g["key"] == "skipped");
+            assert_eq!(skipped.unwrap()["skipped"], 3);
+            assert_eq!(skipped.unwrap()["cancelled"], Value::Null);
+        }
+    }
 }
