@@ -123,7 +123,7 @@ async fn flow(store: &Store, tenancy: &Tenancy, text: &str) -> anyhow::Result<(F
     let all = reader.flow_names().await.map_err(told)?;
     let near = match names::resolve(text, &all, false) {
         Match::One(named, _) => vec![named],
-        Match::Several(near) | Match::None(near) => near,
+        Match::Several { named: near, .. } | Match::None(near) => near,
     };
     let near: Vec<String> = near.iter().map(|named| format!("\"{}\"", line(&named.name))).collect();
     let meant =

@@ -80,8 +80,13 @@ pub struct Named<I> {
 pub enum Match<I> {
     /// Exactly one thing, found as said.
     One(Named<I>, MatchedBy),
-    /// Several things fit; their names, at most five.
-    Several(Vec<Named<I>>),
+    /// Several things fit.
+    Several {
+        /// Their names, at most five.
+        named: Vec<Named<I>>,
+        /// How many fit.
+        of: usize,
+    },
     /// Nothing fits; the nearest names, at most three.
     None(Vec<Named<I>>),
 }
@@ -115,7 +120,7 @@ pub fn resolve<I: Clone + PartialEq>(text: &str, all: &[Named<I>], guess: bool) 
     match same.as_slice() {
         [one] => return Match::One(one.clone(), MatchedBy::Loose),
         [] => {}
-        _ => return Match::Several(same.into_iter().take(5).collect()),
+        _ => return several(same),
     }
     let holding: Vec<_> = distinct(all.iter().filter(|named| {
         let words = loose_words(&exact_key(&named.label));
@@ -125,8 +130,14 @@ pub fn resolve<I: Clone + PartialEq>(text: &str, all: &[Named<I>], guess: bool) 
         [one] if guess => Match::One(one.clone(), MatchedBy::Words),
         [] => Match::None(nearest(&loose.join(" "), all)),
         [_] => Match::None(holding),
-        _ => Match::Several(holding.into_iter().take(5).collect()),
+        _ => several(holding),
     }
+}
+
+fn several<I>(mut fit: Vec<Named<I>>) -> Match<I> {
+    let of = fit.len();
+    fit.truncate(5);
+    Match::Several { named: fit, of }
 }
 
 /// The distinct things of `named`, the first name of each.
@@ -240,9 +251,18 @@ mod tests {
     }
 
     #[test]
+    fn more_than_five_are_counted() {
+        let many: Vec<Named<u8>> = (0..12)
+            .map(|id| Named { id, label: format!("Shopify {id}"), name: format!("Shopify {id}") })
+            .collect();
+        let Match::Several { named, of } = resolve("Shopify", &many, true) else { panic!() };
+        assert_eq!((named.len(), of), (5, 12));
+    }
+
+    #[test]
     fn several_are_named_and_typos_get_suggestions() {
-        let Match::Several(fit) = resolve("Shopify", &demo(), true) else { panic!() };
-        assert_eq!(fit.iter().map(|named| named.id).collect::<Vec<_>>(), [4, 7, 9]);
+        let Match::Several { named, of } = resolve("Shopify", &demo(), true) else { panic!() };
+        assert_eq!((named.iter().map(|named| named.id).collect::<Vec<_>>(), of), (vec![4, 7, 9], 3));
         let Match::None(near) = resolve("hubspot contcts", &demo(), true) else { panic!() };
         assert_eq!(near[0].id, 1);
         assert_eq!(resolve("zzz qqq", &demo(), true), Match::None(vec![]));

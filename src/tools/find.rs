@@ -54,10 +54,17 @@ async fn find_flow(cx: &ToolCx<'_>, text: &str, guess: bool) -> Result<Found, To
             name: named.name,
             matched_by,
         }),
-        Match::Several(fit) => Err(ToolError::refused(
-            "FLOW_AMBIGUOUS",
-            format!("\"{asked}\" fits {} flows: {}. Repeat with one of these names.", fit.len(), list(&fit)),
-        )),
+        Match::Several { named, of } => {
+            let more =
+                if of > named.len() { format!(" and {} more", of - named.len()) } else { String::new() };
+            Err(ToolError::refused(
+                "FLOW_AMBIGUOUS",
+                format!(
+                    "\"{asked}\" fits {of} flows: {}{more}. Repeat with one of these names.",
+                    list(&named)
+                ),
+            ))
+        }
         Match::None(near) => Err(ToolError::refused("FLOW_NOT_FOUND", not_found(&asked, &near, &all))),
     }
 }
@@ -98,11 +105,10 @@ pub(super) async fn connectors(cx: &ToolCx<'_>, text: &str) -> Result<Vec<Connec
             })
             .collect();
         let near = match names::resolve(text, &named, false) {
-            Match::None(near) | Match::Several(near) if !near.is_empty() => {
-                format!(" Did you mean: {}?", list(&near))
-            }
-            _ => String::new(),
+            Match::One(one, _) => vec![one],
+            Match::Several { named: near, .. } | Match::None(near) => near,
         };
+        let near = if near.is_empty() { String::new() } else { format!(" Did you mean: {}?", list(&near)) };
         return Err(ToolError::refused(
             "CONNECTOR_NOT_FOUND",
             format!(

@@ -109,3 +109,26 @@ async fn the_states_of_a_group_sum_to_its_runs() {
         }
     }
 }
+
+#[tokio::test]
+async fn flows_that_a_name_fits_are_counted_and_a_connectors_name_is_suggested() {
+    let app = TestApp::demo().await;
+    change(
+        &app,
+        "insert into flow_names (customer_id, name_key, flow_id, label, kind)
+         select f.customer_id, 'shopify ' || f.flow_id, f.flow_id, 'Shopify ' || f.flow_id, 'alias'
+           from flows f where f.customer_id = 'cus_acme'",
+    )
+    .await;
+    let told = app.acme().call("get_flow", json!({ "flow": "Shopify" })).await;
+    assert!(told.text.starts_with("FLOW_AMBIGUOUS: \"Shopify\" fits 12 flows: \""), "{}", told.text);
+    assert!(told.text.contains("\" and 7 more. Repeat with one of these names."), "{}", told.text);
+    let told = app.acme().call("list_flows", json!({ "connector": "the Shopify EU store" })).await;
+    assert!(
+        told.text.starts_with(
+            "CONNECTOR_NOT_FOUND: no connector is called \"the Shopify EU store\". Did you mean: \"Shopify (EU Store)\"?"
+        ),
+        "{}",
+        told.text
+    );
+}
