@@ -101,12 +101,17 @@ impl Tool for GetFlowErrorSummary {
         let (rate, previous_rate) = (totals.record_error_rate, earlier.records().error_rate());
         let name = text::named(&found.name);
         let span = in_words(&asked.window, asked.zone);
-        let runs = totals.runs - totals.active;
+        // Of all runs that the totals count: those still open may have errors already.
+        let runs = totals.runs;
         let summary = if errors.total == 0 {
             format!("{name}, {span}: no record errors in {}.", text::counted(runs, "run", "runs"))
         } else {
+            let open = match totals.active {
+                0 => String::new(),
+                open => format!(", {} still open", text::count(open)),
+            };
             format!(
-                "{name}, {span}: {} in {} of {} ({} failed).",
+                "{name}, {span}: {} in {} of {} ({} failed{open}).",
                 text::counted(errors.total, "record error", "record errors"),
                 text::count(errors.runs),
                 text::counted(runs, "run", "runs"),

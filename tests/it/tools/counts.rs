@@ -132,3 +132,34 @@ async fn flows_that_a_name_fits_are_counted_and_a_connectors_name_is_suggested()
         told.text
     );
 }
+
+#[tokio::test]
+async fn runs_with_errors_are_some_of_the_runs_they_are_told_of() {
+    let app = TestApp::demo().await;
+    change(
+        &app,
+        "with g as (insert into error_groups (customer_id, group_id, flow_id, fingerprint, grouping_version,
+                        error_class, code, stage, origin, message, first_seen_at, last_seen_at, last_seen_run_id)
+                    select r.customer_id, 'eg_open', r.flow_id, decode(repeat('00', 16), 'hex'), 1, 'VALIDATION', 'X',
+                           'validate', 'mapping', 'wrong', r.started_at, r.started_at, r.run_id
+                      from runs r where r.customer_id = 'cus_acme' and r.status = 'running'
+                    returning *)
+         insert into run_error_counts (customer_id, run_id, group_id, flow_id, count, first_at, last_at)
+         select g.customer_id, g.last_seen_run_id, g.group_id, g.flow_id, 5, g.first_seen_at, g.last_seen_at from g",
+    )
+    .await;
+    let (flow, finished, failed): (String, i64, i64) = app
+        .row(
+            "select o.flow_id, count(r.run_id), count(r.run_id) filter (where r.status = 'failed')
+               from runs o
+               left join runs r on r.customer_id = o.customer_id and r.flow_id = o.flow_id
+                               and r.finished_at >= $1 - interval '30 minutes'
+              where o.customer_id = 'cus_acme' and o.status = 'running' group by 1",
+        )
+        .await;
+    let told = app.acme().text("get_flow_error_summary", json!({ "flow": flow, "window": "30m" })).await;
+    let all = finished + 1;
+    let runs = if all == 1 { "run" } else { "runs" };
+    let words = format!(": 5 record errors in 1 of {all} {runs} ({failed} failed, 1 still open).");
+    assert!(told.contains(&words), "{words}\n{told}");
+}
