@@ -22,7 +22,7 @@ macro_rules! flow_columns {
          sc.status as source_status, f.source_objects, f.destination_connector_id, dc.name as destination_name,
          dc.service as destination_service, dc.status as destination_status, f.destination_objects,
          f.schedule_kind, f.schedule_cron, f.schedule_interval_s, f.schedule_timezone, f.next_run_at, f.tags,
-         u.name as owner, f.current_version, to_jsonb(l) as last_run, to_jsonb(ls) as last_success"
+         u.name as owner, f.current_version, f.last_decided_at, to_jsonb(l) as last_run, to_jsonb(ls) as last_success"
     };
 }
 
@@ -138,6 +138,8 @@ pub struct Flow {
     pub owner: Option<String>,
     /// Its current version.
     pub version: i32,
+    /// When its last run that succeeded or failed ended, whether it is kept or not.
+    pub last_decided_at: Option<DateTime<Utc>>,
     /// Its last run that ended.
     pub last_run: Option<RunBrief>,
     /// Its last run that succeeded.
@@ -201,6 +203,7 @@ pub(super) struct FlowRow {
     tags: Vec<String>,
     owner: Option<String>,
     current_version: i32,
+    last_decided_at: Option<DateTime<Utc>>,
     last_run: Option<Json<RunBrief>>,
     last_success: Option<Json<RunBrief>>,
 }
@@ -247,6 +250,7 @@ impl TryFrom<FlowRow> for Flow {
             tags: row.tags,
             owner: row.owner,
             version: row.current_version,
+            last_decided_at: row.last_decided_at,
             last_run: row.last_run.map(|json| json.0),
             last_success: row.last_success.map(|json| json.0),
         })

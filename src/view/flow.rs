@@ -93,15 +93,16 @@ impl FlowView {
             tags: flow.tags.iter().map(|tag| text::named(tag)).collect(),
             summary: String::new(),
         };
-        view.summary = view.line(now, zone);
+        view.summary = view.line(flow.last_decided_at, now, zone);
         view
     }
 
-    /// The flow as one line.
-    fn line(&self, now: DateTime<Utc>, zone: Tz) -> String {
-        let last = match &self.last_run {
-            Some(run) => format!("last run {}", run.in_words(now, zone)),
-            None => "no run yet".to_owned(),
+    /// The flow as one line; `last_decided_at` tells of a last run that is not kept any more.
+    fn line(&self, last_decided_at: Option<DateTime<Utc>>, now: DateTime<Utc>, zone: Tz) -> String {
+        let last = match (&self.last_run, last_decided_at) {
+            (Some(run), _) => format!("last run {}", run.in_words(now, zone)),
+            (None, Some(at)) => format!("last run {}, no longer kept", text::moment_and_age(at, now, zone)),
+            (None, None) => "no run yet".to_owned(),
         };
         let mut line = format!(
             "{} {} [{}] | {} → {} | {} | {last}",

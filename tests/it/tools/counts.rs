@@ -163,3 +163,19 @@ async fn runs_with_errors_are_some_of_the_runs_they_are_told_of() {
     let words = format!(": 5 record errors in 1 of {all} {runs} ({failed} failed, 1 still open).");
     assert!(told.contains(&words), "{words}\n{told}");
 }
+
+#[tokio::test]
+async fn a_last_run_that_is_not_kept_any_more_was_one() {
+    let app = TestApp::demo().await;
+    change(&app, "update flows set last_run_id = 'run_gone', last_decided_at = '2026-10-17T07:00:00Z' where flow_id = 'flow_inventory'")
+        .await;
+    let told = app.acme().text("list_flows", json!({})).await;
+    let line =
+        |id: &str| told.lines().find(|line| line.contains(id)).unwrap_or_else(|| panic!("{id}\n{told}"));
+    assert!(
+        line("flow_inventory").contains("| last run 2026-10-17 09:00 +02:00, 35 d ago, no longer kept"),
+        "{told}"
+    );
+    assert_eq!(told.matches("no run yet").count(), 1, "{told}");
+    assert!(told.lines().any(|line| line.starts_with("PENDING ") && line.contains("| no run yet")), "{told}");
+}
