@@ -360,6 +360,95 @@ async fn an_interrupted_read_minds_no_rows_that_went_meanwhile() {
     assert_eq!(lab.outcome(&run).await, "succeeded: 1000 1000 0 0");
 }
 
+/// What an incremental read had when it was interrupted may be changed or gone when it goes on.
+#[tokio::test]
+async fn an_interrupted_incremental_read_minds_no_rows_that_changed_meanwhile() {
+    let bench = Bench::start().await;
+    bench
+        .run_sql(
+            "create table feed (id integer primary key, at integer not null);
+             insert into feed select n, n from generate_series(1, 1000) n",
+        )
+        .await;
+    let lab = &bench.lab;
+    let source = lab.connector(Postgres, json!({"dsn": "lab"})).await;
+    let fails = json!({"sim": {"fail_write": {"after": 420, "attempts": 1, "class": "UNAVAILABLE", "code": "503", "message": "later"}}});
+    let sink = lab.connector(ConnectorKind::Sim, fails).await;
+    let more = json!({"sync_mode": "incremental", "cursor_field": "at"});
+    let flow = lab.flow(&source, &sink, streams("feed", "all", more), Policy::default()).await;
+    let run = lab.queue(&flow).await;
+    lab.work().await;
+    assert_eq!(lab.outcome(&run).await, "retrying: 350 350 0 0");
+    bench.run_sql("update feed set at = 5000 where id = 350; delete from feed where id = 7").await;
+    lab.clock.advance(chrono::TimeDelta::seconds(36));
+    lab.work().await;
+    assert_eq!(lab.outcome(&run).await, "succeeded: 1001 1001 0 0", "650 that were left, and one again");
+}
+
+#[tokio::test]
+async fn a_table_is_read_whatever_its_columns_are_called_and_keyed_by() {
+    let bench = Bench::start().await;
+    bench
+        .run_sql(
+            "create table triples (id integer, s text, r text, note text, primary key (id) include (note));
+             insert into triples values (1, 'x', 'y', null), (2, null, 'z', 'w')",
+        )
+        .await;
+    assert_eq!(
+        bench.sync(Postgres, Files, streams("triples", "out.jsonl", json!({}))).await,
+        ("succeeded: 2 2 0 0".to_owned(), vec![])
+    );
+    let feed = json!({"sync_mode": "incremental", "cursor_field": "r"});
+    assert_eq!(
+        bench.sync(Postgres, Files, streams("triples", "feed.jsonl", feed)).await,
+        ("succeeded: 2 2 0 0".to_owned(), vec![])
+    );
+}
+
+#[tokio::test]
+async fn what_is_written_differently_is_another_value() {
+    let bench = Bench::start().await;
+    bench.run_sql("create table spans (id integer primary key, span interval, shape point[])").await;
+    let rows =
+        |span: &str| format!("{{\"id\": 1, \"span\": \"{span}\", \"shape\": \"{{\\\"(1,2)\\\"}}\"}}\n");
+    for (span, expected) in
+        [("30 days", "succeeded: 1 1 0 0"), ("1 mon", "succeeded: 1 1 0 0"), ("1 mon", "succeeded: 1 0 0 1")]
+    {
+        bench.lab.write("spans.jsonl", rows(span));
+        let stream = streams("spans.jsonl", "spans", json!({"key": ["id"]}));
+        assert_eq!(bench.sync(Files, Postgres, stream).await, (expected.to_owned(), vec![]), "{span}");
+    }
+}
+
+#[tokio::test]
+async fn one_bad_row_is_rejected_and_no_other() {
+    let bench = Bench::start().await;
+    bench
+        .run_sql(
+            "create table parents (id integer primary key); insert into parents values (1), (2), (4);
+             create table children (id integer primary key, parent integer references parents deferrable initially deferred);
+             create function strict() returns trigger language plpgsql as
+                 $$ begin if new.id = 2 then raise exception 'credit limit'; end if; return new; end $$;
+             create trigger strict before insert on children for each row execute function strict()",
+        )
+        .await;
+    let rows = [1, 2, 3, 4].map(|id| format!("{{\"id\": {id}, \"parent\": {id}}}\n")).concat();
+    bench.lab.write("children.jsonl", rows + "{}\n");
+    let append = json!({"write_mode": "append"});
+    let (outcome, mut codes) =
+        bench.sync(Files, Postgres, streams("children.jsonl", "children", append)).await;
+    codes.sort();
+    assert_eq!(outcome, "partial: 5 2 3 0");
+    assert_eq!(
+        codes,
+        [
+            "REFERENCE:FOREIGN_KEY_VIOLATION:children_parent_fkey:1",
+            "VALIDATION:EMPTY_RECORD:1",
+            "VALIDATION:RAISE_EXCEPTION:1"
+        ]
+    );
+}
+
 #[tokio::test]
 async fn a_source_only_reads() {
     let bench = Bench::start().await;

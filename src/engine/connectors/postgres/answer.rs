@@ -71,6 +71,9 @@ fn classify(state: &str) -> (ErrorClass, Option<&'static str>) {
         "23505" => (ErrorClass::Duplicate, Some("UNIQUE_VIOLATION")),
         "23514" => (ErrorClass::Validation, Some("CHECK_VIOLATION")),
         "23P01" => (ErrorClass::Validation, Some("EXCLUSION_VIOLATION")),
+        // What a trigger or a view says of a row, in words of its own.
+        "P0001" => (ErrorClass::Validation, Some("RAISE_EXCEPTION")),
+        "44000" => (ErrorClass::Validation, Some("WITH_CHECK_OPTION_VIOLATION")),
         // Two spellings of one key in a batch: written one by one, the last one counts.
         "21000" => (ErrorClass::Duplicate, Some("DUPLICATE_KEY")),
         "22001" => (ErrorClass::Size, Some("STRING_TOO_LONG")),
@@ -109,6 +112,8 @@ mod tests {
         for (state, class) in [
             ("23502", ErrorClass::RequiredField),
             ("22012", ErrorClass::Type),
+            ("P0001", ErrorClass::Validation),
+            ("44000", ErrorClass::Validation),
             ("08006", ErrorClass::Connectivity),
             ("28P01", ErrorClass::Auth),
             ("57P01", ErrorClass::Unavailable),

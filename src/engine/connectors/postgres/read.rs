@@ -18,6 +18,9 @@ const FIRST_PAGE: usize = 50;
 /// Rows that are counted at most, to estimate how long a table takes.
 const MAX_COUNTED: i64 = 10_000_000;
 
+/// What stands for a whole row. (`s.*`: the table may have a column called `s`.)
+const DIGEST: &str = "encode(sha256(convert_to(to_jsonb(s.*)::text, 'UTF8')), 'hex') collate \"C\"";
+
 /// What a read goes over: a table, or a query that only reads.
 fn relation(request: &ReadRequest<'_>) -> Result<(String, bool), Failure> {
     let Some(query) = &request.stream.source_query else {
@@ -45,6 +48,9 @@ pub(super) struct Rows {
     inclusive: bool,
     /// The primary key of the last row, where rows come in its order.
     key: Option<Vec<String>>,
+    /// The digest of the last row, where rows come in the order of a cursor and, of one value, in that of their digests.
+    digest: Option<String>,
+    /// Rows so far that are like the last one, or all where rows have no order.
     skip: i64,
     index: i64,
     incremental: bool,
@@ -66,8 +72,10 @@ impl Rows {
         let key = place["key"].as_array().filter(|key| key.len() == columns.len() && !key.is_empty());
         let key: Option<Vec<String>> =
             key.map(|key| key.iter().filter_map(|value| value.as_str().map(str::to_owned)).collect());
-        // What a key says stays true while rows come and go; a number of rows to skip does not.
-        let skip = if key.is_some() { 0 } else { skip };
+        let digest = place["digest"].as_str().map(str::to_owned);
+        // What a key or a digest says stays true while rows come and go; a number of rows to skip does not.
+        let skip = if key.is_some() || (request.after().is_some() && digest.is_none()) { 0 } else { skip };
+        let mut offset = skip.to_string();
         let listed = columns.join(", ");
         let keys = columns.iter().map(|column| format!("{column}::text")).collect::<Vec<_>>().join(", ");
         let (select, filter, order) = match request.after() {
@@ -83,17 +91,41 @@ impl Rows {
             }
             Some((field, saved, inclusive)) => {
                 let column = format!("s.{}", quote(field));
-                // An interrupted run goes on at the value it had reached, past the rows of that value it had.
-                let filter = match (&reached, saved) {
-                    (Some(reached), _) => format!("where {column} >= {}", literal(reached)),
+                let filter = match (&digest, saved) {
+                    // An interrupted run goes on at the row it had reached, past those like it that it had.
+                    (Some(digest), _) => {
+                        let (from, beyond, same) = match &reached {
+                            Some(value) => {
+                                let value = literal(value);
+                                let [from, beyond, same] =
+                                    [">=", ">", "="].map(|sign| format!("{column} {sign} {value}"));
+                                (from, beyond, same)
+                            }
+                            None => (
+                                "true".to_owned(),
+                                format!("{column} is not null"),
+                                format!("{column} is null"),
+                            ),
+                        };
+                        let digest = literal(digest);
+                        offset = format!(
+                            "least({skip}, (select count(*) from ({relation}) s where {same} and {DIGEST} = {digest}))"
+                        );
+                        format!("where {from} and ({beyond} or {DIGEST} >= {digest})")
+                    }
                     (None, Some(saved)) => {
                         let saved = saved.as_str().map_or_else(|| saved.to_string(), str::to_owned);
                         format!("where {column} {} {}", if inclusive { ">=" } else { ">" }, literal(&saved))
                     }
                     (None, None) => String::new(),
                 };
-                let order = format!("order by {column} nulls first, to_jsonb(s)::text collate \"C\"");
-                (format!("{column}::text"), filter, order)
+                // Without nulls this is the order of any index on the column.
+                let nulls =
+                    match is_table && never_null(&mut conn, &request.stream.source_object, field).await? {
+                        true => "",
+                        false => " nulls first",
+                    };
+                (format!("{column}::text"), filter, format!("order by {column}{nulls}, {DIGEST}"))
             }
         };
         let rows = format!("from ({relation}) s {filter}");
@@ -113,9 +145,10 @@ impl Rows {
         };
         let declare = format!(
             "declare apixx_rows no scroll cursor for
-             select case when octet_length(r.j) <= {MAX_RECORD} then r.j end, r.c, r.k
-               from (select to_jsonb(s)::text as j, {select} as c, array[{keys}]::text[] as k
-                       {rows} {order} offset {skip}) r"
+             select case when octet_length(r.j) <= {MAX_RECORD} then r.j end, r.c, r.k, r.d
+               from (select to_jsonb(s.*)::text as j, {select} as c, array[{keys}]::text[] as k, {told} as d
+                       {rows} {order} offset {offset}) r",
+            told = if request.after().is_some() { DIGEST } else { "null" }
         );
         run(&mut conn, &declare).await?;
         Ok(Self {
@@ -124,6 +157,7 @@ impl Rows {
             passed: None,
             inclusive: request.after().is_some_and(|(_, _, inclusive)| inclusive),
             key,
+            digest,
             skip,
             index,
             incremental: request.after().is_some(),
@@ -136,11 +170,12 @@ impl Rows {
     async fn page(&mut self) -> Result<Option<Page>, Failure> {
         let Some(conn) = &mut self.conn else { return Ok(None) };
         let fetch = format!("fetch {} from apixx_rows", self.next);
-        let rows: Vec<(Option<String>, Option<String>, Vec<String>)> = sqlx::query_as(AssertSqlSafe(fetch))
-            .persistent(false)
-            .fetch_all(conn)
-            .await
-            .map_err(|error| failure(&error, Stage::Extract))?;
+        let rows: Vec<(Option<String>, Option<String>, Vec<String>, Option<String>)> =
+            sqlx::query_as(AssertSqlSafe(fetch))
+                .persistent(false)
+                .fetch_all(conn)
+                .await
+                .map_err(|error| failure(&error, Stage::Extract))?;
         if rows.is_empty() {
             if let Some(conn) = self.conn.take() {
                 close(conn).await;
@@ -162,15 +197,19 @@ impl Rows {
             estimated: self.estimated,
             ..Page::default()
         };
-        for (text, cursor, _) in &rows {
+        for (text, cursor, _, digest) in &rows {
             if self.incremental && *cursor != self.cursor {
                 self.passed = std::mem::replace(&mut self.cursor, cursor.clone());
+                self.skip = 0;
+            }
+            if self.incremental && *digest != self.digest {
+                self.digest.clone_from(digest);
                 self.skip = 0;
             }
             self.skip += 1;
             page.items.push(item(text.as_deref()));
         }
-        self.key = rows.last().map(|(_, _, key)| key.clone()).filter(|key| !key.is_empty());
+        self.key = rows.last().map(|(_, _, key, _)| key.clone()).filter(|key| !key.is_empty());
         self.index += rows.len() as i64;
         self.next = (MAX_PAGE * rows.len() / bytes.max(1)).clamp(1, self.most);
         page.position = self.position();
@@ -181,7 +220,9 @@ impl Rows {
     }
 
     fn position(&self) -> Value {
-        json!({"cursor": self.cursor, "key": self.key, "skip": self.skip, "index": self.index})
+        json!({
+            "cursor": self.cursor, "key": self.key, "digest": self.digest, "skip": self.skip, "index": self.index
+        })
     }
 }
 
@@ -192,7 +233,7 @@ async fn primary_key(conn: &mut PgConnection, table: &str) -> Result<Vec<String>
            from pg_index i
           cross join unnest(i.indkey::smallint[]) with ordinality k (attnum, place)
            join pg_attribute a on a.attrelid = i.indrelid and a.attnum = k.attnum
-          where i.indrelid = to_regclass($1) and i.indisprimary
+          where i.indrelid = to_regclass($1) and i.indisprimary and k.place <= i.indnkeyatts
           order by k.place",
     )
     .bind(Name::parse(table)?.quoted)
@@ -200,6 +241,19 @@ async fn primary_key(conn: &mut PgConnection, table: &str) -> Result<Vec<String>
     .await
     .map_err(|error| failure(&error, Stage::Extract))?;
     Ok(names.iter().map(|name| format!("s.{}", quote(name))).collect())
+}
+
+/// Whether a table says that a column of it holds no nulls.
+async fn never_null(conn: &mut PgConnection, table: &str, column: &str) -> Result<bool, Failure> {
+    let found: Option<bool> = sqlx::query_scalar(
+        "select a.attnotnull from pg_attribute a where a.attrelid = to_regclass($1) and a.attname = $2",
+    )
+    .bind(Name::parse(table)?.quoted)
+    .bind(column)
+    .fetch_optional(conn)
+    .await
+    .map_err(|error| failure(&error, Stage::Extract))?;
+    Ok(found == Some(true))
 }
 
 fn item(text: Option<&str>) -> Item {

@@ -13,7 +13,8 @@ use super::super::{Fields, Sink, WriteReport};
 use super::answer::{failure, is_of_a_record, undefined_column, undefined_table};
 use super::{Name, quote, run};
 use crate::domain::definition::FieldType;
-use crate::domain::error_class::Stage;
+
+use crate::domain::error_class::{ErrorClass, Stage};
 use crate::domain::failure::Failure;
 use crate::engine::digits;
 
@@ -100,13 +101,19 @@ impl Table {
     }
 
     async fn write_batch(&mut self, batch: &[Fields]) -> Result<WriteReport, Failure> {
-        if self.columns.is_empty() && !batch.is_empty() {
+        if self.columns.is_empty() && batch.iter().any(|record| !record.is_empty()) {
             self.create(batch).await?;
         }
         let mut report = WriteReport::default();
         // Records with different fields need different statements: a field left out stays as it is.
         let mut groups: BTreeMap<Vec<&String>, Vec<usize>> = BTreeMap::new();
         for (place, record) in batch.iter().enumerate() {
+            if record.is_empty() {
+                let message = "the record has no field to write";
+                let problem = Failure::new(ErrorClass::Validation, "EMPTY_RECORD", Stage::Load, message);
+                report.rejected.push((place, problem));
+                continue;
+            }
             if let Some(lost) = record.keys().find(|name| !self.columns.contains_key(*name)) {
                 report.rejected.push((place, undefined_column(&self.name, lost)));
                 continue;
@@ -120,6 +127,10 @@ impl Table {
             groups.into_iter().map(|(names, places)| (self.statement(&names), places)).collect();
         let Some(conn) = &mut self.conn else { return Err(Failure::internal()) };
         let mut tx = conn.begin().await.map_err(|error| failure(&error, Stage::Load))?;
+        // Or a constraint that waits for the commit would refuse all of them.
+        run(&mut tx, "set constraints all immediate")
+            .await
+            .map_err(|failure| Failure { stage: Stage::Load, ..failure })?;
         for (statement, places) in statements {
             write_places(&mut tx, &statement, batch, places, &mut report).await?;
         }
@@ -159,12 +170,15 @@ impl Table {
         text
     }
 
-    /// A column in a form that has an equality: some types have none.
+    /// A column in a form whose equality means the same value. Numbers have one; of other types some have none, and some
+    /// take for equal what is written differently (`citext`, intervals, collations that mind no case).
     fn comparable(&self, side: &str, name: &str) -> String {
         let kind = self.columns.get(name).map(String::as_str).unwrap_or_default();
-        let unequal =
-            ["json", "xml", "point", "line", "lseg", "box", "path", "polygon", "circle"].contains(&kind);
-        format!("{side}.{}{}", quote(name), if unequal { "::text" } else { "" })
+        let column = format!("{side}.{}", quote(name));
+        match kind {
+            "int2" | "int4" | "int8" | "numeric" | "float4" | "float8" => column,
+            _ => format!("{column}::text collate \"C\""),
+        }
     }
 }
 
