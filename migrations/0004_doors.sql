@@ -113,7 +113,10 @@ begin
         bucket.day := today;
         bucket.requests := 0;
     end if;
-    bucket.requests := greatest(0, bucket.requests - returned);
+    -- (what was leased yesterday was charged to yesterday)
+    if bucket.held -> process -> 2 = to_jsonb(bucket.day) then
+        bucket.requests := greatest(0, bucket.requests - returned);
+    end if;
     select coalesce(jsonb_object_agg(h.key, h.value), '{}'), coalesce(sum((h.value ->> 0)::integer), 0)
       into others, elsewhere
       from jsonb_each(bucket.held) h
@@ -126,7 +129,7 @@ begin
         take := least(take, greatest(0, plan.daily_requests - bucket.requests)::integer);
     end if;
     if take > 0 then
-        others := jsonb_set(others, array[process], jsonb_build_array(take, extract(epoch from until)));
+        others := jsonb_set(others, array[process], jsonb_build_array(take, extract(epoch from until), bucket.day));
     end if;
     update public.allowances a
        set permits = available - take, filled_at = greatest(at, bucket.filled_at), day = bucket.day,

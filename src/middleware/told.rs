@@ -12,7 +12,8 @@ use crate::observe::Refusals;
 use crate::protocol::http::Refused;
 
 /// The statuses that are counted each; all others together.
-const STATUSES: [u16; 16] = [200, 202, 204, 303, 400, 401, 403, 404, 405, 406, 408, 413, 415, 422, 429, 503];
+const STATUSES: [u16; 17] =
+    [200, 202, 204, 303, 400, 401, 403, 404, 405, 406, 408, 413, 415, 422, 429, 500, 503];
 
 /// Tells the operator of answers. Cheap to clone.
 #[derive(Clone)]

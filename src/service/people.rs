@@ -161,9 +161,21 @@ impl People {
         let password = password.to_owned();
         let hash = self.aside(move || hash(&password)).await?.ok_or(NotSignedIn::Busy)?;
         let email = self.0.store.choose_password(link, &hash).await?.ok_or(NotSignedIn::Wrong)?;
-        let session = self.open(&email).await?;
-        self.note(&session, "user.password_set").await?;
-        Ok(session)
+        self.note_password(&email).await?;
+        self.open(&email).await
+    }
+
+    /// Keeps in the audit log of each of a person's workspaces that they chose a password, signed in or not.
+    async fn note_password(&self, email: &Email) -> Result<(), StoreError> {
+        for tenancy in self.0.store.customers_of(email).await? {
+            let mut tx = self.0.store.begin(&tenancy).await?;
+            if let Some(user) = tx.user(email).await? {
+                let actor = Actor::User { id: user.clone(), name: email.to_string() };
+                tx.audit(&actor, "user.password_set", Target::User(&user), None).await?;
+                tx.commit().await?;
+            }
+        }
+        Ok(())
     }
 
     /// Whose a link to choose a password is.

@@ -84,6 +84,43 @@ impl Drop for Counted<'_> {
     }
 }
 
+/// A call that began. Dropped, it is counted once: one that nobody waited for to its end, or that broke, as failed.
+struct Begun<'a> {
+    server: &'a ToolServer,
+    caller: &'a Principal,
+    tool: &'static str,
+    at: Instant,
+    end: End,
+}
+
+#[derive(PartialEq, Eq)]
+enum End {
+    Ok,
+    Refused,
+    Failed,
+}
+
+impl Drop for Begun<'_> {
+    fn drop(&mut self) {
+        let took = self.at.elapsed();
+        if let Some(meter) = self.server.meters.get(self.tool) {
+            meter.seconds.record(took);
+            match self.end {
+                End::Ok => &meter.ok,
+                End::Refused => &meter.refused,
+                End::Failed => &meter.failed,
+            }
+            .increment(1);
+        }
+        let duration_ms = i64::try_from(took.as_millis()).unwrap_or(i64::MAX);
+        let call = Call { tool: self.tool, failed: self.end != End::Ok, duration_ms };
+        if let Some(token) = self.caller.caller().token() {
+            let now = self.server.serving.store.now();
+            self.server.access.usage().called(self.caller.tenancy(), token, call, now);
+        }
+    }
+}
+
 impl ToolServer {
     /// The tools over `serving`; at most `calls_at_once` run at the same time (waits do not count), and customers
     /// take turns.
@@ -204,19 +241,16 @@ impl Server for ToolServer {
             customer.id = caller.tenancy().customer().as_str(),
             actor.id = actor.id()
         );
-        let started = Instant::now();
+        let mut begun =
+            Begun { server: self, caller, tool: entry.name, at: Instant::now(), end: End::Failed };
         let answer = self.answer(caller, entry, call, exchange).instrument(span.clone()).await;
-        let failed = answer.is_err();
-        if let Some(meter) = self.meters.get(entry.name) {
-            meter.seconds.record(started.elapsed());
-            match &answer {
-                Ok(_) => &meter.ok,
-                Err(error) if error.cause().is_some() => &meter.refused,
-                Err(_) => &meter.failed,
-            }
-            .increment(1);
-        }
-        let answer = match answer {
+        begun.end = match &answer {
+            Ok(_) => End::Ok,
+            Err(error) if error.cause().is_some() => End::Refused,
+            Err(_) => End::Failed,
+        };
+        drop(begun);
+        match answer {
             Ok(answer) => Ok(answer),
             Err(error) => {
                 if let Some(cause) = error.cause() {
@@ -224,13 +258,7 @@ impl Server for ToolServer {
                 }
                 error.told(entry.name, &exchange.request_id)
             }
-        };
-        let duration_ms = i64::try_from(started.elapsed().as_millis()).unwrap_or(i64::MAX);
-        let call = Call { tool: entry.name, failed, duration_ms };
-        if let Some(token) = caller.caller().token() {
-            self.access.usage().called(caller.tenancy(), token, call, self.serving.store.now());
         }
-        answer
     }
 }
 

@@ -3,9 +3,8 @@
 use askama::Template;
 use axum::extract::State;
 use axum::response::Response;
-use http::HeaderMap;
 
-use super::guard::Here;
+use super::guard::{FoundAt, Here};
 use super::trouble::Trouble;
 use super::{Frame, Web, page};
 use crate::domain::token::PlainToken;
@@ -34,19 +33,19 @@ pub(super) struct Made {
 pub(super) async fn page_of(
     State(web): State<Web>,
     here: Here,
-    headers: HeaderMap,
+    found_at: FoundAt,
 ) -> Result<Response, Trouble> {
-    show(&web, &here, &headers, None)
+    show(&web, &here, &found_at, None)
 }
 
 /// The page, filled in with a token if one was just made: the only time that it is shown.
 pub(super) fn show(
     web: &Web,
     here: &Here,
-    headers: &HeaderMap,
+    found_at: &FoundAt,
     made: Option<(Made, &PlainToken)>,
 ) -> Result<Response, Trouble> {
-    let url = web.mcp_url(headers);
+    let url = web.mcp_url(found_at);
     let token = made.as_ref().map_or(A_TOKEN, |(_, token)| token.reveal());
     page(&ConnectPage {
         here: Frame::new(here, "connect"),

@@ -1,11 +1,13 @@
 //! Who asks for a page: the session's cookie, its person, and as whom they stand in the workspace of the address.
 
+use std::convert::Infallible;
 use std::net::IpAddr;
 
 use axum::extract::{FromRequestParts, RawPathParams};
 use chrono::{DateTime, Utc};
-use http::header::COOKIE;
+use http::header::{COOKIE, HOST};
 use http::request::Parts;
+use http::uri::Authority;
 use http::{HeaderMap, HeaderValue, Method};
 
 use super::Web;
@@ -130,5 +132,19 @@ impl FromRequestParts<Web> for Here {
         let address = parts.extensions.get::<Peer>().map(|peer| peer.0);
         let now = web.store().now();
         Ok(Self { person, member, address, now, request, _under_way: under_way })
+    }
+}
+
+/// By which name and port this page was asked for.
+pub(super) struct FoundAt(pub(super) String);
+
+impl<S: Sync> FromRequestParts<S> for FoundAt {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
+        let host = parts.headers.get(HOST).and_then(|host| host.to_str().ok());
+        // HTTP/2 may leave `Host` to the URI.
+        let host = host.or_else(|| parts.uri.authority().map(Authority::as_str));
+        Ok(Self(host.unwrap_or("localhost").to_owned()))
     }
 }

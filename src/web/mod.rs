@@ -28,8 +28,8 @@ use axum::middleware::{from_fn_with_state, map_response};
 use axum::response::{Html, IntoResponse, Redirect, Response};
 use axum::routing::{get, post};
 use chrono::{DateTime, Utc};
-use http::header::{ALLOW, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HOST, REFERRER_POLICY};
-use http::{HeaderMap, HeaderValue, StatusCode};
+use http::header::{ALLOW, CONTENT_SECURITY_POLICY, CONTENT_TYPE, REFERRER_POLICY};
+use http::{HeaderValue, StatusCode};
 use metrics::Gauge;
 use tokio_util::sync::CancellationToken;
 use tower_http::csrf::CsrfLayer;
@@ -43,7 +43,7 @@ use crate::store::Store;
 use crate::store::people::Member;
 use crate::tools::ToolServer;
 use crate::view::text;
-use guard::{Here, SignedIn};
+use guard::{FoundAt, Here, SignedIn};
 use trouble::Trouble;
 
 /// What the pages may load and do: our style and script, our own forms, nothing else.
@@ -121,11 +121,8 @@ impl Web {
     }
 
     /// Where clients find the server: what the operator said, or where this page was found.
-    fn mcp_url(&self, headers: &HeaderMap) -> String {
-        let found = || {
-            let host = headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or("localhost");
-            format!("http://{host}")
-        };
+    fn mcp_url(&self, found_at: &FoundAt) -> String {
+        let found = || format!("http://{}", found_at.0);
         format!("{}/mcp", self.0.public_url.clone().unwrap_or_else(found))
     }
 

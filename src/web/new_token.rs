@@ -7,10 +7,10 @@ use axum::Form;
 use axum::extract::State;
 use axum::response::Response;
 use chrono::TimeDelta;
-use http::{HeaderMap, StatusCode};
+use http::StatusCode;
 
 use super::connect::{self, Made};
-use super::guard::Here;
+use super::guard::{FoundAt, Here};
 use super::trouble::Trouble;
 use super::{Frame, Web, with_status};
 use crate::domain::person::Role;
@@ -118,7 +118,7 @@ fn meaning(scope: Scope) -> &'static str {
 pub(super) async fn create(
     State(web): State<Web>,
     here: Here,
-    headers: HeaderMap,
+    found_at: FoundAt,
     Form(said): Form<HashMap<String, String>>,
 ) -> Result<Response, Trouble> {
     here.must(Role::manages_tokens)?;
@@ -149,5 +149,5 @@ pub(super) async fn create(
     tx.audit(&here.actor(), "token.created", Target::Token(&id), Some(name)).await?;
     tx.commit().await?;
     let made = Made { id: id.to_string(), name: line(name) };
-    connect::show(&web, &here, &headers, Some((made, &token)))
+    connect::show(&web, &here, &found_at, Some((made, &token)))
 }

@@ -8,11 +8,10 @@ use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Redirect, Response};
 use chrono::{DateTime, DurationRound, TimeDelta, Utc};
 use chrono_tz::Tz;
-use http::HeaderMap;
 use serde_json::{Value, json};
 
 use super::chart::{Chart, Slot};
-use super::guard::Here;
+use super::guard::{FoundAt, Here};
 use super::trouble::Trouble;
 use super::{Frame, Web, page};
 use crate::domain::ids::TokenId;
@@ -67,11 +66,7 @@ struct RevokePage {
     client: Option<String>,
 }
 
-pub(super) async fn list(
-    State(web): State<Web>,
-    here: Here,
-    headers: HeaderMap,
-) -> Result<Response, Trouble> {
+pub(super) async fn list(State(web): State<Web>, here: Here, found_at: FoundAt) -> Result<Response, Trouble> {
     let reader = web.store().read(&here.member.tenancy);
     let (now, zone) = (reader.now(), here.member.workspace.zone);
     let tokens = reader.tokens().await?;
@@ -100,7 +95,7 @@ pub(super) async fn list(
     page(&TokensPage {
         here: Frame::new(&here, "tokens"),
         manages,
-        url: web.mcp_url(&headers),
+        url: web.mcp_url(&found_at),
         live,
         soon,
         dead,

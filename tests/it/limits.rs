@@ -207,3 +207,29 @@ async fn many_at_once_get_what_there_is_and_those_refused_ask_nobody() {
         assert!(!peer.admits(&fleet.token).await);
     }
 }
+
+#[tokio::test]
+async fn what_was_leased_yesterday_is_not_given_back_to_today() {
+    let app = TestApp::demo().await;
+    let mut owner = app.owner().await;
+    for (process, wanted, returned, at) in [
+        ("a", 5, 0, "2026-11-21T23:59:59Z"),
+        ("b", 5, 0, "2026-11-22T00:00:00Z"),
+        ("a", 0, 4, "2026-11-22T00:00:00Z"),
+        ("b", 0, 2, "2026-11-22T00:00:01Z"),
+    ] {
+        sqlx::query(
+            "select lease_permits(customer_id, $1, $2, $3, $4::timestamptz, $4::timestamptz + interval '5 s')
+               from customers where slug = 'acme'",
+        )
+        .bind(process)
+        .bind(wanted)
+        .bind(returned)
+        .bind(at)
+        .execute(&mut owner)
+        .await
+        .unwrap();
+    }
+    let requests = "select a.requests::text from allowances a join customers c using (customer_id) where c.slug = 'acme'";
+    assert_eq!(app.column(requests).await, ["3"], "five of today, two of them given back");
+}

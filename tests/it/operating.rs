@@ -337,6 +337,37 @@ async fn one_customer_has_so_many_requests_and_waits_at_once() {
     assert!(app.serving().waits.begin(&acme).is_some());
 }
 
+#[tokio::test]
+async fn a_call_that_nobody_waited_for_is_counted_too() {
+    let recorder = measures::recorder().unwrap();
+    let _measured = metrics::set_default_local_recorder(&recorder);
+    let app = TestApp::demo().await;
+    let operator = app.operator(recorder.handle());
+    let run =
+        first_run(&app.acme().text("trigger_sync", json!({ "flow": "NetSuite → Snowflake invoices" })).await);
+    let wait = app.acme().request(call("get_run", json!({ "run_id": run, "wait_seconds": 50 })));
+    let waits = async {
+        let mut looks = 0;
+        while !get(&operator, "/metrics").await.1.contains("\napixx_waits 1\n") {
+            looks += 1;
+            assert!(looks < 1_000, "it does not wait");
+            app.column("select 'a while'").await;
+        }
+    };
+    tokio::select! {
+        _ = app.send(wait) => panic!("the run goes on"),
+        () = waits => {}
+    }
+    let (_, text) = get(&operator, "/metrics").await;
+    for line in [
+        "apixx_tool_calls_total{tool=\"get_run\",outcome=\"failed\"} 1",
+        "apixx_waits 0",
+        "apixx_calls_under_way 0",
+    ] {
+        assert!(text.contains(&format!("\n{line}\n")), "no {line} in\n{text}");
+    }
+}
+
 /// Eight large bodies have places; who waits with its arguments read has none of them.
 #[tokio::test]
 async fn large_calls_that_wait_are_in_the_way_of_no_other() {
