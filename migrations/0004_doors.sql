@@ -329,16 +329,20 @@ language sql volatile security definer set search_path = pg_catalog, pg_temp as 
     returning c.customer_id, c.connector_id
 $$;
 
--- How many runs are open, of `most` at most, and for how long the oldest has been ready to start.
+-- How many runs are open, of `most` at most, and for how long the oldest has been ready to start: those that `claim_runs`
+-- would take, which leaves a flow's next run alone while another of it goes.
 create function queue_depth(at timestamptz, most integer)
 returns table (queued bigint, running bigint, oldest_s double precision)
 language sql stable security definer set search_path = pg_catalog, pg_temp as $$
-    select count(*) filter (where r.status = 'queued' and r.available_at <= at),
-           count(*) filter (where r.status in ('running', 'cancelling')),
-           extract(epoch from at - min(r.available_at) filter (where r.status = 'queued' and r.available_at <= at))
-      from (select status, available_at from public.runs
-             where status in ('queued', 'running', 'retrying', 'cancelling')
-             limit most) r
+    select count(*) filter (where r.ready), count(*) filter (where r.status in ('running', 'cancelling')),
+           extract(epoch from at - min(r.available_at) filter (where r.ready))
+      from (select o.status, o.available_at,
+                   o.origin = 'native' and o.status = 'queued' and o.available_at <= at
+                   and not bool_or(o.origin = 'native' and o.status <> 'queued')
+                           over (partition by o.customer_id, o.flow_id) as ready
+              from (select customer_id, flow_id, origin, status, available_at from public.runs
+                     where status in ('queued', 'running', 'retrying', 'cancelling')
+                     limit most) o) r
 $$;
 
 -- Deletes up to `most` rows of each kind that have outlived their time. Customer by customer, because each plan has

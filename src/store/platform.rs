@@ -31,7 +31,7 @@ pub struct Probe {
 /// The open runs of all customers, of 10,000 at most.
 #[derive(Clone, Copy, Debug, FromRow)]
 pub struct QueueDepth {
-    /// Those that may start now.
+    /// Those that may start now, which no other run of their flow holds back.
     pub queued: i64,
     /// Those that are going.
     pub running: i64,

@@ -5,13 +5,13 @@ use sqlx::FromRow;
 use super::{Reader, StoreError};
 
 statements! {
+    // What is ready is what the door `claim_runs` would take: nothing of a flow that has another run going.
     QUEUE = tenant "
         select count(*) filter (where r.status = 'queued') as queued,
-               count(*) filter (where r.status = 'queued' and r.available_at <= $3) as ready,
+               count(*) filter (where r.ready) as ready,
                count(*) filter (where r.status = 'retrying') as delayed,
                count(*) filter (where r.status in ('running', 'cancelling')) as running,
-               extract(epoch from $3 - min(r.available_at) filter (where r.status = 'queued' and r.available_at <= $3))::bigint
-                   as oldest_wait_s,
+               extract(epoch from $3 - min(r.available_at) filter (where r.ready))::bigint as oldest_wait_s,
                (select p.max_concurrent_runs from customers c join plans p on p.plan_code = c.plan_code
                  where c.customer_id = $1) as max_concurrent_runs,
                (select count(*) from workers w where w.seen_at > $3 - interval '2 minutes') as workers_alive,
@@ -21,9 +21,12 @@ statements! {
                          order by c.connector_id offset 0) c) as checker_lag_s,
                coalesce((select a.requests from allowances a
                           where a.customer_id = $1 and a.day = ($3 at time zone 'UTC')::date), 0) as requests_today
-          from runs r
-         where r.customer_id = $1 and caller.id = $1
-           and r.status in ('queued', 'running', 'retrying', 'cancelling')
+          from (select o.status, o.available_at,
+                       o.origin = 'native' and o.status = 'queued' and o.available_at <= $3
+                       and not bool_or(o.origin = 'native' and o.status <> 'queued') over (partition by o.flow_id) as ready
+                  from runs o
+                 where o.customer_id = $1 and caller.id = $1
+                   and o.status in ('queued', 'running', 'retrying', 'cancelling')) r
         having caller.id = $1
         offset 0";
 }
@@ -33,7 +36,7 @@ statements! {
 pub struct Queue {
     /// Runs waiting for a worker.
     pub queued: i64,
-    /// Of these, those that may start now: the queue's depth.
+    /// Of these, those that may start now, which no other run of their flow holds back: the queue's depth.
     pub ready: i64,
     /// Runs waiting for their next attempt.
     pub delayed: i64,

@@ -1,6 +1,6 @@
 //! How a workspace is as a whole, and the causes of what is wrong with it, worst first.
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use chrono_tz::Tz;
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -14,6 +14,9 @@ use crate::store::queue_view::Queue;
 use crate::view::connector::{NEAR_QUOTA_PERCENT, QuotaView};
 use crate::view::flow::reasons_in_words;
 use crate::view::text;
+
+/// A run that may start waits this long at most before the workspace counts as standing still, in seconds.
+const MOST_WAIT_S: i64 = 15 * 60;
 
 words! {
     /// How the workspace is as a whole.
@@ -52,16 +55,22 @@ pub(super) struct Facts<'a> {
 impl Facts<'_> {
     pub(super) fn verdict(&self) -> Verdict {
         let down = self.connectors.iter().any(|c| c.status == ConnectorStatus::Down && !c.flows.is_empty());
-        let stuck = self.queue.oldest_wait_s.is_some_and(|seconds| seconds > 15 * 60);
-        if down || (self.active > 0 && self.failing * 5 >= self.active) || stuck || self.no_worker() {
+        let many = self.active > 0 && self.failing * 5 >= self.active;
+        if down || many || self.stuck_for().is_some() || self.no_worker() {
             return Verdict::Critical;
         }
         let degraded = self.connectors.iter().any(|c| c.status == ConnectorStatus::Degraded);
         if !self.flows.is_empty() || degraded { Verdict::Degraded } else { Verdict::Healthy }
     }
 
+    /// Whether runs wait and nobody would take them, those that another run of their flow holds back included.
     fn no_worker(&self) -> bool {
-        self.queue.workers_alive == 0 && self.queue.ready > 0
+        self.queue.workers_alive == 0 && self.queue.queued > 0
+    }
+
+    /// For how many seconds the queue has stood still: a run that may start was not taken.
+    fn stuck_for(&self) -> Option<i64> {
+        self.queue.oldest_wait_s.filter(|seconds| *seconds > MOST_WAIT_S)
     }
 
     /// Causes, worst first: three flows that fail because of one connector are one cause.
@@ -80,6 +89,8 @@ impl Facts<'_> {
                 since: None,
                 next_step: "start a worker (apixx-mcp worker)".to_owned(),
             });
+        } else {
+            causes.extend(self.stuck_for().map(|seconds| self.queue_stuck(seconds, now)));
         }
         let by_itself = |flow: &&Flow| {
             !down.iter().any(|c| c.id == flow.source.connector || c.id == flow.destination.connector)
@@ -112,6 +123,28 @@ impl Facts<'_> {
             causes.extend(quiet_cause(connector, now, zone));
         }
         causes
+    }
+
+    fn queue_stuck(&self, seconds: i64, now: DateTime<Utc>) -> AttentionView {
+        let full = self.queue.max_concurrent_runs.is_some_and(|most| self.queue.running >= i64::from(most));
+        let (why, next_step) = if full {
+            ("; as many run as the plan lets run at once", "list_runs status=running")
+        } else {
+            ("", "start another worker (apixx-mcp worker)")
+        };
+        AttentionView {
+            severity: "critical".to_owned(),
+            kind: "platform".to_owned(),
+            id: "queue".to_owned(),
+            name: "queue".to_owned(),
+            message: format!(
+                "{} ready to start, the oldest for {}{why}",
+                text::counted(self.queue.ready, "run is", "runs are"),
+                text::duration(seconds * 1000)
+            ),
+            since: Some(now - TimeDelta::seconds(seconds)),
+            next_step: next_step.to_owned(),
+        }
     }
 
     fn connector_down(&self, connector: &Connector, now: DateTime<Utc>, zone: Tz) -> AttentionView {
@@ -160,7 +193,7 @@ fn quiet_cause(connector: &Connector, now: DateTime<Utc>, zone: Tz) -> Option<At
     let name = text::named(&connector.name);
     let near = connector.quotas.iter().filter(|quota| quota.percent() >= NEAR_QUOTA_PERCENT);
     let near: Vec<String> = near.map(|quota| QuotaView::from(quota).in_words(now, zone)).collect();
-    let soon = chrono::TimeDelta::days(7);
+    let soon = TimeDelta::days(7);
     let expires = connector
         .auth_expires_at
         .filter(|at| *at - now < soon && connector.auth_status != AuthStatus::NotRequired);

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::support::app::{TestApp, counted};
+use crate::support::app::{TestApp, counted, first_run};
 
 #[tokio::test]
 async fn every_connector_and_its_authorization() {
@@ -93,4 +93,47 @@ async fn the_system_health_of_today() {
         told.find("CRITICAL |") < told.find("WARNING |") && told.find("WARNING |") < told.find("INFO |"),
         "{told}"
     );
+}
+
+/// A run that another of its flow holds back does not wait for a worker; one that nothing holds back does, and says so.
+#[tokio::test]
+async fn a_queue_stands_still_only_where_a_run_could_start() {
+    let app = TestApp::demo().await;
+    let mut owner = app.owner().await;
+    let (flow,): (String,) = app
+        .row("select flow_id from flows where customer_id = 'cus_globex' and state = 'active' and $1::timestamptz is not null order by 1 limit 1")
+        .await;
+    let trigger = json!({ "flow": flow, "if_running": "queue" });
+    let started = app.globex().call("trigger_sync", trigger.clone()).await;
+    let going = first_run(&started.text);
+    let start = "update runs set status = 'running', attempt = 1, started_at = queued_at where customer_id = 'cus_globex' and run_id = $1";
+    sqlx::query(start).bind(&going).execute(&mut owner).await.unwrap();
+    let queued = app.globex().call("trigger_sync", trigger).await;
+    assert_eq!(queued.structured["outcome"], "queued", "{}", queued.text);
+    let wait = "update runs set available_at = available_at - interval '20 minutes' where customer_id = 'cus_globex' and status = 'queued'";
+    assert_eq!(sqlx::query(wait).execute(&mut owner).await.unwrap().rows_affected(), 1);
+
+    let worker = "insert into workers values ('worker', $1, $1, 1)";
+    sqlx::query(worker).bind(app.clock.now()).execute(&mut owner).await.unwrap();
+
+    let held = app.globex().call("get_system_health", json!({})).await;
+    assert_eq!(held.structured["verdict"], "healthy", "{}", held.text);
+    assert_eq!(held.structured["queue"]["queued"], 1);
+    assert_eq!(held.structured["queue"]["ready"], 0);
+    assert!(held.structured["queue"]["oldest_wait_seconds"].is_null(), "{}", held.text);
+    let depth = app.store.queue_depth().await.unwrap();
+    assert_eq!((depth.queued, depth.oldest_s), (2, Some(18.0)), "only the two that wait in Acme's");
+
+    let end = "update runs set status = 'cancelled', finished_at = queued_at, window_at = queued_at where run_id = $1";
+    sqlx::query(end).bind(&going).execute(&mut owner).await.unwrap();
+    let stuck = app.globex().call("get_system_health", json!({})).await;
+    assert_eq!(stuck.structured["verdict"], "critical", "{}", stuck.text);
+    assert_eq!(stuck.structured["queue"]["ready"], 1);
+    assert_eq!(stuck.structured["queue"]["oldest_wait_seconds"], 1_200);
+    let causes = stuck.structured["attention"].as_array().unwrap();
+    assert_eq!(causes.len(), 1, "{causes:?}");
+    assert_eq!((&causes[0]["severity"], &causes[0]["id"]), (&json!("critical"), &json!("queue")));
+    assert_eq!(causes[0]["message"], "1 run is ready to start, the oldest for 20m 0s");
+    assert!(stuck.text.contains("Globex is critical. 1 run is ready"), "{}", stuck.text);
+    assert_eq!(app.store.queue_depth().await.unwrap().oldest_s, Some(1_200.0));
 }
