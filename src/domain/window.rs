@@ -2,7 +2,9 @@
 
 use std::ops::RangeInclusive;
 
-use chrono::{DateTime, Datelike, Days, Months, NaiveDate, NaiveTime, TimeDelta, TimeZone, Utc};
+use chrono::{
+    DateTime, Datelike, Days, DurationRound, Months, NaiveDate, NaiveTime, TimeDelta, TimeZone, Utc,
+};
 use chrono_tz::Tz;
 
 /// A half-open stretch of time: `since` belongs to it, `until` does not.
@@ -53,6 +55,19 @@ pub fn parse(text: &str, now: DateTime<Utc>, zone: Tz) -> Option<Window> {
     // A window that ends now includes this very moment.
     let until = if until == now { now + TimeDelta::microseconds(1) } else { until };
     Some(Window { since, until, label: Some(label), reaches_now: until > now })
+}
+
+/// The hour (UTC) that a moment lies in, by its beginning.
+pub fn hour_of(moment: DateTime<Utc>) -> DateTime<Utc> {
+    moment.duration_trunc(TimeDelta::hours(1)).unwrap_or(moment)
+}
+
+/// What an hour (UTC) is called in `zone`, where it may begin at half past: `2026-11-21 09:00`. In the night that the
+/// clock is put back, what it shows twice is told with the offset: `2026-10-25 02:00 +01:00`.
+pub fn hour_name(hour: DateTime<Utc>, zone: Tz) -> String {
+    let local = hour.with_timezone(&zone);
+    let once = zone.from_local_datetime(&local.naive_local()).single().is_some();
+    local.format(if once { "%Y-%m-%d %H:%M" } else { "%Y-%m-%d %H:%M %:z" }).to_string()
 }
 
 /// `24h`, `24 hours`, `last 24 hours`, `1 day`, `P7D`, `PT1H` as a duration, at most 400 days.
@@ -153,6 +168,18 @@ mod tests {
 
     fn pair(since: &str, until: &str) -> Option<(String, String)> {
         Some((since.to_owned(), until.to_owned()))
+    }
+
+    #[test]
+    fn no_two_hours_have_one_name() {
+        let name = |hour: &str, zone| hour_name(hour.parse().unwrap(), zone);
+        assert_eq!(name("2026-11-21T08:00:00Z", BERLIN), "2026-11-21 09:00");
+        assert_eq!(name("2026-11-21T08:00:00Z", chrono_tz::Asia::Kolkata), "2026-11-21 13:30");
+        assert_eq!(name("2026-10-25T00:00:00Z", BERLIN), "2026-10-25 02:00 +02:00");
+        assert_eq!(name("2026-10-25T01:00:00Z", BERLIN), "2026-10-25 02:00 +01:00");
+        assert_eq!(name("2026-11-01T06:00:00Z", chrono_tz::America::New_York), "2026-11-01 01:00 -05:00");
+        assert_eq!(name("2026-03-29T01:00:00Z", BERLIN), "2026-03-29 03:00", "the clock is put forward");
+        assert_eq!(hour_of(now()).to_rfc3339(), "2026-11-21T08:00:00+00:00");
     }
 
     #[test]

@@ -14,7 +14,7 @@ use super::runs::Run;
 use super::{Reader, StoreError};
 use crate::domain::ids::{ConnectorId, FlowId, RunId};
 use crate::domain::run::{Records, RunGrouping, RunStatus, Trigger};
-use crate::domain::window::Window;
+use crate::domain::window::{Window, hour_name};
 
 /// Which runs.
 #[derive(Clone, Debug)]
@@ -29,7 +29,7 @@ pub struct RunFilter {
     pub status: Vec<RunStatus>,
     /// Caused by one of these; empty: any.
     pub trigger: Vec<Trigger>,
-    /// The zone that days are cut in.
+    /// The zone that days are cut in and hours are named in.
     pub zone: chrono_tz::Tz,
 }
 
@@ -170,6 +170,9 @@ impl Reader<'_> {
             figures = figures.or(row.figures);
         }
         let Figures { totals, mut groups, shared } = figures.ok_or(StoreError::NotLive)?;
+        if grouping == RunGrouping::Hour {
+            name_hours(&mut groups, filter.zone)?;
+        }
         add_other(&mut groups, &totals, grouping);
         Ok(RunList { runs, totals, groups, shared })
     }
@@ -233,6 +236,16 @@ impl Reader<'_> {
             .bind(hours.days_from)
             .bind(hours.days_to)
     }
+}
+
+/// Gives groups by the hour, which the database tells by the moment it began, the hour's name in `zone`.
+fn name_hours(groups: &mut [RunGroup], zone: chrono_tz::Tz) -> Result<(), StoreError> {
+    for group in groups {
+        let hour = group.key.parse().map_err(|_| StoreError::inconsistent("run_stats", "at"))?;
+        group.key = hour_name(hour, zone);
+        group.label.clone_from(&group.key);
+    }
+    Ok(())
 }
 
 /// What the groups beyond the largest fifty come to. Groups by connector overlap and add up to nothing.

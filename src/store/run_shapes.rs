@@ -181,8 +181,8 @@ impl Shape {
             RunGrouping::Connector => "k.connector_id",
             RunGrouping::Status => "c.status",
             RunGrouping::Trigger => "c.trigger",
-            // (an hour of the roll-up, which in some zones begins at half past)
-            RunGrouping::Hour => "to_char(c.hour at time zone $9, 'YYYY-MM-DD HH24:MI')",
+            // (the moment itself, in the order of which they come; it is named where it is read)
+            RunGrouping::Hour => "c.hour",
             RunGrouping::Day => "to_char(c.hour at time zone $9, 'YYYY-MM-DD')",
         };
         let from = match self.grouping {

@@ -15,6 +15,7 @@ use super::chart::{Chart, Slot};
 use super::guard::Here;
 use super::trouble::Trouble;
 use super::{Frame, Web, page};
+use crate::domain::window::{hour_name, hour_of};
 use crate::view::text;
 
 /// Hours before this one that the chart shows.
@@ -121,8 +122,7 @@ fn chart(groups: Vec<Group>, now: DateTime<Utc>, zone: Tz) -> Chart {
     let mut groups: HashMap<String, Group> =
         groups.into_iter().map(|group| (group.label.clone(), group)).collect();
     let slots = (0..=HOURS).rev().map(|hours| {
-        let hour = (now - TimeDelta::hours(hours)).with_timezone(&zone);
-        let label = hour.format("%Y-%m-%d %H:00").to_string();
+        let label = hour_name(hour_of(now) - TimeDelta::hours(hours), zone);
         match groups.remove(&label) {
             Some(Group { succeeded, partial, failed, .. }) => Slot { label, succeeded, partial, failed },
             None => Slot { label, succeeded: 0, partial: 0, failed: 0 },
@@ -145,5 +145,28 @@ impl Cause {
             "connector" => Some(format!("/w/{slug}/connectors?query={}", self.id)),
             _ => None,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_hour_that_comes_twice_has_two_bars() {
+        let now = "2026-10-25T09:07:00Z".parse().unwrap();
+        let group = |label: &str, succeeded| Group { label: label.into(), succeeded, partial: 0, failed: 0 };
+        let groups = vec![group("2026-10-25 02:00 +01:00", 2), group("2026-10-25 02:00 +02:00", 1)];
+        let slots = chart(groups, now, chrono_tz::Europe::Berlin).slots;
+        let drawn: Vec<(&str, i64)> =
+            slots[14..=17].iter().map(|slot| (slot.label.as_str(), slot.succeeded)).collect();
+        let expected = [
+            ("2026-10-25 01:00", 0),
+            ("2026-10-25 02:00 +02:00", 1),
+            ("2026-10-25 02:00 +01:00", 2),
+            ("2026-10-25 03:00", 0),
+        ];
+        assert_eq!((slots.len(), drawn.as_slice()), (25, expected.as_slice()));
+        assert_eq!(slots[24].label, "2026-10-25 10:00", "this hour is the last");
     }
 }

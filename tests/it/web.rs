@@ -433,6 +433,31 @@ async fn the_workspace_at_a_glance_says_what_the_tools_say() {
     assert_eq!(ana.get(&format!("/w/acme/runs/{}/events", globex[0])).await.status, 404);
 }
 
+/// Hours are those of UTC, which begin at half past in some zones.
+#[tokio::test]
+async fn the_last_day_is_drawn_hour_by_hour_in_any_zone() {
+    let app = TestApp::demo().await;
+    for zone in ["Europe/Berlin", "Asia/Kolkata", "Asia/Kathmandu", "America/St_Johns"] {
+        let live = "update customers set timezone = $1 where customer_id = 'cus_acme'";
+        sqlx::query(live).bind(zone).execute(&mut app.owner().await).await.unwrap();
+        let page = Browser::of(&app, ANA).await.get("/w/acme").await;
+        let by_hour = json!({ "group_by": "hour", "limit": 0, "timezone": zone });
+        let told = app.acme().call("list_runs", by_hour).await;
+        let groups = told.structured["groups"].as_array().unwrap();
+        assert!(groups.len() > 20, "{zone}: {}", told.text);
+        for group in groups {
+            let row = format!(
+                "<tr><th scope=\"row\">{}</th><td>{}</td><td>{}</td><td>{}</td></tr>",
+                group["label"].as_str().unwrap(),
+                group["succeeded"],
+                group["partial"],
+                group["failed"]
+            );
+            assert!(page.text.contains(&row), "{zone}: {row}\n{}", page.text);
+        }
+    }
+}
+
 #[tokio::test]
 async fn flows_are_paused_and_runs_cancelled_by_those_who_operate() {
     let app = TestApp::demo().await;

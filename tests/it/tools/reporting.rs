@@ -116,3 +116,32 @@ async fn days_begin_at_the_zones_midnight() {
         }
     }
 }
+
+/// Where the clock is put back, two hours have one time of day; each is told by itself, the later one first.
+#[tokio::test]
+async fn the_hour_that_comes_twice_is_two_groups() {
+    let app = TestApp::demo().await;
+    let arguments = |until: &str| json!({ "since": "2026-10-25T00:00:00+02:00", "until": until, "group_by": "hour", "limit": 0 });
+    let told = app.acme().call("list_runs", arguments("2026-10-26T00:00:00+01:00")).await;
+    let groups = told.structured["groups"].as_array().unwrap();
+    let keys: Vec<&str> = groups.iter().map(|group| group["key"].as_str().unwrap()).collect();
+    let night: Vec<&str> = keys.iter().rev().copied().take(5).collect();
+    let expected = [
+        "2026-10-25 00:00",
+        "2026-10-25 01:00",
+        "2026-10-25 02:00 +02:00",
+        "2026-10-25 02:00 +01:00",
+        "2026-10-25 03:00",
+    ];
+    assert_eq!((keys.len(), night.as_slice()), (25, expected.as_slice()), "{keys:?}");
+    let rows: Vec<(i64,)> = app
+        .rows(
+            "select count(*) from runs
+              where customer_id = 'cus_acme' and $1::timestamptz is not null
+                and window_at >= '2026-10-25T00:00:00+02:00' and window_at < '2026-10-26T00:00:00+01:00'
+              group by date_trunc('hour', window_at) order by date_trunc('hour', window_at) desc",
+        )
+        .await;
+    let runs: Vec<i64> = groups.iter().map(|group| group["runs"].as_i64().unwrap()).collect();
+    assert_eq!(runs, rows.into_iter().map(|(runs,)| runs).collect::<Vec<_>>());
+}
