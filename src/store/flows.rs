@@ -63,6 +63,23 @@ macro_rules! flow_filter {
     };
 }
 
+/// The columns of [`FlowCounts`] but `matching`, over `f` (flows).
+macro_rules! flow_counts {
+    () => {
+        "count(*) filter (where f.state = 'active' and f.health = 'failing') as failing,
+               count(*) filter (where f.state = 'active' and f.health = 'degraded') as degraded,
+               count(*) filter (where f.state = 'active' and f.health = 'pending') as pending,
+               count(*) filter (where f.state = 'active' and f.health = 'healthy') as healthy,
+               count(*) filter (where f.state = 'paused') as paused,
+               count(*) filter (where f.state = 'draft') as draft,
+               count(*) filter (where f.state = 'archived') as archived,
+               extract(epoch from $3 - min(f.next_run_at) filter (where f.state = 'active' and f.next_run_at <= $3))::bigint
+                   as overdue_s"
+    };
+}
+
+pub(super) use flow_counts;
+
 statements! {
     ENDS = tenant "
         select f.flow_id, r.statuses
@@ -86,16 +103,8 @@ statements! {
          order by f.rank, f.sort_key, f.flow_id
         offset 0";
     FLOW_COUNTS = tenant "
-        select count(*) filter (where f.state = 'active' and f.health = 'failing') as failing,
-               count(*) filter (where f.state = 'active' and f.health = 'degraded') as degraded,
-               count(*) filter (where f.state = 'active' and f.health = 'pending') as pending,
-               count(*) filter (where f.state = 'active' and f.health = 'healthy') as healthy,
-               count(*) filter (where f.state = 'paused') as paused,
-               count(*) filter (where f.state = 'draft') as draft,
-               count(*) filter (where f.state = 'archived') as archived,
-               count(*) filter (where ", flow_filter!(), ") as matching,
-               extract(epoch from $3 - min(f.next_run_at) filter (where f.state = 'active' and f.next_run_at <= $3))::bigint
-                   as overdue_s
+        select ", flow_counts!(), ",
+               count(*) filter (where ", flow_filter!(), ") as matching
           from (select * from flows f where f.customer_id = $1 and caller.id = $1 order by f.flow_id) f
         having caller.id = $1
         offset 0";

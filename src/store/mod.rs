@@ -21,6 +21,7 @@ mod flow_detail;
 mod flow_health;
 mod flow_names;
 mod flow_state;
+pub mod flow_troubles;
 pub mod flows;
 mod history;
 mod hours;

@@ -52,6 +52,7 @@ pub fn all_statements() -> Vec<&'static str> {
         super::flow_health::ALL,
         super::flow_names::ALL,
         super::flow_state::ALL,
+        super::flow_troubles::ALL,
         super::flows::ALL,
         super::history::ALL,
         super::operator::ALL,

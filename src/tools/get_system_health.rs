@@ -8,12 +8,13 @@ use serde::{Deserialize, Serialize};
 use super::cx::ToolCx;
 use super::error::ToolError;
 use super::get_flow_error_summary::previous;
-use super::health_causes::{AttentionView, Facts, Verdict, headline};
+use super::health_causes::{AttentionView, Facts, Verdict, down, headline};
 use super::list_connectors;
 use super::list_flows;
 use super::tool::{Access, Answer, Tool};
 use super::window::{self, WindowArgs};
 use crate::domain::flow::{FlowStatus, Health};
+use crate::domain::ids::ConnectorId;
 use crate::domain::run::{Records, RunGrouping};
 use crate::domain::scope::Scope;
 use crate::domain::window::Window;
@@ -165,29 +166,31 @@ impl Tool for GetSystemHealth {
         let times = WindowArgs { timezone: input.timezone, ..WindowArgs::default() };
         let asked = window::kept(cx, Some(&input.window), &times)?;
         let filter = FlowFilter { healths: vec![Health::Failing, Health::Degraded], ..FlowFilter::default() };
-        let counts = cx.read().flow_counts(&filter).await?;
         let flows = cx.read().flows(&filter, None, MAX_FLOWS).await?;
         let connectors = cx.read().connectors().await?;
+        let down: Vec<&ConnectorId> = down(&connectors).map(|connector| &connector.id).collect();
+        let troubles = cx.read().flow_troubles(&down, MAX_CAUSES as i64).await?;
         let queue = cx.read().queue().await?;
         let totals = totals(cx, &asked.window, asked.zone).await?;
         let before = self::totals(cx, &previous(&asked.window), asked.zone).await?;
-        let failing = counts.failing;
-        let overdue_s = counts.overdue_s;
-        let unlisted = counts.matching - flows.len() as i64;
-        let counts = list_flows::CountsView::from(&counts);
+        let overdue_s = troubles.counts.overdue_s;
+        let unlisted = troubles.counts.matching - flows.len() as i64;
+        let untold = troubles.own - troubles.worst.len() as i64;
+        let counts = list_flows::CountsView::from(&troubles.counts);
 
         let facts = Facts {
-            failing,
-            flows: &flows,
+            flows: &troubles.worst,
             connectors: &connectors,
             queue: &queue,
+            failing: troubles.counts.failing,
+            in_trouble: troubles.counts.matching,
             active: counts.in_use() - counts.paused(),
         };
         let (now, zone) = (cx.now(), asked.zone);
         let mut attention = facts.attention(now, zone);
         let verdict = facts.verdict();
-        let headline = headline(verdict, &attention, unlisted);
-        let attention_more = cut(&mut attention, MAX_CAUSES);
+        let headline = headline(verdict, &attention, untold, unlisted);
+        let attention_more = cut(&mut attention, MAX_CAUSES) + usize::try_from(untold).unwrap_or(0);
         let in_trouble = connectors.iter().filter(|c| crate::view::connector::needs_attention(c));
         let mut in_trouble: Vec<ConnectorView> = in_trouble.map(Into::into).collect();
         let in_trouble_more = cut(&mut in_trouble, MAX_CONNECTORS);

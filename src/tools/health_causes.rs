@@ -9,7 +9,7 @@ use crate::domain::connector::{AuthStatus, ConnectorStatus};
 use crate::domain::flow::FlowStatus;
 use crate::domain::words;
 use crate::store::connectors::Connector;
-use crate::store::flows::Flow;
+use crate::store::flow_troubles::TroubledFlow;
 use crate::store::queue_view::Queue;
 use crate::view::connector::{NEAR_QUOTA_PERCENT, QuotaView};
 use crate::view::flow::reasons_in_words;
@@ -43,11 +43,14 @@ pub(super) struct AttentionView {
 }
 /// What the verdict and the causes are found from.
 pub(super) struct Facts<'a> {
-    pub(super) flows: &'a [Flow],
+    /// Flows in trouble for reasons of their own, worst first, as many as are told at most.
+    pub(super) flows: &'a [TroubledFlow],
     pub(super) connectors: &'a [Connector],
     pub(super) queue: &'a Queue,
-    /// Flows that are failing, listed or not.
+    /// Flows that are failing.
     pub(super) failing: i64,
+    /// Flows that are failing or degraded.
+    pub(super) in_trouble: i64,
     /// Flows that are neither paused nor drafts.
     pub(super) active: i64,
 }
@@ -60,7 +63,7 @@ impl Facts<'_> {
             return Verdict::Critical;
         }
         let degraded = self.connectors.iter().any(|c| c.status == ConnectorStatus::Degraded);
-        if !self.flows.is_empty() || degraded { Verdict::Degraded } else { Verdict::Healthy }
+        if self.in_trouble > 0 || degraded { Verdict::Degraded } else { Verdict::Healthy }
     }
 
     /// Whether runs wait and nobody would take them, those that another run of their flow holds back included.
@@ -76,9 +79,7 @@ impl Facts<'_> {
     /// Causes, worst first: three flows that fail because of one connector are one cause.
     pub(super) fn attention(&self, now: DateTime<Utc>, zone: Tz) -> Vec<AttentionView> {
         let mut causes = Vec::new();
-        let down: Vec<&Connector> =
-            self.connectors.iter().filter(|c| c.status == ConnectorStatus::Down).collect();
-        causes.extend(down.iter().map(|connector| self.connector_down(connector, now, zone)));
+        causes.extend(down(self.connectors).map(|connector| self.connector_down(connector, now, zone)));
         if self.no_worker() {
             causes.push(AttentionView {
                 severity: "critical".to_owned(),
@@ -92,12 +93,11 @@ impl Facts<'_> {
         } else {
             causes.extend(self.stuck_for().map(|seconds| self.queue_stuck(seconds, now)));
         }
-        let by_itself = |flow: &&Flow| {
-            !down.iter().any(|c| c.id == flow.source.connector || c.id == flow.destination.connector)
+        let flows = |status, severity| {
+            let flows = self.flows.iter().filter(move |flow| flow.status == status);
+            flows.map(move |flow| flow_cause(flow, severity, now, zone))
         };
-        for flow in self.flows.iter().filter(|flow| flow.status == FlowStatus::Failing).filter(by_itself) {
-            causes.push(flow_cause(flow, "critical", now, zone));
-        }
+        causes.extend(flows(FlowStatus::Failing, "critical"));
         let connectors = self.connectors.iter().filter(|c| c.status == ConnectorStatus::Degraded);
         for connector in connectors {
             causes.push(AttentionView {
@@ -114,11 +114,7 @@ impl Facts<'_> {
                 next_step: format!("list_connectors query={}", connector.id),
             });
         }
-        // A flow that is degraded only because of a connector named above is that connector's symptom.
-        let own = |flow: &&Flow| flow.reasons.iter().any(|reason| reason.code != "CONNECTOR_DEGRADED");
-        for flow in self.flows.iter().filter(|flow| flow.status == FlowStatus::Degraded).filter(own) {
-            causes.push(flow_cause(flow, "warning", now, zone));
-        }
+        causes.extend(flows(FlowStatus::Degraded, "warning"));
         for connector in self.connectors.iter().filter(|c| c.status == ConnectorStatus::Healthy) {
             causes.extend(quiet_cause(connector, now, zone));
         }
@@ -171,7 +167,12 @@ impl Facts<'_> {
     }
 }
 
-fn flow_cause(flow: &Flow, severity: &str, now: DateTime<Utc>, zone: Tz) -> AttentionView {
+/// The connectors that are down, each a cause of what fails of its flows.
+pub(super) fn down(connectors: &[Connector]) -> impl Iterator<Item = &Connector> {
+    connectors.iter().filter(|connector| connector.status == ConnectorStatus::Down)
+}
+
+fn flow_cause(flow: &TroubledFlow, severity: &str, now: DateTime<Utc>, zone: Tz) -> AttentionView {
     let name = text::named(&flow.name);
     let failed = flow.last_run.as_ref().filter(|run| run.records().failed > 0 || run.reason_code.is_some());
     AttentionView {
@@ -220,22 +221,28 @@ fn quiet_cause(connector: &Connector, now: DateTime<Utc>, zone: Tz) -> Option<At
     })
 }
 
-pub(super) fn headline(verdict: Verdict, attention: &[AttentionView], unlisted: i64) -> String {
-    let serious: Vec<&AttentionView> = attention.iter().filter(|cause| cause.severity != "info").collect();
-    match (verdict, serious.as_slice()) {
-        (Verdict::Healthy, []) => "Nothing needs attention.".to_owned(),
-        (_, []) => "See the flows and the queue below.".to_owned(),
-        (_, [one]) => format!("{}.", one.message.trim_end_matches('.')),
-        (_, [first, rest @ ..]) => {
-            let more = text::counted(rest.len() as i64, "thing more needs", "things more need");
-            let unlisted = match unlisted {
-                ..1 => String::new(),
-                _ => format!(
-                    ", and {} not listed",
-                    text::counted(unlisted, "flow in trouble is", "flows in trouble are")
-                ),
-            };
-            format!("{}; {more} attention{unlisted}.", first.message.trim_end_matches('.'))
+/// The worst of all in a sentence, with how much more there is: causes, of which `more` are not in `attention`, and flows
+/// in trouble that no list shows.
+pub(super) fn headline(verdict: Verdict, attention: &[AttentionView], more: i64, unlisted: i64) -> String {
+    let mut serious = attention.iter().filter(|cause| cause.severity != "info");
+    let Some(first) = serious.next() else {
+        return match verdict {
+            Verdict::Healthy => "Nothing needs attention.".to_owned(),
+            _ => "See the flows and the queue below.".to_owned(),
+        };
+    };
+    let more = match serious.count() as i64 + more {
+        0 => String::new(),
+        more => format!("; {} attention", text::counted(more, "thing more needs", "things more need")),
+    };
+    let unlisted = match unlisted {
+        ..1 => String::new(),
+        _ => {
+            format!(
+                ", and {} not listed",
+                text::counted(unlisted, "flow in trouble is", "flows in trouble are")
+            )
         }
-    }
+    };
+    format!("{}{more}{unlisted}.", first.message.trim_end_matches('.'))
 }

@@ -95,6 +95,11 @@ async fn the_system_health_of_today() {
     );
 }
 
+async fn report_a_worker(app: &TestApp) {
+    let worker = "insert into workers values ('worker', $1, $1, 1)";
+    sqlx::query(worker).bind(app.clock.now()).execute(&mut app.owner().await).await.unwrap();
+}
+
 /// A run that another of its flow holds back does not wait for a worker; one that nothing holds back does, and says so.
 #[tokio::test]
 async fn a_queue_stands_still_only_where_a_run_could_start() {
@@ -113,8 +118,7 @@ async fn a_queue_stands_still_only_where_a_run_could_start() {
     let wait = "update runs set available_at = available_at - interval '20 minutes' where customer_id = 'cus_globex' and status = 'queued'";
     assert_eq!(sqlx::query(wait).execute(&mut owner).await.unwrap().rows_affected(), 1);
 
-    let worker = "insert into workers values ('worker', $1, $1, 1)";
-    sqlx::query(worker).bind(app.clock.now()).execute(&mut owner).await.unwrap();
+    report_a_worker(&app).await;
 
     let held = app.globex().call("get_system_health", json!({})).await;
     assert_eq!(held.structured["verdict"], "healthy", "{}", held.text);
@@ -136,4 +140,89 @@ async fn a_queue_stands_still_only_where_a_run_could_start() {
     assert_eq!(causes[0]["message"], "1 run is ready to start, the oldest for 20m 0s");
     assert!(stuck.text.contains("Globex is critical. 1 run is ready"), "{}", stuck.text);
     assert_eq!(app.store.queue_depth().await.unwrap().oldest_s, Some(1_200.0));
+}
+
+/// Gives flows of Acme's a health for a reason.
+async fn ail(app: &TestApp, health: &str, code: &str, which: &str) -> u64 {
+    let set = format!(
+        "update flows set state = 'active', health = '{health}',
+                health_reasons = '[{{\"code\": \"{code}\", \"message\": \"it is so\"}}]'
+          where customer_id = 'cus_acme' and ({which})"
+    );
+    sqlx::query(sqlx::AssertSqlSafe(set)).execute(&mut app.owner().await).await.unwrap().rows_affected()
+}
+
+/// However many symptoms a cause has, the others are told beside it.
+#[tokio::test]
+async fn what_fails_by_itself_is_told_beside_a_connector_that_is_down() {
+    let app = TestApp::demo().await;
+    report_a_worker(&app).await;
+    let moved = "update flows set source_connector_id = 'con_hubspot' where customer_id = 'cus_acme' and name like 'NetSuite %'";
+    assert_eq!(sqlx::query(moved).execute(&mut app.owner().await).await.unwrap().rows_affected(), 2);
+    assert_eq!(ail(&app, "failing", "CONNECTOR_DOWN", "name like 'NetSuite %'").await, 2);
+    assert_eq!(ail(&app, "failing", "LAST_RUN_FAILED", "name like 'Support %'").await, 1);
+    let told = app.acme().call("get_system_health", json!({})).await;
+    let causes: Vec<String> = told.structured["attention"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|cause| format!("{} {}", cause["severity"].as_str().unwrap(), cause["name"].as_str().unwrap()))
+        .collect();
+    let expected = [
+        "critical HubSpot (Marketing)",
+        "critical Support ticket triage",
+        "warning Shopify (EU Store)",
+        "warning Shopify orders → NetSuite sales orders",
+        "info NetSuite (ERP)",
+        "info Salesforce (Production)",
+    ];
+    assert_eq!(causes, expected, "{}", told.text);
+    assert_eq!(told.structured["attention_more"], 0);
+    assert!(told.text.contains("5 flows failing; "), "{}", told.text);
+}
+
+#[tokio::test]
+async fn causes_that_are_not_told_are_counted() {
+    let app = TestApp::demo().await;
+    let copies = "do $$
+        declare columns text;
+        begin
+            select string_agg(column_name, ', ') into columns from information_schema.columns
+             where table_schema = 'public' and table_name = 'flows' and is_generated = 'NEVER'
+               and column_name not in ('flow_id', 'name', 'sort_key');
+            execute format('insert into flows (flow_id, name, sort_key, %1$s)
+                select flow_id || n, name || n, sort_key || n, %1$s from flows, generate_series(1, 20) n
+                 where flow_id = ''flow_order_lines''', columns);
+        end $$";
+    sqlx::raw_sql(copies).execute(&mut app.owner().await).await.unwrap();
+    assert_eq!(ail(&app, "degraded", "ERROR_RATE", "flow_id like 'flow_order_lines%'").await, 21);
+    let told = app.acme().call("get_system_health", json!({})).await;
+    let listed = told.structured["attention"].as_array().unwrap().len() as i64;
+    // Two connectors, no worker, the flows that are degraded by themselves, an authorization and a quota.
+    let own: (i64,) = app
+        .row(
+            "select count(*) from flows where customer_id = 'cus_acme' and health = 'degraded' and $1::timestamptz is not null
+                and health_reasons @? '$[*] ? (@.code != \"CONNECTOR_DEGRADED\")'",
+        )
+        .await;
+    assert_eq!((listed, told.structured["attention_more"].as_i64().unwrap()), (12, 3 + own.0 + 2 - 12));
+    let headline = format!(
+        "; {} things more need attention, and {} flows in trouble are not listed.",
+        2 + own.0,
+        3 + 2 + 21 - 5
+    );
+    assert!(told.text.contains(&headline), "{headline}\n{}", told.text);
+
+    // One cause alone, with more flows behind it than are listed.
+    assert!(ail(&app, "healthy", "", "health = 'degraded'").await > 20);
+    report_a_worker(&app).await;
+    let well =
+        "update connectors set status = 'healthy' where customer_id = 'cus_acme' and status = 'degraded'";
+    sqlx::query(well).execute(&mut app.owner().await).await.unwrap();
+    let moved = "update flows set source_connector_id = 'con_hubspot' where customer_id = 'cus_acme' and flow_id like 'flow_order_lines%'";
+    sqlx::query(moved).execute(&mut app.owner().await).await.unwrap();
+    assert_eq!(ail(&app, "failing", "CONNECTOR_DOWN", "flow_id like 'flow_order_lines%'").await, 21);
+    let told = app.acme().text("get_system_health", json!({})).await;
+    let first = told.lines().next().unwrap();
+    assert!(first.contains("; 24 flows failing, and 19 flows in trouble are not listed."), "{told}");
 }
