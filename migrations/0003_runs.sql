@@ -141,7 +141,8 @@ create table run_error_counts (
     foreign key (customer_id, run_id) references runs (customer_id, run_id) on delete cascade,
     foreign key (customer_id, group_id) references error_groups (customer_id, group_id) on delete cascade
 ) with (fillfactor = 90, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_insert_scale_factor = 0.02);
-create index run_error_counts_group on run_error_counts (customer_id, group_id);
+-- (the newest run of a group in a window)
+create index run_error_counts_group on run_error_counts (customer_id, group_id, window_at, run_id);
 -- (what a flow's hour at the edge of a window comes to is read from the index alone, not run by run)
 create index run_error_counts_flow on run_error_counts (customer_id, flow_id, window_at)
     include (run_id, group_id, count);

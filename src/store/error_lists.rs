@@ -76,12 +76,13 @@ statements! {
            and ($7::timestamptz is null or (e.occurred_at, e.error_id) > ($7, $8::text))
          order by e.occurred_at, e.error_id
          limit $9";
+    // A key is told by the pattern that most of its errors in the window follow, with the newest run in it that has some of
+    // those; what was counted of that run may be gone by now, while the roll-ups stay: then by the newest run ever.
     FLOW_ERRORS = tenant "
-        with levels (level) as (values ($11::text), ('all')),
+        with levels (level) as (select distinct unnest(array[$11::text, 'all', 'group'])),
         groups as materialized (
             select g.key, g.group_id, g.error_class, g.code, g.stage, g.origin, g.field, g.message, g.last_seen_at,
-                   g.last_seen_run_id, min(g.first_seen_at) over (partition by g.key) as first_seen_at,
-                   row_number() over (partition by g.key order by g.last_seen_at desc, g.group_id) as place
+                   g.last_seen_run_id, min(g.first_seen_at) over (partition by g.key) as first_seen_at
               from (select g.*, ", group_key!("$11"), " as key from error_groups g
                      where g.customer_id = $1 and g.flow_id = $4) g),
         cut as materialized (
@@ -103,13 +104,17 @@ statements! {
                       and s.at >= span.since and s.at < span.until and span.since < span.until
                    offset 0) s
             union all
-            select l.level, case when l.level = 'all' then '' else g.key end, sum(c.count)::bigint, count(distinct c.run_id)
+            select l.level, case l.level when 'all' then '' when 'group' then g.group_id else g.key end, sum(c.count)::bigint, count(distinct c.run_id)
               from cut c
               join groups g on g.group_id = c.group_id
              cross join levels l
              group by 1, 2),
         keys as (
-            select key, sum(errors)::bigint as errors, sum(runs)::bigint as runs from cells where level = $11 group by key)
+            select key, sum(errors)::bigint as errors, sum(runs)::bigint as runs from cells where level = $11 group by key),
+        most as (
+            select g.*, row_number() over (partition by g.key order by s.errors desc, g.group_id) as place
+              from (select key as group_id, sum(errors) as errors from cells where level = 'group' group by key) s
+              join groups g on g.group_id = s.group_id)
         select coalesce((select sum(errors) from cells where level = 'all'), 0)::bigint as errors,
                coalesce((select sum(runs) from cells where level = 'all'), 0)::bigint as runs,
                (select count(*) from keys) as keys,
@@ -117,16 +122,22 @@ statements! {
                    select jsonb_agg(jsonb_build_object('key', k.key, 'count', k.errors, 'runs', k.runs,
                               'error_class', d.error_class, 'code', d.code, 'stage', d.stage, 'origin', d.origin,
                               'field', d.field, 'message', d.message, 'first_seen_at', d.first_seen_at,
-                              'last_seen_at', d.last_seen_at, 'last_run_id', d.last_seen_run_id,
+                              'last_seen_at', coalesce(l.last_at, d.last_seen_at),
+                              'last_run_id', coalesce(l.run_id, d.last_seen_run_id),
                               'samples', coalesce(e.samples, '[]')) order by k.errors desc, k.key)
                      from (select * from keys order by errors desc, key limit $12) k
-                     join groups d on d.key = k.key and d.place = 1
+                     join most d on d.key = k.key and d.place = 1
+                     left join lateral (
+                          select c.run_id, c.last_at from run_error_counts c
+                           where c.customer_id = $1 and c.group_id = d.group_id
+                             and c.window_at >= $5 and c.window_at < $6
+                           order by c.window_at desc, c.run_id desc limit 1) l on true
                      left join lateral (
                           select jsonb_agg(jsonb_build_object('error_id', e.error_id, 'occurred_at', e.occurred_at,
                                      'record_key', e.record_key, 'message', e.message, 'payload', e.payload,
                                      'truncated', e.payload_truncated)) as samples
                             from (select e.* from run_errors e
-                                   where e.customer_id = $1 and e.run_id = d.last_seen_run_id and e.group_id = d.group_id
+                                   where e.customer_id = $1 and e.run_id = l.run_id and e.group_id = d.group_id
                                    order by e.error_id desc limit 1) e) e on true), '[]') as groups
          where caller.id = $1
         offset 0";
@@ -141,7 +152,7 @@ pub struct ErrorGroup {
     pub count: i64,
     /// In how many runs.
     pub runs: i64,
-    /// The class of most of them.
+    /// The class of most of them, whose pattern tells all that follows.
     pub error_class: ErrorClass,
     /// Their code.
     pub code: String,
@@ -155,7 +166,7 @@ pub struct ErrorGroup {
     pub message: String,
     /// When the first was seen.
     pub first_seen_at: DateTime<Utc>,
-    /// When the last was seen.
+    /// When the last of them that is as most are was seen.
     pub last_seen_at: DateTime<Utc>,
     /// In which run.
     pub last_run_id: String,

@@ -108,6 +108,85 @@ async fn top_error_classes_over_the_last_week() {
     assert!(told.contains("1,460 record errors") && told.contains("1 more class (9 errors)"), "{told}");
 }
 
+/// One error more of each of two patterns, in the newest run with errors of Shopify's orders.
+const LATE_ERRORS: &str = "
+    with newest as (
+        select r.* from runs r
+         where r.customer_id = 'cus_acme' and r.flow_id = 'flow_shopify_orders' and r.records_failed > 0
+         order by r.window_at desc limit 1),
+    late as (
+        insert into error_groups
+        select r.customer_id, l.id, r.flow_id, decode(md5(l.id), 'hex'), 1, l.class, l.code, 'load', 'destination', l.field,
+               'a late one', r.finished_at, r.finished_at, r.run_id
+          from newest r, (values ('eg_late1', 'VALIDATION', 'INVALID_EMAIL', 'email'), ('eg_late2', 'AUTH', 'DENIED', null))
+               l (id, class, code, field)
+        returning *),
+    counted as (
+        insert into run_error_counts
+        select customer_id, run_id, group_id, r.flow_id, window_at, 1, finished_at, finished_at from newest r join late using (customer_id))
+    insert into error_stats as s
+    select r.customer_id, r.flow_id, g.grain, k.level, date_trunc(g.grain, r.finished_at, 'UTC'), k.key, count(*), 1
+      from newest r join late e using (customer_id)
+     cross join (values ('hour'), ('day')) g (grain)
+     cross join lateral (values ('all', ''), ('class', e.error_class), ('code', e.code), ('field', coalesce(e.field, '(none)')),
+                                ('group', e.group_id)) k (level, key)
+     group by r.customer_id, r.flow_id, g.grain, k.level, r.finished_at, k.key
+        on conflict (customer_id, flow_id, level, grain, at, key) do update set errors = s.errors + excluded.errors";
+
+/// What groups of errors are told by is what most of them are in the window, not what came last, in it or after it.
+#[tokio::test]
+async fn groups_are_told_by_what_most_of_them_are() {
+    let app = TestApp::demo().await;
+    sqlx::raw_sql(LATE_ERRORS).execute(&mut app.owner().await).await.unwrap();
+    let yesterday = "window_at >= '2026-11-20T00:00:00+01:00' and window_at < '2026-11-21T00:00:00+01:00'";
+    for (window, span) in [
+        ("7d", "window_at >= $1 - interval '7 days'"),
+        ("30d", "window_at >= $1 - interval '30 days'"),
+        ("3h", "window_at >= $1 - interval '3 hours'"),
+        ("yesterday", yesterday),
+    ] {
+        for (grouping, key) in [
+            ("class", "error_class"),
+            ("code", "code"),
+            ("field", "coalesce(field, '(none)')"),
+            ("group", "group_id"),
+        ] {
+            let asked =
+                json!({ "flow": "Shopify orders", "window": window, "group_by": grouping, "limit": 50 });
+            let told = app.acme().call("get_flow_error_summary", asked).await;
+            let groups = told.structured["groups"].as_array().unwrap();
+            let word = |group: &serde_json::Value, name: &str| group[name].as_str().unwrap_or("-").to_owned();
+            let mut told: Vec<_> = groups
+                .iter()
+                .map(|group| {
+                    let names = ["key", "error_class", "code", "field", "last_run_id"];
+                    names.map(|name| word(group, name)).join(" ")
+                })
+                .collect();
+            told.sort_unstable();
+            let counted: Vec<String> = app
+                .column(&format!(
+                    "with counts as (
+                        select {key} as key, error_class, g.code, g.field, c.*, {span} as inside
+                          from run_error_counts c join error_groups g using (customer_id, flow_id, group_id)
+                         where customer_id = 'cus_acme' and flow_id = 'flow_shopify_orders' and $1::timestamptz is not null),
+                     sums as (
+                        select distinct on (key) key, group_id, sum(count) as errors from counts where inside
+                         group by 1, 2 order by 1, 3 desc, 2)
+                     select distinct on (key collate \"C\")
+                            concat_ws(' ', key, error_class, code, coalesce(field, '-'), run_id)
+                       from sums join counts using (key, group_id)
+                      where inside order by key collate \"C\", window_at desc, run_id desc"
+                ))
+                .await;
+            assert!(counted.len() > 2, "{window} by {grouping}: {counted:?}");
+            let mut counted = counted;
+            counted.sort_unstable();
+            assert_eq!(told, counted, "{window} by {grouping}");
+        }
+    }
+}
+
 #[tokio::test]
 async fn failed_runs_of_the_last_hour_and_what_they_share() {
     let app = TestApp::demo().await;
