@@ -3,8 +3,8 @@
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use serde_json::{Value, json};
-use sqlx::AssertSqlSafe;
 use sqlx::postgres::PgConnection;
+use sqlx::{AssertSqlSafe, FromRow};
 
 use super::super::{Item, MAX_PAGE, MAX_RECORD, Page, ReadRequest, Source};
 use super::answer::failure;
@@ -36,6 +36,15 @@ fn relation(request: &ReadRequest<'_>) -> Result<(String, bool), Failure> {
     }
     // The line break ends a comment that the query may end with.
     Ok((format!("{query}\n"), false))
+}
+
+/// A row as the cursor gives it: as JSON unless it is too large, its cursor, its primary key, and its digest.
+#[derive(FromRow)]
+struct Row {
+    j: Option<String>,
+    c: Option<String>,
+    k: Vec<String>,
+    d: Option<String>,
 }
 
 /// Rows of one stream, through a cursor that stays open.
@@ -145,7 +154,7 @@ impl Rows {
         };
         let declare = format!(
             "declare apixx_rows no scroll cursor for
-             select case when octet_length(r.j) <= {MAX_RECORD} then r.j end, r.c, r.k, r.d
+             select case when octet_length(r.j) <= {MAX_RECORD} then r.j end as j, r.c, r.k, r.d
                from (select to_jsonb(s.*)::text as j, {select} as c, array[{keys}]::text[] as k, {told} as d
                        {rows} {order} offset {offset}) r",
             told = if request.after().is_some() { DIGEST } else { "null" }
@@ -170,12 +179,11 @@ impl Rows {
     async fn page(&mut self) -> Result<Option<Page>, Failure> {
         let Some(conn) = &mut self.conn else { return Ok(None) };
         let fetch = format!("fetch {} from apixx_rows", self.next);
-        let rows: Vec<(Option<String>, Option<String>, Vec<String>, Option<String>)> =
-            sqlx::query_as(AssertSqlSafe(fetch))
-                .persistent(false)
-                .fetch_all(conn)
-                .await
-                .map_err(|error| failure(&error, Stage::Extract))?;
+        let rows: Vec<Row> = sqlx::query_as(AssertSqlSafe(fetch))
+            .persistent(false)
+            .fetch_all(conn)
+            .await
+            .map_err(|error| failure(&error, Stage::Extract))?;
         if rows.is_empty() {
             if let Some(conn) = self.conn.take() {
                 close(conn).await;
@@ -190,26 +198,26 @@ impl Rows {
                 ..Page::default()
             }));
         }
-        let bytes: usize = rows.iter().map(|(text, ..)| text.as_ref().map_or(MAX_RECORD, String::len)).sum();
+        let bytes: usize = rows.iter().map(|row| row.j.as_ref().map_or(MAX_RECORD, String::len)).sum();
         let mut page = Page {
             first_index: self.index,
             bytes: bytes as i64,
             estimated: self.estimated,
             ..Page::default()
         };
-        for (text, cursor, _, digest) in &rows {
-            if self.incremental && *cursor != self.cursor {
-                self.passed = std::mem::replace(&mut self.cursor, cursor.clone());
+        for row in &rows {
+            if self.incremental && row.c != self.cursor {
+                self.passed = std::mem::replace(&mut self.cursor, row.c.clone());
                 self.skip = 0;
             }
-            if self.incremental && *digest != self.digest {
-                self.digest.clone_from(digest);
+            if self.incremental && row.d != self.digest {
+                self.digest.clone_from(&row.d);
                 self.skip = 0;
             }
             self.skip += 1;
-            page.items.push(item(text.as_deref()));
+            page.items.push(item(row.j.as_deref()));
         }
-        self.key = rows.last().map(|(_, _, key, _)| key.clone()).filter(|key| !key.is_empty());
+        self.key = rows.last().map(|row| row.k.clone()).filter(|key| !key.is_empty());
         self.index += rows.len() as i64;
         self.next = (MAX_PAGE * rows.len() / bytes.max(1)).clamp(1, self.most);
         page.position = self.position();
