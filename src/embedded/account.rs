@@ -20,17 +20,21 @@ pub(super) struct Account {
 }
 
 impl Account {
-    /// Who we are, and who PostgreSQL is to run as: root leaves the cluster to whom it belongs, if there is one.
-    pub(super) fn choose(cluster: &Path) -> Result<Self, EmbeddedError> {
+    /// Who we are, and who PostgreSQL is to run as: root leaves a data directory to whom it belongs.
+    pub(super) fn choose(data_dir: &Path) -> Result<Self, EmbeddedError> {
         let uid = geteuid();
         let no_user = || EmbeddedError::NoUser { uid: uid.as_raw() };
         let server = if uid.is_root() {
-            let owner = fs::metadata(cluster).ok().map(|found| Uid::from_raw(found.uid()));
-            let owner = owner.filter(|owner| !owner.is_root());
-            let owner = owner.and_then(|owner| User::from_uid(owner).ok().flatten());
-            let usual =
-                || ["postgres", "nobody"].into_iter().find_map(|name| User::from_name(name).ok().flatten());
-            owner.or_else(usual).ok_or_else(no_user)?
+            match fs::metadata(data_dir).map(|found| Uid::from_raw(found.uid())) {
+                Ok(owner) if !owner.is_root() => {
+                    let no_user = || EmbeddedError::NoUser { uid: owner.as_raw() };
+                    User::from_uid(owner).ok().flatten().ok_or_else(no_user)?
+                }
+                _ => ["postgres", "nobody"]
+                    .into_iter()
+                    .find_map(|name| User::from_name(name).ok().flatten())
+                    .ok_or_else(no_user)?,
+            }
         } else {
             User::from_uid(uid).ok().flatten().ok_or_else(no_user)?
         };

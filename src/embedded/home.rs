@@ -43,7 +43,7 @@ impl Home {
             return Err(EmbeddedError::Foreign { dir: dir.to_owned() });
         }
         let lock = lock(&root, dir)?;
-        account.own(&root).map_err(failed)?;
+        account.own(&root).and_then(|()| account.own(&root.join(LOCK))).map_err(failed)?;
         check_reachable(&root, account, dir)?;
         let run = run_dir(&root);
         make_run_dir(&run, &root, account).map_err(failed)?;
@@ -63,7 +63,7 @@ impl Home {
 
     /// PostgreSQL's own data directory.
     pub(super) fn cluster(&self) -> PathBuf {
-        cluster(&self.root)
+        self.root.join("cluster")
     }
 
     /// Where a cluster is made. An `initdb` that outlived its parent writes elsewhere than ours.
@@ -179,11 +179,6 @@ fn check_reachable(root: &Path, account: &Account, dir: &Path) -> Result<(), Emb
         }
         Err(source) => Err(EmbeddedError::Directory { dir: dir.to_owned(), source }),
     }
-}
-
-/// PostgreSQL's own data directory in the data directory `root`.
-pub(super) fn cluster(root: &Path) -> PathBuf {
-    root.join("cluster")
 }
 
 /// The private directory of the socket: in the data directory, or under `/tmp` if its path is too long

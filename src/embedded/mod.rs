@@ -90,7 +90,7 @@ impl Embedded {
     /// # Errors
     /// Each in one line for the operator; what PostgreSQL said goes to the log.
     pub async fn start(config: EmbeddedConfig) -> Result<Self, EmbeddedError> {
-        let account = Account::choose(&home::cluster(&config.data_dir))?;
+        let account = Account::choose(&config.data_dir)?;
         let home = Home::open(&config.data_dir, &account)?;
         let cluster_major = home.cluster_major();
         let binaries = Binaries::find(config.bin_dir.as_deref(), cluster_major)?;
@@ -202,7 +202,7 @@ impl Addresses {
         let failed = |source| EmbeddedError::Directory { dir: data_dir.to_owned(), source };
         let root = std::fs::canonicalize(data_dir).map_err(failed)?;
         let run_dir = home::run_dir(&root);
-        home::check_run_dir(&run_dir, &Account::choose(&home::cluster(&root))?).map_err(failed)?;
+        home::check_run_dir(&run_dir, &Account::choose(&root)?).map_err(failed)?;
         Ok(Self::at(&root, &run_dir))
     }
 

@@ -387,27 +387,30 @@ async fn two_starts_at_once_share_what_one_of_them_makes() {
     }
 }
 
-/// Another user's directory, which only root can meet.
+/// Another user's directory, which only root can meet: used before, or only made.
 #[tokio::test]
 async fn root_leaves_a_directory_to_whom_it_belongs() {
     if !geteuid().is_root() {
         return;
     }
-    let place = place();
-    let data = place.path().join("data");
     let owner_of = |path: PathBuf| fs::metadata(path).unwrap().uid();
-    start(&data).await.stop().await;
-    let other = nix::unistd::User::from_name("nobody").unwrap().unwrap();
-    assert_ne!(owner_of(data.join("cluster")), other.uid.as_raw());
-    let done = Command::new("chown").args(["-R", "nobody"]).arg(&data).status().unwrap();
-    assert!(done.success());
-    let again = start(&data).await;
-    let _addresses = Addresses::of_running(&data).unwrap();
-    again.addresses().server_options(DATABASE).connect().await.unwrap();
-    for path in [data.clone(), data.join("cluster"), data.join("run"), data.join("cluster/pg_hba.conf")] {
-        assert_eq!(owner_of(path.clone()), other.uid.as_raw(), "{}", path.display());
+    let nobody = nix::unistd::User::from_name("nobody").unwrap().unwrap().uid.as_raw();
+    for used_before in [true, false] {
+        let place = place();
+        let data = place.path().join("data");
+        fs::create_dir(&data).unwrap();
+        if used_before {
+            start(&data).await.stop().await;
+            assert_ne!(owner_of(data.join("cluster")), nobody);
+        }
+        assert!(Command::new("chown").args(["-R", "nobody"]).arg(&data).status().unwrap().success());
+        let server = start(&data).await;
+        Addresses::of_running(&data).unwrap().server_options(DATABASE).connect().await.unwrap();
+        for path in ["", "apixx-mcp.lock", "cluster", "run", "cluster/pg_hba.conf"] {
+            assert_eq!(owner_of(data.join(path)), nobody, "{path}, {used_before}");
+        }
+        server.stop().await;
     }
-    again.stop().await;
 }
 
 #[tokio::test]
