@@ -6,7 +6,7 @@ use sqlx::FromRow;
 use sqlx::types::Json;
 
 use super::flows::{Flow, FlowRow, RunBrief, flow_columns, flow_joins};
-use super::runs::VersionChange;
+use super::run_detail::VersionChange;
 use super::{Reader, StoreError};
 use crate::domain::definition::FlowDefinition;
 use crate::domain::ids::FlowId;

@@ -38,6 +38,7 @@ pub mod queue;
 pub mod queue_view;
 pub mod retention;
 mod run_cells;
+pub mod run_detail;
 mod run_end;
 mod run_errors;
 pub mod run_lists;

@@ -65,6 +65,7 @@ pub fn all_statements() -> Vec<&'static str> {
         super::queue::ALL,
         super::queue_view::ALL,
         super::retention::ALL,
+        super::run_detail::ALL,
         super::run_end::ALL,
         super::run_errors::ALL,
         super::runs::ALL,

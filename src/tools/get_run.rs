@@ -11,7 +11,7 @@ use super::tool::{Access, Answer, Tool};
 use crate::domain::ids::RunId;
 use crate::domain::run::{Records, RunStatus};
 use crate::domain::scope::Scope;
-use crate::store::runs::{Change, RunDetail, VersionChange};
+use crate::store::run_detail::{Change, RunDetail, VersionChange};
 use crate::view::run::{RunBriefView, RunView};
 use crate::view::text::{self, Page};
 
@@ -244,12 +244,12 @@ fn write_history(page: &mut Page, view: &DetailView, queued_at: DateTime<Utc>, n
     let changes = view.changes_since_last_success.iter().map(|change| change.in_words(now, zone));
     let more = rows(page, changes) + view.older_versions.map_or(0, |older| older.unsigned_abs() as usize);
     if more > 0 {
-        page.line(format!("… {more} more {}", if more == 1 { "change" } else { "changes" }));
+        page.line(format!("… {}", text::counted(more as i64, "more change", "more changes")));
     }
     if view.attempts.len() > 1 {
         let more = rows(page, view.attempts.iter().map(|attempt| attempt.in_words(zone)));
         if more > 0 {
-            page.line(format!("… {more} more {}", if more == 1 { "attempt" } else { "attempts" }));
+            page.line(format!("… {}", text::counted(more as i64, "more attempt", "more attempts")));
         }
     }
     if !view.timeline.is_empty() {

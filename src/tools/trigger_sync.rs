@@ -13,7 +13,7 @@ use crate::domain::flow::FlowState;
 use crate::domain::run::Records;
 use crate::domain::scope::Scope;
 use crate::service::trigger::{self, IfRunning, Outcome, Refusal, Request};
-use crate::store::runs::RunDetail;
+use crate::store::run_detail::RunDetail;
 use crate::view::run::records;
 use crate::view::text::{self, Page};
 

@@ -9,8 +9,9 @@ use super::text;
 use crate::domain::ids::{ConnectorId, FlowId, RunId};
 use crate::domain::run::{Records, RunStatus};
 use crate::store::flows::RunBrief;
+use crate::store::run_detail::Neighbour;
 use crate::store::run_lists::{RunGroup, RunTotals, SharedConnector};
-use crate::store::runs::{Neighbour, Run, Side};
+use crate::store::runs::{Run, Side};
 
 /// Objects of one end that are told at most.
 const MAX_OBJECTS: usize = 10;
