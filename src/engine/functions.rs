@@ -20,6 +20,8 @@ use cel::{ExecutionError, Value as Cel};
 use chrono::{DateTime, Datelike, NaiveDate, NaiveDateTime, TimeZone, Utc};
 use sha2::{Digest, Sha256};
 
+use super::phone;
+
 /// Longest text that a function returns, in bytes.
 const MAX_TEXT: usize = 256 << 10;
 
@@ -264,110 +266,11 @@ fn round(args: &[Cel]) -> Result<Cel, String> {
     }
 }
 
-/// Country calling codes (ITU-T E.164) by ISO 3166-1 code.
-const CALLING_CODES: &[(&str, &str)] = &[
-    ("AR", "54"),
-    ("AT", "43"),
-    ("AU", "61"),
-    ("BE", "32"),
-    ("BG", "359"),
-    ("BR", "55"),
-    ("CA", "1"),
-    ("CH", "41"),
-    ("CL", "56"),
-    ("CN", "86"),
-    ("CO", "57"),
-    ("CY", "357"),
-    ("CZ", "420"),
-    ("DE", "49"),
-    ("DK", "45"),
-    ("EE", "372"),
-    ("EG", "20"),
-    ("ES", "34"),
-    ("FI", "358"),
-    ("FR", "33"),
-    ("GB", "44"),
-    ("GR", "30"),
-    ("HR", "385"),
-    ("HU", "36"),
-    ("ID", "62"),
-    ("IE", "353"),
-    ("IL", "972"),
-    ("IN", "91"),
-    ("IS", "354"),
-    ("IT", "39"),
-    ("JP", "81"),
-    ("KR", "82"),
-    ("LT", "370"),
-    ("LU", "352"),
-    ("LV", "371"),
-    ("MT", "356"),
-    ("MX", "52"),
-    ("NL", "31"),
-    ("NO", "47"),
-    ("NZ", "64"),
-    ("PL", "48"),
-    ("PT", "351"),
-    ("RO", "40"),
-    ("RS", "381"),
-    ("RU", "7"),
-    ("SE", "46"),
-    ("SG", "65"),
-    ("SI", "386"),
-    ("SK", "421"),
-    ("TR", "90"),
-    ("UA", "380"),
-    ("US", "1"),
-    ("ZA", "27"),
-];
-
-/// What is dialled before a national number at home, by calling code, where that is not `0`, and how many digits follow
-/// it at least: fewer are a number that begins so.
-const TRUNK_PREFIXES: &[(&str, &str, usize)] =
-    &[("1", "1", 10), ("36", "06", 8), ("370", "8", 8), ("7", "8", 10), ("7", "7", 10)];
-
 fn e164(args: &[Cel]) -> Result<Cel, String> {
-    let [value, Cel::String(country)] = args else {
-        return Err("it takes a number and a country such as 'DE'".to_owned());
-    };
-    let text = spelt(value)?;
-    let known = CALLING_CODES.iter().find(|(iso, _)| country.eq_ignore_ascii_case(iso));
-    let (_, code) = known.ok_or_else(|| format!("'{country}' is no country whose calling code is known"))?;
-    let all = digits(&text);
-    let international =
-        if text.trim_start().starts_with('+') { Some(all.as_str()) } else { all.strip_prefix("00") };
-    let number = match international {
-        None => format!("{code}{}", without_trunk_prefix(code, &all)),
-        Some(number) => {
-            let known = CALLING_CODES.iter().find_map(|(_, code)| Some((code, number.strip_prefix(code)?)));
-            match known {
-                Some((code, national)) => format!("{code}{}", without_trunk_prefix(code, national)),
-                None => digits(&text.replace("(0)", "")).trim_start_matches('0').to_owned(),
-            }
-        }
-    };
-    if (8..=15).contains(&number.len()) {
-        Ok(format!("+{number}").into())
-    } else {
-        Err(format!("'{text}' is no phone number"))
+    match args {
+        [value, Cel::String(country)] => Ok(phone::e164(&spelt(value)?, country)?.into()),
+        _ => Err("it takes a number and a country such as 'DE'".to_owned()),
     }
-}
-
-/// A national number without what is dialled before it at home, which some also write behind the calling code.
-fn without_trunk_prefix<'a>(code: &str, number: &'a str) -> &'a str {
-    let bare = |(of, prefix, least): &(&str, &str, usize)| {
-        number.strip_prefix(prefix).filter(|bare| *of == code && bare.len() >= *least)
-    };
-    match TRUNK_PREFIXES.iter().find_map(bare) {
-        Some(bare) => bare,
-        // Italy keeps the leading zero of national numbers.
-        None if code == "39" => number,
-        None => number.strip_prefix('0').unwrap_or(number),
-    }
-}
-
-fn digits(text: &str) -> String {
-    text.chars().filter(char::is_ascii_digit).collect()
 }
 
 fn hex(bytes: &[u8]) -> String {
@@ -457,33 +360,6 @@ mod tests {
             ("value.replace('a', 'b', 1)", json!("aa"), json!("ba")),
         ] {
             assert_eq!(run(source, value), Ok(expected), "{source}");
-        }
-    }
-
-    #[test]
-    fn a_phone_number_loses_the_prefix_that_is_dialled_at_home() {
-        for (country, number, expected) in [
-            ("US", "1-212-555-0123", "+12125550123"),
-            ("US", "(212) 555-0123", "+12125550123"),
-            ("CA", "+1 (416) 555-0123", "+14165550123"),
-            ("RU", "8 (495) 123-45-67", "+74951234567"),
-            ("RU", "7 495 123-45-67", "+74951234567"),
-            ("RU", "800 555 35 35", "+78005553535"),
-            ("RU", "+7 800 555 35 35", "+78005553535"),
-            ("HU", "06 1 234 5678", "+3612345678"),
-            ("LT", "8 5 123 4567", "+37051234567"),
-            ("LT", "800 12345", "+37080012345"),
-            ("DE", "030 1234567", "+49301234567"),
-            ("DE", "+49 (0)30 1234567", "+49301234567"),
-            ("DE", "0049 (030) 1234567", "+49301234567"),
-            ("US", "+44 (0)20 7946 0958", "+442079460958"),
-            ("DE", "+971 (0)4 123 4567", "+97141234567"),
-            ("IT", "06 1234567", "+39061234567"),
-            ("DE", "+39 06 1234567", "+39061234567"),
-            ("IT", "+39 (0)6 1234567", "+39061234567"),
-        ] {
-            let source = format!("e164(value, '{country}')");
-            assert_eq!(run(&source, json!(number)), Ok(json!(expected)), "{country} {number}");
         }
     }
 

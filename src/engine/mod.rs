@@ -15,6 +15,7 @@ mod insist;
 pub mod mapping;
 mod pages;
 mod path;
+mod phone;
 mod validate;
 pub mod worker;
 
