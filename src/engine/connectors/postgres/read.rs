@@ -47,6 +47,30 @@ struct Row {
     d: Option<String>,
 }
 
+/// Where an interrupted read in the order of a cursor goes on, as conditions on `s`.
+struct After {
+    /// Rows like the last one: so many of them as there were before are passed over, or all that are left.
+    same: String,
+    /// These, and those that come after them.
+    rest: String,
+}
+
+impl After {
+    /// After a row whose cursor (none: null) and digest these are.
+    fn new(column: &str, cursor: Option<&str>, digest: &str) -> Self {
+        let digest = literal(digest);
+        let (equal, rest) = match cursor.map(literal) {
+            // (the first condition is what an index on the column serves)
+            Some(value) => (
+                format!("{column} = {value}"),
+                format!("{column} >= {value} and ({column} > {value} or {DIGEST} >= {digest})"),
+            ),
+            None => (format!("{column} is null"), format!("({column} is not null or {DIGEST} >= {digest})")),
+        };
+        Self { same: format!("{equal} and {DIGEST} = {digest}"), rest }
+    }
+}
+
 /// Rows of one stream, through a cursor that stays open.
 pub(super) struct Rows {
     conn: Option<PgConnection>,
@@ -101,26 +125,13 @@ impl Rows {
             Some((field, saved, inclusive)) => {
                 let column = format!("s.{}", quote(field));
                 let filter = match (&digest, saved) {
-                    // An interrupted run goes on at the row it had reached, past those like it that it had.
                     (Some(digest), _) => {
-                        let (from, beyond, same) = match &reached {
-                            Some(value) => {
-                                let value = literal(value);
-                                let [from, beyond, same] =
-                                    [">=", ">", "="].map(|sign| format!("{column} {sign} {value}"));
-                                (from, beyond, same)
-                            }
-                            None => (
-                                "true".to_owned(),
-                                format!("{column} is not null"),
-                                format!("{column} is null"),
-                            ),
-                        };
-                        let digest = literal(digest);
+                        let after = After::new(&column, reached.as_deref(), digest);
                         offset = format!(
-                            "least({skip}, (select count(*) from ({relation}) s where {same} and {DIGEST} = {digest}))"
+                            "least({skip}, (select count(*) from ({relation}) s where {}))",
+                            after.same
                         );
-                        format!("where {from} and ({beyond} or {DIGEST} >= {digest})")
+                        format!("where {}", after.rest)
                     }
                     (None, Some(saved)) => {
                         let saved = saved.as_str().map_or_else(|| saved.to_string(), str::to_owned);
