@@ -97,11 +97,9 @@ impl Database {
     pub async fn open(config: &DatabaseConfig, sharing: Sharing) -> Result<Self, DatabaseError> {
         let database = Self::reach(config, sharing).await?;
         let checked = match (check_version(&database.server).await, &database.private, &database.owner) {
-            (Err(MigrateError::Older { .. }), Some(_), Some(owner)) => {
-                migrate(owner, embedded::SERVER, None).await
-            }
-            // The start before may have been cut off between the schema and the rights to it.
-            (Ok(()), Some(Private { ours: Some(_), .. }), Some(owner)) => {
+            // (one that fits, too: the start before may have been cut off between the schema and the rights to it)
+            (Err(MigrateError::Older { .. }), Some(_), Some(owner))
+            | (Ok(()), Some(Private { ours: Some(_), .. }), Some(owner)) => {
                 migrate(owner, embedded::SERVER, None).await
             }
             (checked, ..) => checked,

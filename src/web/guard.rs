@@ -148,3 +148,26 @@ impl<S: Sync> FromRequestParts<S> for FoundAt {
         Ok(Self(host.unwrap_or("localhost").to_owned()))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use http::Request;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_page_is_found_by_its_host_or_by_the_authority_of_http_2() {
+        for (uri, host, expected) in [
+            ("/", Some("mcp.example:8080"), "mcp.example:8080"),
+            ("http://mcp.internal:8080/", None, "mcp.internal:8080"),
+            ("http://other/", Some("mcp.example"), "mcp.example"),
+            ("/", None, "localhost"),
+        ] {
+            let request =
+                host.into_iter().fold(Request::get(uri), |request, host| request.header(HOST, host));
+            let (mut parts, ()) = request.body(()).unwrap().into_parts();
+            let Ok(FoundAt(found)) = FoundAt::from_request_parts(&mut parts, &()).await;
+            assert_eq!(found, expected, "{uri} {host:?}");
+        }
+    }
+}
