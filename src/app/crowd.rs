@@ -35,6 +35,8 @@ pub(super) struct Member {
     requests: Mutex<Requests>,
     /// Its place among all that happened, when it came or last ended a request.
     last: AtomicU64,
+    /// Counts what happens to everybody.
+    events: Arc<AtomicU64>,
     came: Instant,
     leave: CancellationToken,
 }
@@ -96,6 +98,7 @@ impl Crowd {
             proven: AtomicBool::new(false),
             requests: Mutex::default(),
             last: AtomicU64::new(number),
+            events: Arc::clone(&self.events),
             came: Instant::now(),
             leave: CancellationToken::new(),
         });
@@ -149,6 +152,14 @@ impl Member {
         }
     }
 
+    /// Its request of this number ended.
+    pub(super) fn end(&self, number: u64) {
+        self.last.store(self.events.fetch_add(1, Ordering::Relaxed), Ordering::Relaxed);
+        let mut requests = self.requests();
+        requests.under_way.remove(&number);
+        requests.idle_since = requests.looks + 1;
+    }
+
     fn requests(&self) -> MutexGuard<'_, Requests> {
         self.requests.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -158,19 +169,6 @@ impl Place {
     /// Ends when the place is wanted for somebody else.
     pub(super) async fn wanted(&self) {
         self.member.leave.cancelled().await;
-    }
-
-    /// The request of this number ended.
-    pub(super) fn ended(crowd: &Crowd, member: &Member, number: u64) {
-        member.last.store(crowd.events.fetch_add(1, Ordering::Relaxed), Ordering::Relaxed);
-        let mut requests = member.requests();
-        requests.under_way.remove(&number);
-        requests.idle_since = requests.looks + 1;
-    }
-
-    /// Whose place it is.
-    pub(super) fn crowd(&self) -> &Crowd {
-        &self.crowd
     }
 }
 

@@ -13,6 +13,8 @@ use axum::Router;
 use axum::body::Body;
 use axum::extract::ConnectInfo;
 use bytes::Bytes;
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
 use hyper::body::{Frame, Incoming, SizeHint};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -149,7 +151,7 @@ async fn connection(
     // An answer is one write; nothing is gained by holding it back.
     let _best_effort = stream.set_nodelay(true);
     let service = service_fn(|request: hyper::Request<Incoming>| {
-        let under_way = UnderWay::begin(&place);
+        let under_way = UnderWay::begin(&place.member);
         let mut request = request.map(Body::new);
         request.extensions_mut().insert(ConnectInfo(peer));
         let answer = router.clone().call(request);
@@ -165,8 +167,9 @@ async fn connection(
     builder.http1().max_buf_size(HEAD_BYTES as usize);
     builder.http2().max_concurrent_streams(STREAMS).max_header_list_size(HEAD_BYTES);
     let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
-    let mut lost = pin!(until_lost(&place.member, patience));
-    let mut draining = false;
+    // Of their own, so that they are not asked anew for every byte that comes or goes.
+    let mut interruptions = FuturesUnordered::new();
+    interruptions.push(interrupted(&place, patience, &lifecycle, false));
     loop {
         tokio::select! {
             ended = connection.as_mut() => {
@@ -175,20 +178,39 @@ async fn connection(
                 }
                 return;
             }
-            () = lifecycle.stopping().cancelled(), if !draining => {
-                draining = true;
-                connection.as_mut().graceful_shutdown();
-            }
-            () = place.wanted(), if !draining => {
-                if place.member.is_idle() {
-                    return;
+            Some(interruption) = interruptions.next() => match interruption {
+                Interruption::Drain => {
+                    connection.as_mut().graceful_shutdown();
+                    interruptions.push(interrupted(&place, patience, &lifecycle, true));
                 }
-                draining = true;
-                connection.as_mut().graceful_shutdown();
-            }
-            () = lifecycle.aborting().cancelled() => return,
-            () = lost.as_mut() => return,
+                Interruption::End => return,
+            },
         }
+    }
+}
+
+/// What happens to a connection from without.
+enum Interruption {
+    /// What is under way may end; nothing begins.
+    Drain,
+    /// It ends at once.
+    End,
+}
+
+/// Waits until something does; whether it is `draining` already, or not.
+async fn interrupted(
+    place: &Place,
+    patience: Patience,
+    lifecycle: &Lifecycle,
+    draining: bool,
+) -> Interruption {
+    tokio::select! {
+        () = lifecycle.stopping().cancelled(), if !draining => Interruption::Drain,
+        () = place.wanted(), if !draining => {
+            if place.member.is_idle() { Interruption::End } else { Interruption::Drain }
+        }
+        () = lifecycle.aborting().cancelled() => Interruption::End,
+        () = until_lost(&place.member, patience) => Interruption::End,
     }
 }
 
@@ -218,20 +240,18 @@ async fn until_lost(member: &Member, patience: Patience) {
 /// Counts a request as under way, from its head on until its answer is sent or given up.
 struct UnderWay {
     member: Arc<Member>,
-    crowd: Crowd,
     number: u64,
 }
 
 impl UnderWay {
-    fn begin(place: &Place) -> Self {
-        let number = place.member.begin();
-        Self { member: Arc::clone(&place.member), crowd: place.crowd().clone(), number }
+    fn begin(member: &Arc<Member>) -> Self {
+        Self { member: Arc::clone(member), number: member.begin() }
     }
 }
 
 impl Drop for UnderWay {
     fn drop(&mut self) {
-        Place::ended(&self.crowd, &self.member, self.number);
+        self.member.end(self.number);
     }
 }
 
