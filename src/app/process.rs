@@ -135,7 +135,7 @@ impl Process {
     /// What it serves over HTTP.
     pub fn router(&self) -> Router {
         let Serving { store, refusals, .. } = &self.serving;
-        let state = AppState { access: self.access.clone(), teller: Teller::new(refusals.clone()) };
+        let state = AppState { access: self.access.clone(), teller: Arc::new(Teller::new(refusals.clone())) };
         let calls = self.config.server.max_concurrent_calls.get();
         let server = Arc::new(ToolServer::new(self.serving.clone(), self.access.clone(), calls));
         let public_url = self.config.server.public_url.as_ref();

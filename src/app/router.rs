@@ -35,7 +35,7 @@ where
 {
     let only_tls = config.public_url.as_ref().is_some_and(|url| url.scheme_str() == Some("https"));
     let proxies = TrustedProxies::new(&config.trusted_proxies);
-    let edge = Edge { ids, only_tls, proxies, teller: state.teller.clone() };
+    let edge = Arc::new(Edge { ids, only_tls, proxies, teller: Arc::clone(&state.teller) });
     protocol::http::router(server, http_config(config))
         .route("/healthz", get(operator::alive))
         .merge(web::router(web, config.body_timeout))

@@ -1,5 +1,7 @@
 //! What the handlers of a serving process reach.
 
+use std::sync::Arc;
+
 use axum::extract::FromRef;
 
 use crate::middleware::Teller;
@@ -11,7 +13,7 @@ pub(super) struct AppState {
     /// Recognises callers.
     pub access: Access,
     /// Tells the operator of answers.
-    pub teller: Teller,
+    pub teller: Arc<Teller>,
 }
 
 impl FromRef<AppState> for Access {

@@ -9,6 +9,8 @@ mod refusal;
 mod request_id;
 mod told;
 
+use std::sync::Arc;
+
 use axum::extract::{Request, State};
 use axum::middleware::Next;
 use axum::response::Response;
@@ -23,7 +25,6 @@ pub use refusal::refusal;
 pub use told::Teller;
 
 /// What the way in and out depends on.
-#[derive(Clone)]
 pub struct Edge {
     /// Where the names of requests come from.
     pub ids: IdSource,
@@ -32,12 +33,12 @@ pub struct Edge {
     /// Whose word on where a request came from is believed.
     pub proxies: TrustedProxies,
     /// Tells the operator of answers.
-    pub teller: Teller,
+    pub teller: Arc<Teller>,
 }
 
 /// Names the request, notes where it came from, lets it be served, and tells the operator of its answer, which
 /// carries the name and what browsers must know. A panic within is an answer too.
-pub async fn pass(State(edge): State<Edge>, mut request: Request, next: Next) -> Response {
+pub async fn pass(State(edge): State<Arc<Edge>>, mut request: Request, next: Next) -> Response {
     let name = request_id::name(&edge.ids, &mut request);
     let span = request_span(&name);
     let peer = edge.proxies.note(&mut request);

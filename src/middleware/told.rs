@@ -1,6 +1,5 @@
 //! What the operator hears of every answer: a count, a time, and for a refusal one line that says why.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use axum::response::Response;
@@ -15,11 +14,10 @@ use crate::protocol::http::Refused;
 const STATUSES: [u16; 17] =
     [200, 202, 204, 303, 400, 401, 403, 404, 405, 406, 408, 413, 415, 422, 429, 500, 503];
 
-/// Tells the operator of answers. Cheap to clone.
-#[derive(Clone)]
+/// Tells the operator of answers.
 pub struct Teller {
     refusals: Refusals,
-    answers: Arc<[(u16, Counter)]>,
+    answers: Vec<(u16, Counter)>,
     others: Counter,
     seconds: Histogram,
 }
