@@ -84,8 +84,8 @@ fn parse_id(prefix: &str, text: &str) -> Option<Arc<str>> {
     let text = text.trim_matches(|c: char| c.is_whitespace() || matches!(c, '"' | '\'' | '`'));
     let rest = text.get(..prefix.len()).filter(|head| head.eq_ignore_ascii_case(prefix))?;
     let rest = text[rest.len()..].strip_prefix('_')?;
-    let legal = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
-    if rest.len() < 3 || text.len() > MAX_ID_CHARS || !rest.chars().all(legal) {
+    let legal = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-');
+    if rest.len() < 3 || text.len() > MAX_ID_CHARS || !rest.bytes().all(legal) {
         return None;
     }
     if text.starts_with(prefix) { Some(text.into()) } else { Some(format!("{prefix}_{rest}").into()) }

@@ -45,7 +45,7 @@ impl PlainToken {
     /// Reads a token; `None` when it cannot be one (wrong prefix, length, alphabet or check digits).
     pub fn parse(text: &str) -> Option<Self> {
         let rest = text.strip_prefix(PREFIX)?;
-        if rest.len() != SECRET_CHARS + CHECK_CHARS || !rest.bytes().all(|b| ALPHABET.contains(&b)) {
+        if rest.len() != SECRET_CHARS + CHECK_CHARS || !is_base62(rest) {
             return None;
         }
         let (secret, check) = rest.split_at(SECRET_CHARS);
@@ -83,7 +83,7 @@ impl Secret {
 
     /// Reads a secret; `None` when it cannot be one.
     pub fn parse(text: &str) -> Option<Self> {
-        let fits = text.len() == SECRET_CHARS && text.bytes().all(|b| ALPHABET.contains(&b));
+        let fits = text.len() == SECRET_CHARS && is_base62(text);
         fits.then(|| Self(text.to_owned()))
     }
 
@@ -125,6 +125,10 @@ impl std::fmt::Debug for TokenDigest {
 
 fn check_digits(secret: &str) -> String {
     base62(&crc32fast::hash(secret.as_bytes()).to_be_bytes(), CHECK_CHARS)
+}
+
+fn is_base62(text: &str) -> bool {
+    text.bytes().all(|byte| byte.is_ascii_alphanumeric())
 }
 
 /// `bytes` as a big-endian number in base 62, padded with zeros to `width`.
