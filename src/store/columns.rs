@@ -2,7 +2,7 @@
 //! parsed, costs more than all the rest of a page of runs.
 
 use sqlx::postgres::{PgRow, Postgres};
-use sqlx::{Column, Decode, Row, Type};
+use sqlx::{Column, Decode, Row};
 
 /// Columns of a row that are still to be read.
 pub(super) struct Columns<'r> {
@@ -17,8 +17,9 @@ impl<'r> Columns<'r> {
     }
 
     /// The next column.
-    pub(super) fn next<T: Decode<'r, Postgres> + Type<Postgres>>(&mut self) -> Result<T, sqlx::Error> {
-        let value = self.row.try_get(self.next)?;
+    pub(super) fn next<T: Decode<'r, Postgres>>(&mut self) -> Result<T, sqlx::Error> {
+        // (unchecked: that it is of this type is the statement's doing, not each row's)
+        let value = self.row.try_get_unchecked(self.next)?;
         self.next += 1;
         Ok(value)
     }
