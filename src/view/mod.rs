@@ -4,6 +4,7 @@ pub mod clients;
 pub mod connector;
 pub mod error;
 pub mod flow;
+pub mod moment;
 pub mod run;
 pub mod text;
 pub mod window;

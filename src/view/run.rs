@@ -5,6 +5,7 @@ use chrono_tz::Tz;
 use schemars::JsonSchema;
 use serde::Serialize;
 
+use super::moment::Moment;
 use super::text;
 use crate::domain::ids::{ConnectorId, FlowId, RunId};
 use crate::domain::run::{Records, RunStatus};
@@ -93,13 +94,13 @@ pub struct RunView {
     /// Where they went.
     pub destination: SideView,
     /// Queued at.
-    pub queued_at: DateTime<Utc>,
+    pub queued_at: Moment,
     /// Started at.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub started_at: Option<DateTime<Utc>>,
+    pub started_at: Option<Moment>,
     /// Finished at.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub finished_at: Option<DateTime<Utc>>,
+    pub finished_at: Option<Moment>,
     /// Duration in milliseconds, so far if it is still going.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub duration_ms: Option<i64>,
@@ -132,9 +133,9 @@ impl RunView {
             trigger: run.trigger.as_str(),
             source: (&run.source).into(),
             destination: (&run.destination).into(),
-            queued_at: run.queued_at,
-            started_at: run.started_at,
-            finished_at: run.finished_at,
+            queued_at: Moment(run.queued_at),
+            started_at: run.started_at.map(Moment),
+            finished_at: run.finished_at.map(Moment),
             duration_ms: run.duration_ms(now),
             records: run.records,
             bytes_written: run.bytes_written,
@@ -150,51 +151,55 @@ impl RunView {
 pub fn line(run: &RunView, now: DateTime<Utc>, zone: Tz, across_flows: bool) -> String {
     let mut line = String::with_capacity(320);
     line.push_str(run.run_id.as_str());
-    let mut part = |text: &str| {
+    let mut part = |words: &[&str]| {
         line.push_str(" | ");
-        line.push_str(text);
+        words.iter().for_each(|word| line.push_str(word));
     };
     if across_flows {
-        part(&run.flow);
+        part(&[&run.flow]);
     }
     match run.reason_code {
-        Some(code) => part(&format!("{} ({code})", run.status)),
-        None => part(run.status),
+        Some(code) => part(&[run.status, " (", code, ")"]),
+        None => part(&[run.status]),
     }
-    part(run.trigger);
-    part(&when(run, now, zone));
+    part(&[run.trigger]);
+    let (word, at) = when(run);
+    part(&[word, " ", &text::moment_and_age(at, now, zone)]);
     if let Some(duration) = run.duration_ms {
-        part(&text::duration(duration));
+        part(&[&text::duration(duration)]);
     }
-    part(&records(&run.records));
+    part(&[&records(&run.records)]);
     if across_flows {
-        part(&format!("{} → {}", run.source.connector, run.destination.connector));
+        part(&[&run.source.connector, " → ", &run.destination.connector]);
     }
     if let Some(class) = run.top_error_class {
-        part("top error ");
-        line.push_str(class);
+        part(&["top error ", class]);
     }
     line
 }
 
-fn when(run: &RunView, now: DateTime<Utc>, zone: Tz) -> String {
-    let (word, at) = match (run.started_at, run.finished_at) {
-        (_, Some(finished)) if run.status == RunStatus::Skipped.as_str() => ("skipped", finished),
-        (Some(started), _) => ("started", started),
-        (None, _) => ("queued", run.queued_at),
-    };
-    format!("{word} {}", text::moment_and_age(at, now, zone))
+fn when(run: &RunView) -> (&'static str, DateTime<Utc>) {
+    match (run.started_at, run.finished_at) {
+        (_, Some(finished)) if run.status == RunStatus::Skipped.as_str() => ("skipped", finished.0),
+        (Some(started), _) => ("started", started.0),
+        (None, _) => ("queued", run.queued_at.0),
+    }
 }
 
 /// `4,812 processed (3,561 written, 1,203 failed, 48 skipped)`.
 pub fn records(records: &Records) -> String {
-    format!(
-        "{} processed ({} written, {} failed, {} skipped)",
-        text::count(records.processed),
-        text::count(records.written),
-        text::count(records.failed),
-        text::count(records.skipped)
-    )
+    let mut text = String::with_capacity(80);
+    let parts = [
+        (records.processed, " processed ("),
+        (records.written, " written, "),
+        (records.failed, " failed, "),
+        (records.skipped, " skipped)"),
+    ];
+    for (number, word) in parts {
+        text::put_count(&mut text, number);
+        text.push_str(word);
+    }
+    text
 }
 
 /// A run in a few words.
@@ -206,10 +211,10 @@ pub struct RunBriefView {
     pub status: String,
     /// Started at.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub started_at: Option<DateTime<Utc>>,
+    pub started_at: Option<Moment>,
     /// Finished at.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub finished_at: Option<DateTime<Utc>>,
+    pub finished_at: Option<Moment>,
     /// Duration in milliseconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub duration_ms: Option<i64>,
@@ -232,8 +237,8 @@ impl From<&RunBrief> for RunBriefView {
         Self {
             run_id: run.run_id.clone(),
             status: run.status.to_string(),
-            started_at: run.started_at,
-            finished_at: run.finished_at,
+            started_at: run.started_at.map(Moment),
+            finished_at: run.finished_at.map(Moment),
             duration_ms: span(run.started_at, run.finished_at),
             records: run.records(),
             reason_code: run.reason_code.clone(),
@@ -247,8 +252,8 @@ impl From<&Neighbour> for RunBriefView {
         Self {
             run_id: run.run_id.clone(),
             status: run.status.to_string(),
-            started_at: run.started_at,
-            finished_at: run.finished_at,
+            started_at: run.started_at.map(Moment),
+            finished_at: run.finished_at.map(Moment),
             duration_ms: span(run.started_at, run.finished_at),
             records: Records::new(
                 run.records_read,
@@ -266,7 +271,7 @@ impl RunBriefView {
     /// `2026-11-21 08:05 +01:00 failed AUTH_EXPIRED (run_…)`.
     pub fn in_words(&self, now: DateTime<Utc>, zone: Tz) -> String {
         let at = self.started_at.or(self.finished_at);
-        let at = at.map(|at| format!("{} ", text::moment_and_age(at, now, zone))).unwrap_or_default();
+        let at = at.map(|at| format!("{} ", text::moment_and_age(at.0, now, zone))).unwrap_or_default();
         let why = self.reason_code.as_deref().map(|code| format!(" {code}")).unwrap_or_default();
         let failed = match self.records.failed {
             0 => String::new(),

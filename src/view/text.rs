@@ -2,37 +2,71 @@
 
 use std::fmt::Write;
 
-use chrono::{DateTime, Datelike, Offset, TimeDelta, Timelike, Utc};
+use chrono::{DateTime, Datelike, NaiveDate, Offset, TimeDelta, Timelike, Utc};
 use chrono_tz::Tz;
 
 pub use crate::domain::untrusted::{fenced, named, word};
 
 /// A moment in a zone, to the minute, with its offset: `2026-11-21 08:05 +01:00`.
 pub fn moment(moment: DateTime<Utc>, zone: Tz) -> String {
-    let local = moment.with_timezone(&zone);
-    // A format that is read anew each time would cost several times as much; a page of runs has dozens of moments.
-    format!("{} {:02}:{:02} {}", date(&local), local.hour(), local.minute(), offset(&local))
+    let mut text = String::with_capacity(40);
+    put_moment(&mut text, moment, zone);
+    text
 }
 
 /// The day of a moment in a zone, with its offset: `2026-11-21 +01:00`.
 pub fn day(moment: DateTime<Utc>, zone: Tz) -> String {
     let local = moment.with_timezone(&zone);
-    format!("{} {}", date(&local), offset(&local))
-}
-
-fn date(local: &DateTime<Tz>) -> String {
-    format!("{:04}-{:02}-{:02}", local.year(), local.month(), local.day())
-}
-
-fn offset(local: &DateTime<Tz>) -> String {
-    let minutes = local.offset().fix().local_minus_utc() / 60;
-    let sign = if minutes < 0 { '-' } else { '+' };
-    format!("{sign}{:02}:{:02}", minutes.abs() / 60, minutes.abs() % 60)
+    let mut text = String::with_capacity(20);
+    put_date(&mut text, local.date_naive());
+    text.push(' ');
+    put_offset(&mut text, &local);
+    text
 }
 
 /// A moment with how long ago it was (or is to come): `2026-11-21 08:05 +01:00, 52 min ago`.
 pub fn moment_and_age(moment: DateTime<Utc>, now: DateTime<Utc>, zone: Tz) -> String {
-    format!("{}, {}", self::moment(moment, zone), age(moment, now))
+    let mut text = self::moment(moment, zone);
+    let _ = write!(text, ", {}", age(moment, now));
+    text
+}
+
+// Digit by digit: a page of runs has dozens of moments, and a formatter that serves all needs takes several times as long.
+
+fn put_moment(text: &mut String, moment: DateTime<Utc>, zone: Tz) {
+    let local = moment.with_timezone(&zone);
+    let naive = local.naive_local();
+    put_date(text, naive.date());
+    put_clock(text, [(' ', naive.hour()), (':', naive.minute())]);
+    text.push(' ');
+    put_offset(text, &local);
+}
+
+/// `2026-11-21`.
+pub(super) fn put_date(text: &mut String, date: NaiveDate) {
+    put_digits(text, date.year().unsigned_abs(), 4);
+    put_clock(text, [('-', date.month()), ('-', date.day())]);
+}
+
+fn put_offset(text: &mut String, local: &DateTime<Tz>) {
+    let minutes = local.offset().fix().local_minus_utc() / 60;
+    let sign = if minutes < 0 { '-' } else { '+' };
+    put_clock(text, [(sign, minutes.unsigned_abs() / 60), (':', minutes.unsigned_abs() % 60)]);
+}
+
+/// Numbers of two digits, a mark before each.
+pub(super) fn put_clock<const N: usize>(text: &mut String, parts: [(char, u32); N]) {
+    for (mark, number) in parts {
+        text.push(mark);
+        put_digits(text, number, 2);
+    }
+}
+
+/// The last `width` digits of a number.
+pub(super) fn put_digits(text: &mut String, number: u32, width: u32) {
+    for place in (0..width).rev() {
+        text.extend(char::from_digit(number / 10_u32.pow(place) % 10, 10));
+    }
 }
 
 /// How long ago a moment was: `52 min ago`, `in 3 h`.
@@ -52,7 +86,13 @@ pub fn age(moment: DateTime<Utc>, now: DateTime<Utc>) -> String {
 pub fn clock_time(moment: DateTime<Utc>, other: DateTime<Utc>, zone: Tz) -> String {
     let (local, other) = (moment.with_timezone(&zone), other.with_timezone(&zone));
     let time = format!("{:02}:{:02}:{:02}", local.hour(), local.minute(), local.second());
-    if local.date_naive() == other.date_naive() { time } else { format!("{} {time}", date(&local)) }
+    if local.date_naive() == other.date_naive() {
+        return time;
+    }
+    let mut text = String::with_capacity(20);
+    put_date(&mut text, local.date_naive());
+    text.push(' ');
+    text + &time
 }
 
 /// A duration: `820 ms`, `44s`, `7m 44s`, `2h 5m`, `3d 4h`.
@@ -69,21 +109,24 @@ pub fn duration(millis: i64) -> String {
 
 /// A count with separators: `1,203`.
 pub fn count(number: i64) -> String {
-    fn put(text: &mut String, number: u64) {
-        let _ = match number {
-            0..1_000 => write!(text, "{number}"),
-            _ => {
-                put(text, number / 1_000);
-                write!(text, ",{:03}", number % 1_000)
-            }
-        };
-    }
-    let mut text = String::with_capacity(27);
+    let mut text = String::with_capacity(26);
+    put_count(&mut text, number);
+    text
+}
+
+/// The same, behind what stands there.
+pub(super) fn put_count(text: &mut String, number: i64) {
     if number < 0 {
         text.push('-');
     }
-    put(&mut text, number.unsigned_abs());
-    text
+    let number = number.unsigned_abs();
+    let digits = number.checked_ilog10().unwrap_or(0);
+    for place in (0..=digits).rev() {
+        text.extend(char::from_digit((number / 10_u64.pow(place) % 10) as u32, 10));
+        if place > 0 && place % 3 == 0 {
+            text.push(',');
+        }
+    }
 }
 
 /// `3 flows`, `1 flow`.
@@ -120,7 +163,9 @@ pub const MAX_CHARS: usize = 8_000;
 impl Page {
     /// A page whose first line is the answer.
     pub fn new(first_line: &str) -> Self {
-        Self { text: first_line.to_owned() }
+        let mut text = String::with_capacity(first_line.len().max(MAX_CHARS / 2));
+        text.push_str(first_line);
+        Self { text }
     }
 
     /// A line more.
