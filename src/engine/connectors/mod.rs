@@ -25,6 +25,7 @@ use crate::domain::connector::ConnectorKind;
 use crate::domain::definition::{FieldType, Stream, SyncMode, WriteMode};
 use crate::domain::failure::Failure;
 use crate::domain::ids::RunId;
+use crate::engine::convert::moment;
 use crate::engine::digits::Decimal;
 use crate::store::DatabaseIdentity;
 use crate::store::checks::{AuthSeen, QuotaSeen};
@@ -224,14 +225,19 @@ fn named<'a, T>(what: &str, name: &str, all: &'a BTreeMap<String, T>) -> Result<
     all.get(name).ok_or_else(|| Failure::config(&format!("the operator named no {what} '{name}'")))
 }
 
-/// The order of two cursor values: numbers by size (also as text), all else as text, which orders ISO 8601.
+/// The order of two cursor values: numbers by size (also as text), moments by when they are, whatever their offset and
+/// fraction look like, all else as text.
 fn cursor_order(a: &Value, b: &Value) -> Ordering {
     let number = |value: &Value| match value {
         Value::Number(number) => Decimal::parse(&number.to_string()),
         Value::String(text) => Decimal::parse(text.trim()),
         _ => None,
     };
-    match (number(a), number(b)) {
+    if let (Some(a), Some(b)) = (number(a), number(b)) {
+        return a.cmp(&b);
+    }
+    let moment = |value: &Value| value.as_str().and_then(moment);
+    match (moment(a), moment(b)) {
         (Some(a), Some(b)) => a.cmp(&b),
         _ => spelt(a).cmp(&spelt(b)),
     }
@@ -257,6 +263,17 @@ mod tests {
             Ordering::Greater
         );
         assert_eq!(cursor_order(&json!("a"), &json!("a")), Ordering::Equal);
+        // The hour that comes twice when summer ends; fractions of other lengths; dates beside moments.
+        for (less, greater) in [
+            ("2026-10-25T02:55:00+02:00", "2026-10-25T02:10:00+01:00"),
+            ("2026-11-20T10:00:00Z", "2026-11-20T10:00:00.5Z"),
+            ("2026-11-20", "2026-11-20 00:00:01"),
+        ] {
+            assert_eq!(cursor_order(&json!(less), &json!(greater)), Ordering::Less, "{less}");
+            assert_eq!(cursor_order(&json!(greater), &json!(less)), Ordering::Greater, "{less}");
+        }
+        let (one, same) = (json!("2026-11-20T10:00:00Z"), json!("2026-11-20T11:00:00.000+01:00"));
+        assert_eq!(cursor_order(&one, &same), Ordering::Equal);
         // Numbers that are one and the same in 64 bits floating.
         for (less, greater) in [
             (json!(9_007_199_254_740_992_i64), json!(9_007_199_254_740_993_i64)),
