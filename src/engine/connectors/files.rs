@@ -282,9 +282,12 @@ struct After {
 }
 
 impl After {
-    /// Whether the record is new; remembers the greatest cursor.
+    /// Whether the record is new; remembers the greatest cursor. One without a cursor may be new each time: it is read
+    /// once where it would be written twice.
     fn wants(&mut self, record: &Fields) -> bool {
-        let Some(value) = record.get(&self.field).filter(|value| !value.is_null()) else { return true };
+        let Some(value) = record.get(&self.field).filter(|value| !value.is_null()) else {
+            return self.inclusive || self.from.is_none();
+        };
         if self.greatest.as_ref().is_none_or(|greatest| cursor_order(value, greatest).is_gt()) {
             self.greatest = Some(value.clone());
         }

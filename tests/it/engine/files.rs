@@ -233,6 +233,27 @@ async fn an_incremental_stream_reads_on_from_its_cursor() {
     assert_eq!(lab.ask::<String>("select cursor #>> '{}' from flow_cursors").await, "2026-11-05");
 }
 
+#[tokio::test]
+async fn what_has_no_cursor_is_appended_once() {
+    let lab = Lab::start().await;
+    let files = lab.connector(ConnectorKind::Files, json!({"root": "mine"})).await;
+    // Upserted, it may be read again: it changes nothing.
+    for (mode, later) in [("append", "succeeded: 1 1 0 0"), ("upsert", "succeeded: 3 1 0 2")] {
+        let (from, to) = (format!("{mode}.csv"), format!("{mode}.jsonl"));
+        let more = json!({"sync_mode": "incremental", "cursor_field": "at", "write_mode": mode});
+        let flow = lab.flow(&files, &files, streams(&from, &to, more), Policy::default()).await;
+        for (rows, outcome) in
+            [("1,2026-11-01\n2,\n", "succeeded: 2 2 0 0"), ("1,2026-11-01\n2,\n3,2026-11-02\n", later)]
+        {
+            lab.write(&from, format!("id,at\n{rows}"));
+            let run = lab.queue(&flow).await;
+            lab.work().await;
+            assert_eq!(lab.outcome(&run).await, outcome, "{mode}");
+        }
+        assert_eq!(lines(&lab, &to).len(), 3, "{mode}");
+    }
+}
+
 /// A run that failed after two pages of a file of 400 records, which its next attempt goes on with.
 async fn interrupted(lab: &Lab, from: &str, more: Value) -> RunId {
     let source = lab.connector(ConnectorKind::Files, json!({"root": "mine"})).await;
