@@ -109,6 +109,10 @@ fn failing(facts: &FlowFacts, now: DateTime<Utc>) -> Vec<StatusReason> {
         let message = format!("{} is down: {why}", named(&connector.name));
         reasons.push(StatusReason::new("CONNECTOR_DOWN", message, Some(connector.since)));
     }
+    for connector in facts.connectors.iter().filter(|c| c.status == ConnectorStatus::Disabled) {
+        let message = format!("{} is switched off", named(&connector.name));
+        reasons.push(StatusReason::new("CONNECTOR_DISABLED", message, Some(connector.since)));
+    }
     if let Some((due, _)) = overdue(facts, now).filter(|(due, period)| now > *due + *period * 2) {
         let message = "no run for more than twice its period";
         reasons.push(StatusReason::new("STALLED", message, Some(due)));
@@ -363,6 +367,8 @@ mod tests {
         assert_eq!(codes(&flow), said(Health::Degraded, &["CONNECTOR_DEGRADED"]));
         flow.connectors[0].status = ConnectorStatus::Down;
         assert_eq!(codes(&flow), said(Health::Failing, &["CONNECTOR_DOWN"]));
+        flow.connectors[0].status = ConnectorStatus::Disabled;
+        assert_eq!(codes(&flow), said(Health::Failing, &["CONNECTOR_DISABLED"]));
     }
 
     #[test]

@@ -140,6 +140,9 @@ impl Work<'_> {
             let first = errors.first().map_or_else(String::new, ToString::to_string);
             Failure::config(&format!("the flow's definition is wrong: {first}"))
         })?;
+        if let Some(name) = &self.run.switched_off {
+            return Err(Failure::config(&format!("the connector '{name}' is switched off")).into());
+        }
         let source = self.executor.connectors.open(&self.run.source)?;
         let destination = self.executor.connectors.open(&self.run.destination)?;
         let mut standing = Standing { cancel_requested: false, records: self.run.records };

@@ -25,6 +25,7 @@ statements! {
                r.checkpoint, r.records_read, r.records_written, r.records_failed, r.records_skipped,
                jsonb_build_object('id', s.connector_id, 'name', s.name, 'kind', s.kind, 'config', s.config) as source,
                jsonb_build_object('id', d.connector_id, 'name', d.name, 'kind', d.kind, 'config', d.config) as destination,
+               case when not s.enabled then s.name when not d.enabled then d.name end as switched_off,
                coalesce((select jsonb_object_agg(c.stream, c.cursor) from flow_cursors c
                           where c.customer_id = $1 and c.flow_id = r.flow_id), '{}') as cursors
           from runs r
@@ -153,6 +154,8 @@ pub struct ClaimedRun {
     pub source: ConnectorConfig,
     /// Where it writes.
     pub destination: ConnectorConfig,
+    /// The name of one of them that may not be used: a person switched it off.
+    pub switched_off: Option<String>,
     /// Saved cursors by [`ClaimedRun::cursor_key`].
     pub cursors: Map<String, Value>,
     /// Where an earlier attempt got to.
@@ -200,6 +203,7 @@ struct LoadRow {
     records_skipped: i64,
     source: Json<ConnectorConfig>,
     destination: Json<ConnectorConfig>,
+    switched_off: Option<String>,
     cursors: Json<Map<String, Value>>,
 }
 
@@ -260,6 +264,7 @@ impl Store {
             started_at: row.started_at.ok_or(StoreError::inconsistent("runs", "started_at"))?,
             source: row.source.0,
             destination: row.destination.0,
+            switched_off: row.switched_off,
             cursors: row.cursors.0,
             checkpoint: row.checkpoint.map(|json| json.0).unwrap_or_default(),
             records: Records::new(

@@ -106,6 +106,32 @@ async fn a_revoked_authorization_fails_a_run_before_it_reads() {
 }
 
 #[tokio::test]
+async fn a_connector_that_is_switched_off_is_neither_read_nor_written() {
+    let lab = Lab::start().await;
+    lab.write("a.csv", "id\n1\n");
+    let on = lab.connector(ConnectorKind::Files, json!({"root": "mine"})).await;
+    let (id, mut record) = lab.connector(ConnectorKind::Files, json!({"root": "mine"})).await;
+    record.enabled = false;
+    let mut tx = lab.store.begin(&lab.tenancy).await.unwrap();
+    tx.put_connector(&id, &record).await.unwrap();
+    tx.commit().await.unwrap();
+    let off = (id, record);
+    for (source, destination) in [(&on, &off), (&off, &on)] {
+        let flow = lab.flow(source, destination, streams("a.csv", "b.jsonl", json!({})), Policy::default()).await;
+        let run = lab.queue(&flow).await;
+        lab.work().await;
+        assert_eq!(lab.outcome(&run).await, "failed CONFIG_INVALID: 0 0 0 0");
+        let said: String = lab.ask(&format!("select reason_message from runs where run_id = '{run}'")).await;
+        assert_eq!(said, format!("the connector '{}' is switched off", off.1.name));
+        let told: String = lab
+            .ask(&format!("select health || ': ' || health_reasons::text from flows where flow_id = '{flow}'"))
+            .await;
+        assert!(told.starts_with("failing") && told.contains("CONNECTOR_DISABLED"), "{told}");
+    }
+    assert!(!lab.files.path().join("b.jsonl").exists());
+}
+
+#[tokio::test]
 async fn a_retry_goes_on_where_the_first_attempt_stopped() {
     let lab = Lab::start().await;
     let source = json!({"records": 1000, "fail_read": {"after": 450, "attempts": 1, "class": "UNAVAILABLE", "code": "503", "message": "try later"}});
