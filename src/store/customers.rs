@@ -34,7 +34,7 @@ statements! {
         select timezone
           from customers
          where customer_id = $1
-           for update";
+           for no key update";
     AUDITED = tenant "
         select l.at, l.audit_id, coalesce(l.actor_label, '') as actor, l.action, l.target_kind, l.target_id, l.message
           from audit_log l
@@ -267,8 +267,8 @@ impl TenantTx {
         Ok(Actor::User { id, name })
     }
 
-    /// Makes other transactions that lock this customer wait for the end of this one; returns the clock it
-    /// lives by.
+    /// Makes other transactions that lock this customer wait for the end of this one (nobody else: rows that refer to the
+    /// customer are written meanwhile); returns the clock it lives by.
     ///
     /// # Errors
     /// When the database fails; [`StoreError::Conflict`] when there is no such customer.

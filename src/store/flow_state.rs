@@ -1,5 +1,7 @@
 //! Pausing and resuming flows.
 
+use std::collections::BTreeMap;
+
 use chrono::{DateTime, Utc};
 
 use super::customers::{Actor, Target};
@@ -10,9 +12,10 @@ use crate::domain::ids::FlowId;
 
 statements! {
     HOLD = plain "
-        select state, next_run_at
+        select flow_id, state, next_run_at
           from flows
-         where customer_id = $1 and flow_id = $2
+         where customer_id = $1 and flow_id = any($2)
+         order by flow_id
            for no key update";
     SCHEDULE = plain "
         select schedule_kind, schedule_cron, schedule_interval_s, schedule_timezone
@@ -30,18 +33,28 @@ statements! {
          where customer_id = $1 and flow_id = $2 and state = 'paused'";
 }
 
+/// The states of flows, and when they run next.
+pub type HeldFlows = BTreeMap<FlowId, (FlowState, Option<DateTime<Utc>>)>;
+
 impl TenantTx {
-    /// The state of a flow and when it runs next, which nobody changes until this transaction ends.
+    /// The states of flows and when they run next, which nobody changes until this transaction ends. They are locked
+    /// in the order of their ids, as by whoever else needs several: nobody waits in a circle.
     ///
     /// # Errors
-    /// When it is gone, or the database fails.
-    pub async fn hold_flow(
+    /// When the database fails.
+    pub async fn hold_flows<'a>(
         &mut self,
-        flow: &FlowId,
-    ) -> Result<(FlowState, Option<DateTime<Utc>>), StoreError> {
-        let held = self.query_as(HOLD).bind(flow.as_str().to_owned()).fetch_optional(self.conn()).await?;
-        let (state, next): (String, _) = held.ok_or(StoreError::Conflict("a flow of the file is gone"))?;
-        Ok((FlowState::parse(&state).ok_or(StoreError::inconsistent("flows", "state"))?, next))
+        flows: impl IntoIterator<Item = &'a FlowId>,
+    ) -> Result<HeldFlows, StoreError> {
+        let ids: Vec<String> = flows.into_iter().map(|flow| flow.as_str().to_owned()).collect();
+        let held: Vec<(String, String, Option<DateTime<Utc>>)> =
+            self.query_as(HOLD).bind(ids).fetch_all(self.conn()).await?;
+        let read = |(flow, state, next): (String, String, _)| {
+            let wrong = |column| StoreError::inconsistent("flows", column);
+            let flow = FlowId::parse(&flow).map_err(|_| wrong("flow_id"))?;
+            Ok((flow, (FlowState::parse(&state).ok_or(wrong("state"))?, next)))
+        };
+        held.into_iter().map(read).collect()
     }
 
     /// Stops a flow until it is resumed: it is neither started by its schedule nor by a trigger. A run that

@@ -20,7 +20,7 @@ pub mod error_lists;
 mod flow_detail;
 mod flow_health;
 mod flow_names;
-mod flow_state;
+pub mod flow_state;
 pub mod flow_troubles;
 pub mod flows;
 mod history;

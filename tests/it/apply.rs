@@ -283,6 +283,20 @@ async fn what_a_person_pauses_meanwhile_stays_paused() {
     assert_eq!(workspace.one::<String>(state).await, "paused Ana Ruiz 600");
 }
 
+/// A trigger holds its flow, for which the file waits, while it writes rows that refer to the customer.
+#[tokio::test]
+async fn a_run_is_queued_while_a_file_is_applied() {
+    let mut workspace = Workspace::new().await;
+    workspace.apply(WHOLE).await;
+    let flow: String = workspace.one("select flow_id from flows").await;
+    let flow = apixx_mcp::domain::ids::FlowId::parse(&flow).unwrap();
+    let mut file = workspace.store.begin(&workspace.tenancy).await.unwrap();
+    file.lock_customer().await.unwrap();
+    let queued = crate::engine::queue(&workspace.store, &workspace.tenancy, &flow);
+    let queued = tokio::time::timeout(Duration::from_secs(10), queued).await;
+    assert!(queued.expect("it waits for the file").is_some());
+}
+
 #[tokio::test]
 async fn a_new_schedule_is_due_from_when_it_is_given() {
     let mut workspace = Workspace::new().await;

@@ -14,11 +14,12 @@ use std::fmt;
 use chrono::{DateTime, Utc};
 
 use crate::domain::flow::FlowState;
-use crate::domain::ids::{ConnectorId, FlowId};
+use crate::domain::ids::{ConnectorId, FlowId, IdSource};
 use crate::domain::names::exact_key;
 use crate::domain::schedule::Schedule;
 use crate::store::customers::{Actor, Target};
-use crate::store::definitions::{Definitions, FlowRecord, PutFlow, Version};
+use crate::store::definitions::{Definitions, FlowRecord, PutFlow, StoredFlow, Version};
+use crate::store::flow_state::HeldFlows;
 use crate::store::{StoreError, TenantTx};
 
 pub use diff::Change;
@@ -168,8 +169,12 @@ pub async fn apply(
     }
     // Flows name connectors, new ones included.
     stored = Definitions { flows: stored.flows, ..tx.definitions().await? };
-    for Placed { item, .. } in wanted.flows {
-        report.applied.push(flow(tx, &stored, item, by).await?);
+    let flows: Vec<Judged> =
+        wanted.flows.into_iter().map(|flow| judged(tx.ids(), &stored, flow.item)).collect();
+    let changed = flows.iter().filter(|flow| flow.old.is_some() && flow.outcome != Outcome::Unchanged);
+    let held = tx.hold_flows(changed.map(|flow| &flow.id)).await?;
+    for flow in flows {
+        report.applied.push(put(tx, &stored, flow, &held, by).await?);
     }
     Ok(report)
 }
@@ -182,12 +187,19 @@ fn recorded(outcome: &Outcome, [created, changed]: [&'static str; 2]) -> (&'stat
     }
 }
 
-async fn flow(
-    tx: &mut TenantTx,
-    stored: &Definitions,
-    wanted: WantedFlow,
-    by: &Actor,
-) -> Result<Applied, ApplyError> {
+/// A flow of the file beside the one that is stored.
+struct Judged<'a> {
+    id: FlowId,
+    old: Option<&'a StoredFlow>,
+    record: FlowRecord,
+    /// Whether the file says what its state is.
+    state_said: bool,
+    outcome: Outcome,
+    /// What changes of its definition, where it had one.
+    definition: Option<Vec<Change>>,
+}
+
+fn judged<'a>(ids: &IdSource, stored: &'a Definitions, wanted: WantedFlow) -> Judged<'a> {
     let mut record = wanted.record;
     let old = stored.flows.iter().find(|old| exact_key(&old.record.name) == exact_key(&record.name));
     if let (Some(old), None) = (old, wanted.state) {
@@ -201,18 +213,29 @@ async fn flow(
         }
         _ => Outcome::Created,
     };
+    let id = old.map(|old| old.id.clone()).or(wanted.id).unwrap_or_else(|| FlowId::new(ids));
+    Judged { id, old, record, state_said: wanted.state.is_some(), outcome, definition }
+}
+
+/// Writes a flow unless it is as the file says already.
+async fn put(
+    tx: &mut TenantTx,
+    stored: &Definitions,
+    flow: Judged<'_>,
+    held: &HeldFlows,
+    by: &Actor,
+) -> Result<Applied, ApplyError> {
+    let Judged { id, old, mut record, state_said, outcome, definition } = flow;
     let mut version = old.map(|old| old.version);
     if outcome != Outcome::Unchanged {
-        let id = old.map(|old| old.id.clone()).or(wanted.id).unwrap_or_else(|| FlowId::new(tx.ids()));
         let summary = definition.as_deref().map_or_else(|| "created".to_owned(), diff::summary);
-        // Somebody may have paused it since it was read.
-        let held = match old {
-            Some(old) => {
-                Some(tx.hold_flow(&id).await?).map(|(state, next)| (&old.record.schedule, state, next))
-            }
-            None => None,
+        let was = match (old, held.get(&id)) {
+            (Some(old), Some((state, next))) => Some((&old.record.schedule, *state, *next)),
+            (Some(_), None) => return Err(StoreError::Conflict("a flow of the file is gone").into()),
+            (None, _) => None,
         };
-        if let (Some((_, state, _)), None) = (held, wanted.state) {
+        // Somebody may have paused it since it was read.
+        if let (Some((_, state, _)), false) = (was, state_said) {
             record.state = state;
         }
         let same = version.filter(|_| definition.is_some_and(|changes| changes.is_empty()));
@@ -226,7 +249,7 @@ async fn flow(
             source: connector(&record.source)?,
             destination: connector(&record.destination)?,
             owner: record.owner_email.as_ref().and_then(|owner| stored.users.get(owner)),
-            next_run_at: next_run(tx, held, &record),
+            next_run_at: next_run(tx, was, &record),
             version: same.map_or(Version::New(&summary), Version::Same),
             by,
         };
