@@ -63,7 +63,7 @@ statements! {
                    then excluded.created_at else flows.schedule_changed_at end";
     FORGET_NAMES = plain "
         delete from flow_names
-         where customer_id = $1 and flow_id = $2";
+         where customer_id = $1 and flow_id = any($2)";
     ADD_NAMES = plain "
         insert into flow_names (customer_id, name_key, flow_id, label, kind)
         select $1, n.name_key, $2, n.label, n.kind
@@ -173,7 +173,7 @@ impl TenantTx {
     }
 
     /// Writes a flow, new or changed, and its new version if it has one; returns the number of the version
-    /// that it has now.
+    /// that it has now. The names of one that is changed were forgotten before.
     ///
     /// # Errors
     /// When the database fails.
@@ -232,9 +232,22 @@ impl TenantTx {
         Ok(version)
     }
 
-    /// Replaces the names by which a flow is found.
+    /// Takes from flows the names by which they are found, of all that are written together before the first one is: a
+    /// name may go from one to another.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn forget_names<'a>(
+        &mut self,
+        flows: impl IntoIterator<Item = &'a FlowId>,
+    ) -> Result<(), StoreError> {
+        let ids: Vec<String> = flows.into_iter().map(|flow| flow.as_str().to_owned()).collect();
+        self.query(FORGET_NAMES).bind(ids).execute(self.conn()).await?;
+        Ok(())
+    }
+
+    /// Writes the names by which a flow is found.
     async fn put_names(&mut self, flow: &FlowId, record: &FlowRecord) -> Result<(), StoreError> {
-        self.query(FORGET_NAMES).bind(flow.as_str().to_owned()).execute(self.conn()).await?;
         let labels: Vec<&String> = [&record.name].into_iter().chain(&record.aliases).collect();
         self.query(ADD_NAMES)
             .bind(flow.as_str().to_owned())

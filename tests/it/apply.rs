@@ -283,6 +283,30 @@ async fn what_a_person_pauses_meanwhile_stays_paused() {
     assert_eq!(workspace.one::<String>(state).await, "paused Ana Ruiz 600");
 }
 
+#[tokio::test]
+async fn an_alias_goes_from_one_flow_to_another() {
+    let mut workspace = Workspace::new().await;
+    let two = |first: &str, second: &str| {
+        let flow = |name: &str, aliases: &str| {
+            let flow = TEN_LINES.split_once("[[flow]]").unwrap().1;
+            let named = format!("name = \"{name}\"\naliases = [{aliases}]");
+            format!("[[flow]]{}", flow.replace("name = \"People to warehouse\"", &named))
+        };
+        let connectors = TEN_LINES.split_once("[[flow]]").unwrap().0;
+        format!("{connectors}{}{}", flow("First", first), flow("Second", second))
+    };
+    let names = "select string_agg(name || ':' || label, ' ' order by label) from flow_names n join flows using (customer_id, flow_id) where n.kind = 'alias'";
+    for (first, second, found) in [
+        ("\"a\"", "\"b\"", "First:a Second:b"),
+        ("\"b\"", "\"a\"", "Second:a First:b"),
+        ("", "\"a\", \"b\"", "Second:a Second:b"),
+        ("\"a\", \"b\"", "", "First:a First:b"),
+    ] {
+        workspace.apply(&two(first, second)).await;
+        assert_eq!(workspace.one::<String>(names).await, found);
+    }
+}
+
 /// A trigger holds its flow, for which the file waits, while it writes rows that refer to the customer.
 #[tokio::test]
 async fn a_run_is_queued_while_a_file_is_applied() {

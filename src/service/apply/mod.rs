@@ -173,6 +173,7 @@ pub async fn apply(
         wanted.flows.into_iter().map(|flow| judged(tx.ids(), &stored, flow.item)).collect();
     let changed = flows.iter().filter(|flow| flow.old.is_some() && flow.outcome != Outcome::Unchanged);
     let held = tx.hold_flows(changed.map(|flow| &flow.id)).await?;
+    tx.forget_names(held.keys()).await?;
     for flow in flows {
         report.applied.push(put(tx, &stored, flow, &held, by).await?);
     }
