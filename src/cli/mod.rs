@@ -165,7 +165,7 @@ enum UserCommand {
 
 #[derive(Debug, Subcommand)]
 enum FlowCommand {
-    /// Stop a flow from starting, by its schedule or a trigger
+    /// Stop a flow from starting, by its schedule or a trigger, and cancel its runs that wait
     Pause(operate::FlowArgs),
     /// Let a paused flow run again
     Resume(operate::FlowArgs),

@@ -14,6 +14,7 @@ use crate::domain::run::RunStatus;
 use crate::domain::untrusted::line;
 use crate::store::customers::{NewCustomer, Target};
 use crate::store::{Store, Tenancy};
+use crate::view::text;
 
 #[derive(Debug, Args)]
 pub(super) struct NewCustomerArgs {
@@ -88,11 +89,16 @@ pub(super) async fn pause_flow(config: Config, args: FlowArgs) -> anyhow::Result
         let tenancy = customer(store, &args.customer).await?;
         let (flow, name) = flow(store, &tenancy, &args.flow).await?;
         let mut tx = store.begin(&tenancy).await.map_err(told)?;
-        if !tx.pause_flow(&flow, &operator(), args.reason.as_deref()).await.map_err(told)? {
-            bail!("{name} is not active: there is nothing to pause");
-        }
+        let paused = tx.pause_flow(&flow, &operator(), args.reason.as_deref()).await.map_err(told)?;
+        let Some(cancelled) = paused else { bail!("{name} is not active: there is nothing to pause") };
         tx.commit().await.map_err(told)?;
-        say!("{name} is paused");
+        match cancelled as i64 {
+            0 => say!("{name} is paused"),
+            runs => {
+                let runs = text::counted(runs, "run that waited is", "runs that waited are");
+                say!("{name} is paused; {runs} cancelled");
+            }
+        }
         Ok(())
     })
     .await

@@ -8,7 +8,7 @@ use super::customers::{Actor, Target};
 use super::flow_health::ScheduleColumns;
 use super::{StoreError, TenantTx};
 use crate::domain::flow::FlowState;
-use crate::domain::ids::FlowId;
+use crate::domain::ids::{FlowId, RunId};
 
 statements! {
     HOLD = plain "
@@ -17,6 +17,13 @@ statements! {
          where customer_id = $1 and flow_id = any($2)
          order by flow_id
            for no key update";
+    // Who has one of them now starts or cancels it: it is not waited for, since they may want the flow that is held.
+    WAITING = plain "
+        select run_id
+          from runs
+         where customer_id = $1 and flow_id = $2 and origin = 'native' and status in ('queued', 'retrying')
+         order by run_id
+           for update skip locked";
     SCHEDULE = plain "
         select schedule_kind, schedule_cron, schedule_interval_s, schedule_timezone
           from flows
@@ -57,8 +64,8 @@ impl TenantTx {
         held.into_iter().map(read).collect()
     }
 
-    /// Stops a flow until it is resumed: it is neither started by its schedule nor by a trigger. A run that
-    /// is going goes on. False when the flow is not active.
+    /// Stops a flow until it is resumed: it is neither started by its schedule nor by a trigger, and its runs that wait
+    /// are cancelled; returns how many. A run that is going goes on. `None` when the flow is not active.
     ///
     /// # Errors
     /// When the database fails.
@@ -67,7 +74,9 @@ impl TenantTx {
         flow: &FlowId,
         by: &Actor,
         reason: Option<&str>,
-    ) -> Result<bool, StoreError> {
+    ) -> Result<Option<usize>, StoreError> {
+        // Who counts several runs in one transaction does so alone, as who applies a file: nobody waits in a circle.
+        self.lock_customer().await?;
         let now = self.now();
         let done = self
             .query(PAUSE)
@@ -78,10 +87,25 @@ impl TenantTx {
             .execute(self.conn())
             .await?;
         if done.rows_affected() == 0 {
-            return Ok(false);
+            return Ok(None);
         }
         self.audit(by, "flow.paused", Target::Flow(flow), reason).await?;
-        Ok(true)
+        self.cancel_waiting(flow, by).await.map(Some)
+    }
+
+    /// Cancels the runs of a flow that wait for a worker or for their next attempt; returns how many. The caller locked
+    /// the customer and holds the flow, which is not active any more.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn cancel_waiting(&mut self, flow: &FlowId, by: &Actor) -> Result<usize, StoreError> {
+        let waiting: Vec<(String,)> =
+            self.query_as(WAITING).bind(flow.as_str().to_owned()).fetch_all(self.conn()).await?;
+        for (run,) in &waiting {
+            let run = RunId::parse(run).map_err(|_| StoreError::inconsistent("runs", "run_id"))?;
+            self.request_cancel(&run, by).await?;
+        }
+        Ok(waiting.len())
     }
 
     /// Lets a paused flow run again, from the next time of its schedule on. False when it is not paused.

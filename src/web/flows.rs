@@ -206,7 +206,7 @@ pub(super) async fn decide(
     let mut tx = web.store().begin(&here.member.tenancy).await?;
     // What is so already stays so: two people may have clicked.
     let changed = match decision.state.as_str() {
-        "paused" => tx.pause_flow(&flow, &here.actor(), reason).await?,
+        "paused" => tx.pause_flow(&flow, &here.actor(), reason).await?.is_some(),
         "active" => tx.resume_flow(&flow, &here.actor(), reason).await?,
         _ => return Err(Trouble::NotFound),
     };

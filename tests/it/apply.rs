@@ -237,8 +237,8 @@ async fn what_a_person_paused_stays_paused() {
     let flow = apixx_mcp::domain::ids::FlowId::parse(&flow).unwrap();
     let ana = Actor::Operator("Ana Ruiz".to_owned());
     let mut tx = workspace.store.begin(&workspace.tenancy).await.unwrap();
-    assert!(tx.pause_flow(&flow, &ana, Some("migration")).await.unwrap());
-    assert!(!tx.pause_flow(&flow, &ana, None).await.unwrap());
+    assert_eq!(tx.pause_flow(&flow, &ana, Some("migration")).await.unwrap(), Some(0));
+    assert_eq!(tx.pause_flow(&flow, &ana, None).await.unwrap(), None);
     tx.commit().await.unwrap();
     let state = "select state || ' ' || coalesce(state_by, '') || ' ' || coalesce(state_reason, '')
         || ' ' || (next_run_at is null)::text from flows";
@@ -264,7 +264,8 @@ async fn what_a_person_pauses_meanwhile_stays_paused() {
     let flow: String = workspace.one("select flow_id from flows").await;
     let flow = apixx_mcp::domain::ids::FlowId::parse(&flow).unwrap();
     let mut pause = workspace.store.begin(&workspace.tenancy).await.unwrap();
-    assert!(pause.pause_flow(&flow, &Actor::Operator("Ana Ruiz".to_owned()), None).await.unwrap());
+    let paused = pause.pause_flow(&flow, &Actor::Operator("Ana Ruiz".to_owned()), None).await;
+    assert_eq!(paused.unwrap(), Some(0));
     let mut owner = workspace._database.owner.connect().await.unwrap();
     let commit = async {
         let waiting = "select exists (select 1 from pg_locks join pg_stat_activity a using (pid)
@@ -305,6 +306,26 @@ async fn an_alias_goes_from_one_flow_to_another() {
         workspace.apply(&two(first, second)).await;
         assert_eq!(workspace.one::<String>(names).await, found);
     }
+}
+
+#[tokio::test]
+async fn a_flow_that_a_file_puts_away_starts_no_run_that_waited() {
+    let mut workspace = Workspace::new().await;
+    workspace.apply(WHOLE).await;
+    let flow: String = workspace.one("select flow_id from flows").await;
+    let flow = apixx_mcp::domain::ids::FlowId::parse(&flow).unwrap();
+    for state in ["paused", "archived"] {
+        workspace.apply(&WHOLE.replace("every 15m\"", "every 15m\"\nstate = \"active\"")).await;
+        crate::engine::queue(&workspace.store, &workspace.tenancy, &flow).await.unwrap();
+        let away = WHOLE.replace("every 15m\"", &format!("every 15m\"\nstate = \"{state}\""));
+        let report = workspace.apply(&away).await;
+        assert!(report.to_string().ends_with("\n  runs that waited, cancelled: 1\n"), "{report}");
+    }
+    let ended: String = workspace
+        .one("select string_agg(concat_ws(' ', status, reason_code, reason_message), ', ') from runs")
+        .await;
+    let cancelled = "cancelled CANCELLED_BY_USER cancelled by ana";
+    assert_eq!(ended, format!("{cancelled}, {cancelled}"));
 }
 
 /// A trigger holds its flow, for which the file waits, while it writes rows that refer to the customer.

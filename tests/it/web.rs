@@ -467,6 +467,8 @@ async fn flows_are_paused_and_runs_cancelled_by_those_who_operate() {
     assert_eq!(paused.to(), at);
     let page = ana.get(at).await;
     assert!(page.text.contains("paused by Priya Nair") && !page.text.contains("<b>month"), "{}", page.text);
+    let waiting = "select reason_message from runs where flow_id = 'flow_order_lines' and status = 'cancelled' and cancel_requested_by is not null";
+    assert_eq!(app.column(waiting).await, ["cancelled by Priya Nair"]);
     assert_eq!(priya.post(at, &[("state", "paused")]).await.status, 303, "as it is already");
     assert_eq!(priya.post(at, &[("state", "archived")]).await.status, 404);
     priya.post(at, &[("state", "active")]).await;
@@ -485,8 +487,10 @@ async fn flows_are_paused_and_runs_cancelled_by_those_who_operate() {
     for _ in 0..2 {
         priya.post(&format!("/w/acme/runs/{run}/cancel"), &[]).await;
     }
-    let told = app.column("select actor_label from audit_log where action = 'run.cancel_requested'").await;
-    assert_eq!(told, ["Priya Nair"], "once, though it waited and was asked twice");
+    let told = format!(
+        "select actor_label from audit_log where action = 'run.cancel_requested' and target_id = '{run}'"
+    );
+    assert_eq!(app.column(&told).await, ["Priya Nair"], "once, though it waited and was asked twice");
     let page = priya.get(&format!("/w/acme/runs/{run}")).await;
     assert!(page.text.contains("cancelled") && !page.text.contains("Cancel this run"));
     let events = priya.get(&format!("/w/acme/runs/{run}/events")).await;

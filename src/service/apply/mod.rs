@@ -90,6 +90,8 @@ pub struct Applied {
     pub outcome: Outcome,
     /// The version a flow has now.
     pub version: Option<i32>,
+    /// Runs of a flow that waited and are cancelled, since it is not active any more.
+    pub cancelled: usize,
 }
 
 /// What applying a file did, or would do.
@@ -120,6 +122,9 @@ impl fmt::Display for Report {
                 for change in changes {
                     writeln!(f, "  {change}")?;
                 }
+            }
+            if applied.cancelled > 0 {
+                writeln!(f, "  runs that waited, cancelled: {}", applied.cancelled)?;
             }
         }
         Ok(())
@@ -165,7 +170,7 @@ pub async fn apply(
             let (action, message) = recorded(&outcome, ["connector.created", "connector.changed"]);
             tx.audit(by, action, Target::Connector(&id), message.as_deref()).await?;
         }
-        report.applied.push(Applied { kind: "connector", name: record.name, outcome, version: None });
+        report.applied.push(Applied { kind: "connector", name: record.name, outcome, version: None, cancelled: 0 });
     }
     // Flows name connectors, new ones included.
     stored = Definitions { flows: stored.flows, ..tx.definitions().await? };
@@ -228,6 +233,7 @@ async fn put(
 ) -> Result<Applied, ApplyError> {
     let Judged { id, old, mut record, state_said, outcome, definition } = flow;
     let mut version = old.map(|old| old.version);
+    let mut cancelled = 0;
     if outcome != Outcome::Unchanged {
         let summary = definition.as_deref().map_or_else(|| "created".to_owned(), diff::summary);
         let was = match (old, held.get(&id)) {
@@ -257,8 +263,11 @@ async fn put(
         version = Some(tx.put_flow(&put).await?);
         let (action, message) = recorded(&outcome, ["flow.created", "flow.changed"]);
         tx.audit(by, action, Target::Flow(&id), message.as_deref()).await?;
+        if record.state != FlowState::Active {
+            cancelled = tx.cancel_waiting(&id, by).await?;
+        }
     }
-    Ok(Applied { kind: "flow", name: record.name, outcome, version })
+    Ok(Applied { kind: "flow", name: record.name, outcome, version, cancelled })
 }
 
 /// When a flow runs next: as it was (its schedule, its state and that time), unless schedule or state changes.

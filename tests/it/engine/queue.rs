@@ -7,6 +7,7 @@ use apixx_mcp::domain::failure::Failure;
 use apixx_mcp::domain::ids::FlowId;
 use apixx_mcp::domain::run::{Records, RunStatus};
 use apixx_mcp::domain::schedule::Schedule;
+use apixx_mcp::store::customers::Actor;
 use apixx_mcp::store::lease_writes::Batch;
 use apixx_mcp::store::leases::{Checkpoint, Lease};
 use apixx_mcp::store::{Ending, FoundErrors, Sample, Store, StoreError, Tenancy};
@@ -50,6 +51,35 @@ async fn lab_with_a_run() -> (Lab, apixx_mcp::domain::ids::RunId) {
     let flow = lab.sim_flow(json!({}), json!({}), Policy::default()).await;
     let run = lab.queue(&flow).await;
     (lab, run)
+}
+
+#[tokio::test]
+async fn who_pauses_a_flow_cancels_its_runs_that_wait() {
+    let lab = Lab::start().await;
+    let pause = async |flow: &FlowId| {
+        let mut tx = lab.store.begin(&lab.tenancy).await.unwrap();
+        let paused = tx.pause_flow(flow, &Actor::Operator("Ana".to_owned()), None).await.unwrap();
+        tx.commit().await.unwrap();
+        paused
+    };
+    let fails = json!({"records": 300, "fail_read": {"after": 200, "class": "UNAVAILABLE", "code": "503", "message": "later"}});
+    let flow = lab.sim_flow(fails, json!({}), Policy::default()).await;
+    let retrying = lab.queue(&flow).await;
+    lab.work().await;
+    let queued = lab.queue(&flow).await;
+    assert_eq!(pause(&flow).await, Some(2));
+    assert_eq!(lab.outcome(&retrying).await, "cancelled CANCELLED_BY_USER: 200 200 0 0");
+    assert_eq!(lab.outcome(&queued).await, "cancelled CANCELLED_BY_USER: 0 0 0 0");
+    assert_eq!(lab.timeline(&queued).await, ["queued", "cancel_requested", "finished"]);
+    lab.clock.advance(TimeDelta::hours(1));
+    assert_eq!(lab.work().await, 0);
+    assert_eq!(pause(&flow).await, None);
+    let going = lab.sim_flow(json!({}), json!({}), Policy::default()).await;
+    let run = lab.queue(&going).await;
+    let lease = lab.claim().await;
+    assert_eq!(pause(&going).await, Some(0), "a run that is going goes on");
+    lab.store.finish_run(&lease, &done()).await.unwrap();
+    assert_eq!(lab.outcome(&run).await, "succeeded: 0 0 0 0");
 }
 
 #[tokio::test]
