@@ -213,16 +213,22 @@ impl Connector for Files {
             }
             let (path, root) = self.inside(object, Stage::Load)?;
             let target = Target::open(&path, &root, object)?;
-            let keyed = match request.stream.write_mode {
+            let key = match request.stream.write_mode {
                 WriteMode::Append => None,
                 WriteMode::Upsert if request.key.is_empty() => {
                     return Err(Failure::config(
                         "an upsert needs a key; name the fields that identify a record",
                     ));
                 }
-                WriteMode::Upsert => Some(Keyed::load(&target, request.key)?),
+                WriteMode::Upsert => Some(request.key.to_vec()),
             };
-            Ok(Box::new(FileSink { state: Some((target, keyed)) }) as Box<dyn Sink>)
+            let state = tokio::task::spawn_blocking(move || {
+                let keyed = key.map(|key| Keyed::load(&target, &key)).transpose()?;
+                Ok::<_, Failure>((target, keyed))
+            })
+            .await
+            .map_err(|_| Failure::internal())??;
+            Ok(Box::new(FileSink { state: Some(state) }) as Box<dyn Sink>)
         }
         .boxed()
     }

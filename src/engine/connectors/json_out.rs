@@ -72,6 +72,12 @@ impl Target {
         Failure::new(class, code, Stage::Load, &format!("'{}' cannot be written", self.object))
     }
 
+    /// It `is`, or `would be`, larger than what is kept by key may be.
+    fn too_large(&self, is: &str) -> Failure {
+        let message = format!("'{}' {is} larger than {} MiB", self.object, MAX_KEYED_FILE >> 20);
+        Failure::new(ErrorClass::Size, "FILE_TOO_LARGE", Stage::Load, &message)
+    }
+
     /// Adds lines to the end of the file, all or none.
     fn append(&self, lines: &[String]) -> std::io::Result<()> {
         let file = self.open_at(&self.name, OFlag::O_RDWR | OFlag::O_APPEND | OFlag::O_CREAT)?;
@@ -156,6 +162,8 @@ pub(super) struct Keyed {
     key: Vec<String>,
     lines: Vec<String>,
     places: HashMap<String, usize>,
+    /// Bytes of the lines and their ends.
+    size: u64,
     /// The file that they are of, kept open so that no other takes its number; `None` when there was none.
     of: Option<File>,
 }
@@ -163,7 +171,8 @@ pub(super) struct Keyed {
 impl Keyed {
     /// The lines that the file has.
     pub(super) fn load(target: &Target, key: &[String]) -> Result<Self, Failure> {
-        let mut keyed = Self { key: key.to_vec(), lines: Vec::new(), places: HashMap::new(), of: None };
+        let mut keyed =
+            Self { key: key.to_vec(), lines: Vec::new(), places: HashMap::new(), size: 0, of: None };
         let file = match target.open_at(&target.name, OFlag::O_RDONLY) {
             Ok(file) => file,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(keyed),
@@ -180,8 +189,7 @@ impl Keyed {
                 return Ok(keyed);
             }
             if size > MAX_KEYED_FILE {
-                let message = format!("'{}' is larger than {} MiB", target.object, MAX_KEYED_FILE >> 20);
-                return Err(Failure::new(ErrorClass::Size, "FILE_TOO_LARGE", Stage::Load, &message));
+                return Err(target.too_large("is"));
             }
             let text = line.trim_end_matches(['\n', '\r']);
             let record: Fields = digits::from_json(text).map_err(|_| {
@@ -213,14 +221,17 @@ impl Keyed {
     fn put(&mut self, record: &Fields, line: String) -> bool {
         let key: Vec<&Value> = self.key.iter().map(|key| record.get(key).unwrap_or(&Value::Null)).collect();
         let key = serde_json::to_string(&key).unwrap_or_default();
+        let size = |line: &str| line.len() as u64 + 1;
         match self.places.get(&key) {
             Some(place) if self.lines[*place] == line => false,
             Some(place) => {
-                self.lines[*place] = line;
+                self.size += size(&line);
+                self.size -= size(&std::mem::replace(&mut self.lines[*place], line));
                 true
             }
             None => {
                 self.places.insert(key, self.lines.len());
+                self.size += size(&line);
                 self.lines.push(line);
                 true
             }
@@ -296,6 +307,9 @@ fn upsert(
     if report.written > 0 {
         // Until the file is there these are the lines of none.
         keyed.of = None;
+        if keyed.size > MAX_KEYED_FILE {
+            return Err(target.too_large("would be"));
+        }
         keyed.of = Some(target.replace(&keyed.lines).map_err(failed)?);
     }
     Ok(())
@@ -347,6 +361,28 @@ mod tests {
         assert_eq!(fs::read_to_string(&path).unwrap(), "{\"id\":0}\n");
         add(&file, |mut file| file.write_all(b"{\"id\":1}\n")).unwrap();
         assert_eq!(fs::read_to_string(&path).unwrap(), "{\"id\":0}\n{\"id\":1}\n");
+    }
+
+    #[test]
+    fn a_file_that_is_kept_by_key_does_not_outgrow_memory() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().canonicalize().unwrap();
+        let path = root.join("out.jsonl");
+        let target = Target::open(&path, &root, "out.jsonl").unwrap();
+        let mut keyed = Keyed::load(&target, &["id".to_owned()]).unwrap();
+        let line = |text: &str| {
+            let record: serde_json::Value = serde_json::from_str(text).unwrap();
+            vec![(record.as_object().unwrap().clone(), text.to_owned())]
+        };
+        for text in [r#"{"id":1}"#, r#"{"id":2}"#, r#"{"id":1,"name":"Ana"}"#, r#"{"id":1}"#] {
+            write(&target, Some(&mut keyed), line(text)).unwrap();
+            assert_eq!(keyed.size, fs::metadata(&path).unwrap().len(), "{text}");
+        }
+        let before = fs::read_to_string(&path).unwrap();
+        keyed.size = MAX_KEYED_FILE - 8;
+        let refused = write(&target, Some(&mut keyed), line(r#"{"id":3}"#)).unwrap_err();
+        assert_eq!((refused.class, &*refused.code), (ErrorClass::Size, "FILE_TOO_LARGE"));
+        assert_eq!(fs::read_to_string(&path).unwrap(), before);
     }
 
     /// One of them is a worker that lost its run and does not know it yet.
