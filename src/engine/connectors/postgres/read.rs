@@ -13,8 +13,10 @@ use crate::domain::error_class::{ErrorClass, Stage};
 use crate::domain::failure::Failure;
 use crate::engine::digits;
 
-/// Rows of the first page, before the size of a row is known.
-const FIRST_PAGE: usize = 50;
+/// Rows that are fetched at once before their size is known: a page is full when each is as large as a record may be.
+const FIRST_ROWS: usize = MAX_PAGE / MAX_RECORD;
+/// Rows that are fetched at once at most, since those after small ones may be large.
+const MAX_ROWS: usize = 64;
 /// Rows that are counted at most, to estimate how long a table takes.
 const MAX_COUNTED: i64 = 10_000_000;
 
@@ -89,7 +91,6 @@ pub(super) struct Rows {
     incremental: bool,
     estimated: Option<i64>,
     most: usize,
-    next: usize,
 }
 
 impl Rows {
@@ -183,55 +184,53 @@ impl Rows {
             incremental: request.after().is_some(),
             estimated,
             most: request.page_records,
-            next: FIRST_PAGE.min(request.page_records),
         })
     }
 
     async fn page(&mut self) -> Result<Option<Page>, Failure> {
         let Some(conn) = &mut self.conn else { return Ok(None) };
-        let fetch = format!("fetch {} from apixx_rows", self.next);
-        let rows: Vec<Row> = sqlx::query_as(AssertSqlSafe(fetch))
-            .persistent(false)
-            .fetch_all(conn)
-            .await
-            .map_err(|error| failure(&error, Stage::Extract))?;
-        if rows.is_empty() {
+        let mut page = Page { first_index: self.index, estimated: self.estimated, ..Page::default() };
+        let (mut bytes, mut asked) = (0, FIRST_ROWS);
+        while bytes < MAX_PAGE && page.items.len() < self.most {
+            asked = asked.min(self.most - page.items.len());
+            let rows: Vec<Row> = sqlx::query_as(AssertSqlSafe(format!("fetch {asked} from apixx_rows")))
+                .persistent(false)
+                .fetch_all(&mut *conn)
+                .await
+                .map_err(|error| failure(&error, Stage::Extract))?;
+            for row in &rows {
+                if self.incremental && row.c != self.cursor {
+                    self.passed = std::mem::replace(&mut self.cursor, row.c.clone());
+                    self.skip = 0;
+                }
+                if self.incremental && row.d != self.digest {
+                    self.digest.clone_from(&row.d);
+                    self.skip = 0;
+                }
+                self.skip += 1;
+                bytes += row.j.as_ref().map_or(MAX_RECORD, String::len);
+                page.items.push(item(row.j.as_deref()));
+            }
+            if let Some(last) = rows.last() {
+                self.key = Some(last.k.clone()).filter(|key| !key.is_empty());
+            }
+            if rows.len() < asked {
+                break;
+            }
+            let room = MAX_PAGE.saturating_sub(bytes) * page.items.len() / bytes.max(1);
+            asked = room.clamp(1, (2 * asked).min(MAX_ROWS));
+        }
+        self.index += page.items.len() as i64;
+        page.bytes = bytes as i64;
+        page.position = self.position();
+        if page.items.is_empty() {
             if let Some(conn) = self.conn.take() {
                 close(conn).await;
             }
             // Now every row of the last value was read.
             let last = self.cursor.clone().filter(|_| self.incremental && !self.inclusive);
-            return Ok(last.map(|last| Page {
-                first_index: self.index,
-                estimated: self.estimated,
-                position: self.position(),
-                cursor: Some(Value::String(last)),
-                ..Page::default()
-            }));
+            return Ok(last.map(|last| Page { cursor: Some(Value::String(last)), ..page }));
         }
-        let bytes: usize = rows.iter().map(|row| row.j.as_ref().map_or(MAX_RECORD, String::len)).sum();
-        let mut page = Page {
-            first_index: self.index,
-            bytes: bytes as i64,
-            estimated: self.estimated,
-            ..Page::default()
-        };
-        for row in &rows {
-            if self.incremental && row.c != self.cursor {
-                self.passed = std::mem::replace(&mut self.cursor, row.c.clone());
-                self.skip = 0;
-            }
-            if self.incremental && row.d != self.digest {
-                self.digest.clone_from(&row.d);
-                self.skip = 0;
-            }
-            self.skip += 1;
-            page.items.push(item(row.j.as_deref()));
-        }
-        self.key = rows.last().map(|row| row.k.clone()).filter(|key| !key.is_empty());
-        self.index += rows.len() as i64;
-        self.next = (MAX_PAGE * rows.len() / bytes.max(1)).clamp(1, self.most);
-        page.position = self.position();
         // Rows come in the order of the cursor, so all that went before is done.
         let done = if self.inclusive { &self.cursor } else { &self.passed };
         page.cursor = done.clone().filter(|_| self.incremental).map(Value::String);
