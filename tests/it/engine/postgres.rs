@@ -333,6 +333,29 @@ async fn an_interrupted_read_goes_on_without_a_gap() {
     }
 }
 
+/// Counting what is there may take longer than a statement may, and reading it page by page does not.
+#[tokio::test]
+async fn a_run_goes_on_without_an_estimate() {
+    let bench = Bench::start().await;
+    bench
+        .run_sql(
+            "create table few (id integer primary key); insert into few values (1), (2);
+             create function slow() returns text language plpgsql as $$ begin
+                 if current_query() like '%count(*)%' then
+                     raise query_canceled using message = current_setting('statement_timeout');
+                 end if;
+                 return current_setting('statement_timeout');
+             end $$;
+             create view slowly as select id, slow() as allowed from few",
+        )
+        .await;
+    let (outcome, codes) = bench.sync(Postgres, Files, streams("slowly", "out.jsonl", json!({}))).await;
+    assert_eq!((outcome.as_str(), codes), ("succeeded: 2 2 0 0", vec![]));
+    assert_eq!(bench.lab.ask::<Option<i64>>("select records_estimated from runs").await, None);
+    let text = std::fs::read_to_string(bench.lab.files.path().join("out.jsonl")).unwrap();
+    assert_eq!(text.lines().next(), Some("{\"id\":1,\"allowed\":\"2min\"}"));
+}
+
 #[tokio::test]
 async fn a_page_holds_few_rows_where_they_are_large() {
     let bench = Bench::start().await;

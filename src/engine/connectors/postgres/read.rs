@@ -154,13 +154,7 @@ impl Rows {
         // The order of a table must be the same when an interrupted run goes on.
         run(&mut conn, "set local synchronize_seqscans = off").await?;
         let estimated = if is_table {
-            let counting = format!("select count(*) from (select {rows} limit {MAX_COUNTED}) counted");
-            let count: i64 = sqlx::query_scalar(AssertSqlSafe(counting))
-                .persistent(false)
-                .fetch_one(&mut conn)
-                .await
-                .map_err(|error| failure(&error, Stage::Extract))?;
-            Some(index + (count - skip).max(0))
+            counted(&mut conn, &rows).await?.map(|count| index + (count - skip).max(0))
         } else {
             None
         };
@@ -242,6 +236,18 @@ impl Rows {
             "cursor": self.cursor, "key": self.key, "digest": self.digest, "skip": self.skip, "index": self.index
         })
     }
+}
+
+/// How many rows there are, up to [`MAX_COUNTED`]; `None` where that takes long or fails, since a run goes on without
+/// an estimate.
+async fn counted(conn: &mut PgConnection, rows: &str) -> Result<Option<i64>, Failure> {
+    run(conn, "savepoint counting").await?;
+    run(conn, "set local statement_timeout = '5s'").await?;
+    let count = format!("select count(*) from (select {rows} limit {MAX_COUNTED}) counted");
+    let count = sqlx::query_scalar(AssertSqlSafe(count)).persistent(false).fetch_one(&mut *conn).await;
+    // (the time that a statement may take is what it was, too)
+    run(conn, "rollback to savepoint counting").await?;
+    Ok(count.inspect_err(|error| tracing::debug!(%error, "rows are not counted")).ok())
 }
 
 /// The columns of a table's primary key, quoted, as columns of `s`; none for what has no such key.
