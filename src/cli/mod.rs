@@ -22,6 +22,7 @@ use std::future::Future;
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::Context;
 use chrono::{DateTime, Utc};
@@ -31,6 +32,9 @@ use crate::app::process::Operator;
 use crate::app::{database, listen};
 use crate::config::{Config, OperatorConfig, Sources};
 use crate::observe;
+
+/// How long what works aside may take once everything else has ended.
+const LAST_WORK: Duration = Duration::from_millis(500);
 
 /// A multi-tenant MCP server for integration workspaces: flows, runs, errors, connectors.
 #[derive(Debug, Parser)]
@@ -212,7 +216,10 @@ fn start(cli: Cli) -> anyhow::Result<ExitCode> {
     }
     observe::init(&config.log)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("no runtime")?;
-    runtime.block_on(run(cli.command, config))
+    let code = runtime.block_on(run(cli.command, config));
+    // Nobody hears signals any more: what still reads a file or looks up a name is not waited for without end.
+    runtime.shutdown_timeout(LAST_WORK);
+    code
 }
 
 async fn run(command: Command, config: Config) -> anyhow::Result<ExitCode> {
