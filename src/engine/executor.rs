@@ -21,7 +21,7 @@ use crate::store::lease_writes::{Batch, Standing};
 use crate::store::leases::{Checkpoint, ClaimedRun, Lease};
 use crate::store::{Ending, FoundErrors, Sample, Store, StoreError, Wakes};
 
-/// Records after which the share of rejected ones may end a run.
+/// Records after which the share of rejected ones may end a run early.
 const MIN_JUDGED: i64 = 100;
 
 /// What is to be done with a run once its execution stops.
@@ -124,6 +124,22 @@ fn timed_out(message: &str) -> Ending {
     Ending::Failed { reason: ReasonCode::Timeout, failure }
 }
 
+/// The end of a run that rejects more records than its flow allows, once `least` were judged.
+fn too_many_rejected(run: &ClaimedRun, records: &Records, unchanged: i64, least: i64) -> Option<Ending> {
+    // A record that the destination has already is as good as one that it takes.
+    let judged = records.written + unchanged + records.failed;
+    let (rate, most) = (records.failed as f64 / judged.max(1) as f64, run.max_error_rate);
+    (judged >= least && rate > most).then(|| {
+        let message = format!(
+            "{} of {judged} records were rejected ({:.1} % > {:.1} %)",
+            records.failed,
+            rate * 100.0,
+            most * 100.0
+        );
+        Ending::TooManyRejected { message }
+    })
+}
+
 /// One execution.
 struct Work<'a> {
     executor: &'a Executor,
@@ -168,6 +184,10 @@ impl Work<'_> {
             line.checkpoint.position = None;
             line.save(Records::default(), None, FoundErrors::default(), event).await?;
             (standing, checkpoint) = (line.standing, line.checkpoint);
+        }
+        // However few there were: none follow that could make up for them.
+        if let Some(ending) = too_many_rejected(self.run, &standing.records, checkpoint.unchanged, 1) {
+            return Ok(Outcome::End(ending));
         }
         Ok(Outcome::End(Ending::Completed { message: in_words(&standing.records) }))
     }
@@ -300,20 +320,11 @@ impl StreamWork<'_> {
         if let Some(late) = too_late(self.work.run, self.work.executor.store.now()) {
             return Err(Outcome::End(late));
         }
-        let (records, most) = (&self.standing.records, self.work.run.max_error_rate);
-        // A record that the destination has already is as good as one that it takes.
-        let judged = records.written + self.checkpoint.unchanged + records.failed;
-        let rate = records.failed as f64 / judged.max(1) as f64;
-        if judged >= MIN_JUDGED && rate > most {
-            let message = format!(
-                "{} of {judged} records were rejected ({:.1} % > {:.1} %)",
-                records.failed,
-                rate * 100.0,
-                most * 100.0
-            );
-            return Err(Outcome::End(Ending::TooManyRejected { message }));
+        let (records, unchanged) = (&self.standing.records, self.checkpoint.unchanged);
+        match too_many_rejected(self.work.run, records, unchanged, MIN_JUDGED) {
+            Some(ending) => Err(Outcome::End(ending)),
+            None => Ok(()),
         }
-        Ok(())
     }
 
     /// What is kept of the records that were rejected, found away from the threads that wait.

@@ -69,6 +69,19 @@ async fn too_many_rejected_records_end_a_run() {
 }
 
 #[tokio::test]
+async fn a_short_run_is_judged_at_its_end() {
+    let lab = Lab::start().await;
+    let rejects = json!({"errors": [{"rate": 1.0, "class": "VALIDATION", "code": "X", "message": "no"}]});
+    let flow = lab.sim_flow(json!({"records": 12}), rejects, Policy::default()).await;
+    let run = lab.queue(&flow).await;
+    lab.work().await;
+    assert_eq!(lab.outcome(&run).await, "failed ERROR_THRESHOLD: 12 0 12 0");
+    let message: String = lab.ask("select reason_message from runs").await;
+    assert_eq!(message, "12 of 12 records were rejected (100.0 % > 10.0 %)");
+    assert_eq!(lab.timeline(&run).await.last().map(String::as_str), Some("finished"));
+}
+
+#[tokio::test]
 async fn a_run_that_finds_nothing_new_does_not_fail_of_the_few_it_rejects() {
     let lab = Lab::start().await;
     let rejects = json!({"unchanged": 1.0, "errors": [{"rate": 0.05, "class": "VALIDATION", "code": "X", "message": "no"}]});
