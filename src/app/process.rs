@@ -122,7 +122,7 @@ impl Process {
             None => store.cursor_key().await?,
         };
         if time == TimeOf::Database {
-            follow_clock(&store).await?;
+            store.follow_clock().await?;
         }
         let memory = TimeDelta::seconds(config.auth.cache_s.into());
         let access = Access::new(store.clone(), memory, config.auth.failed_attempts_per_minute);
@@ -253,7 +253,7 @@ impl Process {
             }
             let followed = tokio::select! {
                 () = end.cancelled() => return,
-                followed = follow_clock(&self.serving.store) => followed,
+                followed = self.serving.store.follow_clock() => followed,
             };
             if let Err(error) = followed {
                 warn!("cannot compare clocks with the database: {error}");
@@ -275,17 +275,4 @@ async fn keep_up(measures: &PrometheusHandle) {
         ticks.tick().await;
         measures.run_upkeep();
     }
-}
-
-/// Sets the process's clock to the database's, as far as a round trip can tell them apart.
-async fn follow_clock(store: &Store) -> Result<(), StoreError> {
-    let clock = store.clock();
-    let asked = clock.now();
-    let told = store.database_time().await?;
-    let trip = clock.now() - asked;
-    let behind = told - (asked + trip / 2);
-    if behind.abs() > trip {
-        clock.advance(behind);
-    }
-    Ok(())
 }

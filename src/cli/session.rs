@@ -34,6 +34,8 @@ pub(super) async fn with<T>(
         let acquire = config.database.acquire_timeout;
         let store =
             Store::connect(options, 1, acquire, clock, ids).await.context("cannot use the database")?;
+        // What a command writes is of the same time as what all processes of the installation write.
+        store.follow_clock().await.context("cannot use the database")?;
         let done = work(&store).await;
         store.close().await;
         done

@@ -177,6 +177,21 @@ impl Store {
         Ok(sqlx::query_scalar(NOW).fetch_one(&self.pool).await?)
     }
 
+    /// Sets the clock to the database's, as far as a round trip can tell them apart.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn follow_clock(&self) -> Result<(), StoreError> {
+        let asked = self.clock.now();
+        let told = self.database_time().await?;
+        let trip = self.clock.now() - asked;
+        let behind = told - (asked + trip / 2);
+        if behind.abs() > trip {
+            self.clock.advance(behind);
+        }
+        Ok(())
+    }
+
     /// The key that seals cursors, the same for every process of this installation.
     ///
     /// # Errors

@@ -83,6 +83,15 @@ async fn who_pauses_a_flow_cancels_its_runs_that_wait() {
 }
 
 #[tokio::test]
+async fn a_clock_follows_that_of_the_database() {
+    let lab = Lab::start().await;
+    let before = lab.store.database_time().await.unwrap();
+    lab.store.follow_clock().await.unwrap();
+    let after = lab.store.database_time().await.unwrap();
+    assert!((before..=after).contains(&lab.clock.now()), "{}", lab.clock.now());
+}
+
+#[tokio::test]
 async fn a_run_is_claimed_once() {
     let (lab, run) = lab_with_a_run().await;
     let (first, second) = tokio::join!(lab.claim_all(5), lab.claim_all(5));
