@@ -81,7 +81,7 @@ impl Failure {
     /// Why a run that failed so ended.
     pub fn reason(&self) -> ReasonCode {
         match self.class {
-            ErrorClass::Auth | ErrorClass::Permission => ReasonCode::AuthExpired,
+            ErrorClass::Auth => ReasonCode::AuthExpired,
             ErrorClass::Connectivity => ReasonCode::ConnectorDown,
             ErrorClass::Config | ErrorClass::Schema => ReasonCode::ConfigInvalid,
             ErrorClass::Quota => ReasonCode::QuotaExhausted,
@@ -129,6 +129,7 @@ mod tests {
     fn the_class_says_why_a_run_ended() {
         let reason = |class, stage| Failure::new(class, "X", stage, "").reason();
         assert_eq!(reason(ErrorClass::Auth, Stage::Extract), ReasonCode::AuthExpired);
+        assert_eq!(reason(ErrorClass::Permission, Stage::Load), ReasonCode::DestinationError);
         assert_eq!(reason(ErrorClass::Unavailable, Stage::Load), ReasonCode::DestinationError);
         assert_eq!(reason(ErrorClass::Unavailable, Stage::Extract), ReasonCode::SourceError);
         assert_eq!(reason(ErrorClass::Schema, Stage::Load), ReasonCode::ConfigInvalid);
