@@ -107,7 +107,8 @@ impl Files {
         match passed {
             Some(passed) => Ok(Start { place, passed, note: None }),
             None if request.stream.write_mode == WriteMode::Append => Err(Failure::new(
-                ErrorClass::Conflict,
+                // (nothing that passes: it is no other file at the next attempt)
+                ErrorClass::Validation,
                 "FILE_REPLACED",
                 Stage::Extract,
                 &format!(

@@ -259,8 +259,7 @@ async fn interrupted(lab: &Lab, from: &str, more: Value) -> RunId {
     let source = lab.connector(ConnectorKind::Files, json!({"root": "mine"})).await;
     let fails = json!({"sim": {"fail_write": {"after": 250, "attempts": 1, "class": "UNAVAILABLE", "code": "503", "message": "later"}}});
     let sink = lab.connector(ConnectorKind::Sim, fails).await;
-    let policy = Policy { max_attempts: 2, ..Policy::default() };
-    let flow = lab.flow(&source, &sink, streams(from, "all", more), policy).await;
+    let flow = lab.flow(&source, &sink, streams(from, "all", more), Policy::default()).await;
     let run = lab.queue(&flow).await;
     lab.work().await;
     assert_eq!(lab.outcome(&run).await, "retrying: 200 200 0 0");
