@@ -170,7 +170,13 @@ pub async fn apply(
             let (action, message) = recorded(&outcome, ["connector.created", "connector.changed"]);
             tx.audit(by, action, Target::Connector(&id), message.as_deref()).await?;
         }
-        report.applied.push(Applied { kind: "connector", name: record.name, outcome, version: None, cancelled: 0 });
+        report.applied.push(Applied {
+            kind: "connector",
+            name: record.name,
+            outcome,
+            version: None,
+            cancelled: 0,
+        });
     }
     // Flows name connectors, new ones included.
     stored = Definitions { flows: stored.flows, ..tx.definitions().await? };

@@ -130,14 +130,17 @@ async fn a_connector_that_is_switched_off_is_neither_read_nor_written() {
     tx.commit().await.unwrap();
     let off = (id, record);
     for (source, destination) in [(&on, &off), (&off, &on)] {
-        let flow = lab.flow(source, destination, streams("a.csv", "b.jsonl", json!({})), Policy::default()).await;
+        let flow =
+            lab.flow(source, destination, streams("a.csv", "b.jsonl", json!({})), Policy::default()).await;
         let run = lab.queue(&flow).await;
         lab.work().await;
         assert_eq!(lab.outcome(&run).await, "failed CONFIG_INVALID: 0 0 0 0");
         let said: String = lab.ask(&format!("select reason_message from runs where run_id = '{run}'")).await;
         assert_eq!(said, format!("the connector '{}' is switched off", off.1.name));
         let told: String = lab
-            .ask(&format!("select health || ': ' || health_reasons::text from flows where flow_id = '{flow}'"))
+            .ask(&format!(
+                "select health || ': ' || health_reasons::text from flows where flow_id = '{flow}'"
+            ))
             .await;
         assert!(told.starts_with("failing") && told.contains("CONNECTOR_DISABLED"), "{told}");
     }
