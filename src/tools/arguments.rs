@@ -56,7 +56,13 @@ impl Reader {
             }
             let (name, value) = self.renamed(name, value, &arguments);
             match self.properties.get(&name) {
-                Some(property) => drop(arguments.insert(name, loosened(value, property))),
+                Some(property) => {
+                    let value = loosened(value, property);
+                    // A text may have been read as an empty list.
+                    if !is_absent(&value) {
+                        arguments.insert(name, value);
+                    }
+                }
                 None if errors.len() < MAX_ERRORS => errors.push(self.unknown(&name)),
                 None => {}
             }
@@ -160,6 +166,7 @@ fn is_absent(value: &Value) -> bool {
     match value {
         Value::Null => true,
         Value::String(text) => text.trim().is_empty(),
+        Value::Array(items) => items.iter().all(is_absent),
         _ => false,
     }
 }
@@ -300,6 +307,9 @@ mod tests {
             read(json!({ "flow": 7, "status": ["FAILED"] })),
             Ok(json!({ "flow": "7", "status": ["failed"] }))
         );
+        for empty in [json!([]), json!([""]), json!([null, []]), json!("[]"), json!(" , "), json!("[\"\"]")] {
+            assert_eq!(read(json!({ "flow": "x", "status": empty })), Ok(json!({ "flow": "x" })), "{empty}");
+        }
     }
 
     #[test]

@@ -95,3 +95,18 @@ async fn the_last_successful_run_of_a_flow() {
     assert!(told.contains(&run) && told.contains(&format!("{} written", counted(written))), "{told}");
     assert!(told.contains("started 2026-11-21 08:00 +01:00"), "{told}");
 }
+
+/// Models send empty lists for arguments that they leave out.
+#[tokio::test]
+async fn an_empty_list_narrows_nothing() {
+    let app = TestApp::demo().await;
+    for (tool, empty, absent) in [
+        ("list_flows", json!({ "status": [] }), json!({})),
+        ("list_connectors", json!({ "type": [""], "status": "[]", "auth_status": [] }), json!({})),
+        ("list_runs", json!({ "status": [], "trigger": [null], "limit": 0 }), json!({ "limit": 0 })),
+    ] {
+        let told = app.acme().call(tool, empty).await;
+        assert_eq!(told, app.acme().call(tool, absent).await);
+        assert!(!told.is_error, "{}", told.text);
+    }
+}
