@@ -20,6 +20,34 @@ pub struct Window {
     pub reaches_now: bool,
 }
 
+impl Window {
+    /// What the window is compared with: of a day, week or month, so far or whole, the same span of the one before it (where
+    /// that month is shorter, all that is left of it); otherwise the span of the same length right before.
+    pub fn before(&self, zone: Tz) -> Self {
+        let earlier = |date: NaiveDate| match self.label.as_deref() {
+            Some("today" | "this_morning" | "yesterday") => date.checked_sub_days(Days::new(1)),
+            Some("this_week" | "last_week") => date.checked_sub_days(Days::new(7)),
+            Some("this_month" | "last_month") => date.checked_sub_months(Months::new(1)),
+            _ => None,
+        };
+        let moved = |moment: DateTime<Utc>| {
+            let here = moment.with_timezone(&zone);
+            let date = here.date_naive();
+            let earlier = earlier(date)?;
+            if earlier.day() < date.day() && earlier.month() != date.month() {
+                return date.with_day(1).map(|first| midnight(first, zone));
+            }
+            // Where a day begins at one, as the clock is put forward, the one before does not.
+            let time = if moment == midnight(date, zone) { NaiveTime::MIN } else { here.time() };
+            Some(local(earlier, time, zone))
+        };
+        let (since, until) = moved(self.since)
+            .zip(moved(self.until))
+            .unwrap_or((self.since - (self.until - self.since), self.since));
+        Self { since, until, label: None, reaches_now: false }
+    }
+}
+
 /// What can be written as a window, for messages.
 pub const FORMS: &str =
     "30m, 24h, 7d, 2w, today, this_morning, yesterday, this_week, last_week, this_month, last_month";
@@ -55,6 +83,20 @@ pub fn parse(text: &str, now: DateTime<Utc>, zone: Tz) -> Option<Window> {
     // A window that ends now includes this very moment.
     let until = if until == now { now + TimeDelta::microseconds(1) } else { until };
     Some(Window { since, until, label: Some(label), reaches_now: until > now })
+}
+
+/// The window that `text` names where it is to end at `until`: a duration reaches back from there; of a day, week or month
+/// it is the part before, and turned round where that begins later.
+pub fn parse_until(text: &str, until: DateTime<Utc>, now: DateTime<Utc>, zone: Tz) -> Option<Window> {
+    let window = parse(text, now, zone)?;
+    let label = window.label.as_deref().filter(|label| !WORDS.contains(label));
+    match label.and_then(duration) {
+        Some(length) => Some(Window { since: until - length, until, reaches_now: until > now, ..window }),
+        None if until < window.until => {
+            Some(Window { until, label: None, reaches_now: until > now, ..window })
+        }
+        None => Some(window),
+    }
 }
 
 /// The hour (UTC) that a moment lies in, by its beginning.
@@ -190,6 +232,53 @@ mod tests {
         assert_eq!(window("this_week"), pair("11-15T23:00", "11-21T08:07"));
         assert_eq!(window("last_week"), pair("11-08T23:00", "11-15T23:00"));
         assert_eq!(window("last_month"), pair("09-30T22:00", "10-31T23:00"));
+    }
+
+    #[test]
+    fn a_window_is_compared_with_the_same_span_before() {
+        let before = |text: &str, now: &str| {
+            let window = parse(text, now.parse().unwrap(), BERLIN).unwrap();
+            let before = window.before(BERLIN);
+            assert!(before.until <= window.since && !before.reaches_now, "{text}");
+            pair(
+                &before.since.format("%m-%dT%H:%M").to_string(),
+                &before.until.format("%m-%dT%H:%M").to_string(),
+            )
+        };
+        let now = "2026-11-21T08:07:00Z";
+        assert_eq!(before("24h", now), pair("11-19T08:06", "11-20T08:07"));
+        assert_eq!(before("today", now), pair("11-19T23:00", "11-20T08:07"));
+        assert_eq!(before("this_morning", now), pair("11-19T23:00", "11-20T08:07"));
+        assert_eq!(before("yesterday", now), pair("11-18T23:00", "11-19T23:00"));
+        assert_eq!(before("this_week", now), pair("11-08T23:00", "11-14T08:07"));
+        assert_eq!(before("last_week", now), pair("11-01T23:00", "11-08T23:00"));
+        assert_eq!(before("this_month", now), pair("09-30T22:00", "10-21T07:07"));
+        assert_eq!(before("last_month", now), pair("08-31T22:00", "09-30T22:00"));
+        // A shorter month ends, and the clock is put forward between the two.
+        assert_eq!(before("this_month", "2026-03-28T10:00:00Z"), pair("01-31T23:00", "02-28T10:00"));
+        assert_eq!(before("this_month", "2026-03-29T10:00:00Z"), pair("01-31T23:00", "02-28T23:00"));
+        assert_eq!(before("this_month", "2026-03-31T10:00:00Z"), pair("01-31T23:00", "02-28T23:00"));
+        assert_eq!(before("today", "2026-03-29T10:00:00Z"), pair("03-27T23:00", "03-28T11:00"));
+    }
+
+    #[test]
+    fn a_window_can_end_before_now() {
+        let until = |text: &str, until: &str| {
+            let window = parse_until(text, until.parse().unwrap(), now(), BERLIN).unwrap();
+            let label = window.label.as_deref().unwrap_or("-");
+            format!(
+                "{} {} {label} {}",
+                window.since.format("%dT%H"),
+                window.until.format("%dT%H"),
+                window.reaches_now
+            )
+        };
+        assert_eq!(until("7 days", "2026-11-20T12:00:00Z"), "13T12 20T12 7d false");
+        assert_eq!(until("1d", "2026-11-22T12:00:00Z"), "21T12 22T12 24h true");
+        assert_eq!(until("this_week", "2026-11-20T12:00:00Z"), "15T23 20T12 - false");
+        assert_eq!(until("last_week", "2026-11-10T12:00:00Z"), "08T23 10T12 - false");
+        assert_eq!(until("yesterday", "2026-11-21T07:00:00Z"), "19T23 20T23 yesterday false");
+        assert_eq!(until("today", "2026-11-22T12:00:00Z"), "20T23 21T08 today true");
     }
 
     #[test]

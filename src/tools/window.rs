@@ -1,6 +1,6 @@
 //! The window arguments that several tools share.
 
-use chrono::TimeDelta;
+use chrono::{DateTime, TimeDelta, Utc};
 use chrono_tz::Tz;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -16,7 +16,7 @@ pub(super) struct WindowArgs {
     /// Start, ISO 8601 (2026-11-20 or 2026-11-20T14:00:00Z). Overrides window.
     #[schemars(length(max = 40))]
     pub(super) since: Option<String>,
-    /// End (exclusive), ISO 8601. Default: now.
+    /// End (exclusive) of since or window. Default: now.
     #[schemars(length(max = 40))]
     pub(super) until: Option<String>,
     /// IANA time zone for words such as today and for times shown. Default: the workspace's.
@@ -46,14 +46,14 @@ pub(super) fn zone(cx: &ToolCx<'_>, timezone: Option<&str>) -> Result<Tz, ToolEr
     }
 }
 
-/// The window that `word` or `since`/`until` ask for; `None` when nothing does.
-pub(super) fn asked(
-    cx: &ToolCx<'_>,
+/// The window that `word`, `since` and `until` ask for; all since `oldest` when nothing does.
+fn asked(
     word: Option<&str>,
     args: &WindowArgs,
-) -> Result<(Option<Window>, Tz), ToolError> {
-    let zone = zone(cx, args.timezone.as_deref())?;
-    let now = cx.now();
+    oldest: DateTime<Utc>,
+    now: DateTime<Utc>,
+    zone: Tz,
+) -> Result<Window, ToolError> {
     let moment = |name: &str, text: &str| {
         window::parse_moment(text, zone).ok_or_else(|| {
             ToolError::argument(
@@ -63,47 +63,52 @@ pub(super) fn asked(
             )
         })
     };
-    if args.since.is_some() || args.until.is_some() {
-        let until = args.until.as_deref().map(|text| moment("until", text)).transpose()?;
-        let since = args.since.as_deref().map(|text| moment("since", text)).transpose()?;
-        let reaches_now = until.is_none_or(|until| until > now);
-        let until = until.unwrap_or(now + TimeDelta::microseconds(1));
-        let since = since.unwrap_or(until - TimeDelta::hours(24));
-        if since >= until {
-            return Err(ToolError::refused(
-                "INVALID_WINDOW",
-                format!(
-                    "since ({}) is not before until ({}). Swap them, or use window.",
-                    text::moment(since, zone),
-                    text::moment(until, zone)
-                ),
-            ));
+    let end = args.until.as_deref().map(|text| moment("until", text)).transpose()?;
+    let since = args.since.as_deref().map(|text| moment("since", text)).transpose()?;
+    let until = end.unwrap_or(now + TimeDelta::microseconds(1));
+    let plain = |since| Window { since, until, label: None, reaches_now: until > now };
+    let (window, begin) = match (since, word) {
+        (Some(since), _) => (plain(since), "since"),
+        (None, None) => return Ok(plain(oldest.min(until))),
+        (None, Some(word)) => {
+            let window = match end {
+                Some(end) => window::parse_until(word, end, now, zone),
+                None => window::parse(word, now, zone),
+            };
+            let window =
+                window.ok_or_else(|| ToolError::argument("window", "that is not a window", FORMS))?;
+            (window, "the window's beginning")
         }
-        return Ok((Some(Window { since, until, label: None, reaches_now }), zone));
+    };
+    if window.since >= window.until {
+        let instead =
+            if since.is_some() { "Swap them, or use window." } else { "Leave out until, or use since." };
+        return Err(ToolError::refused(
+            "INVALID_WINDOW",
+            format!(
+                "{begin} ({}) is not before until ({}). {instead}",
+                text::moment(window.since, zone),
+                text::moment(window.until, zone)
+            ),
+        ));
     }
-    let Some(word) = word else { return Ok((None, zone)) };
-    let window = window::parse(word, now, zone)
-        .ok_or_else(|| ToolError::argument("window", "that is not a window", FORMS))?;
-    Ok((Some(window), zone))
+    Ok(window)
 }
 
 /// The window asked for, cut to what is kept of runs; all that is kept when nothing was asked for.
 pub(super) fn kept(cx: &ToolCx<'_>, word: Option<&str>, args: &WindowArgs) -> Result<Asked, ToolError> {
-    let (window, zone) = asked(cx, word, args)?;
+    let (now, zone) = (cx.now(), zone(cx, args.timezone.as_deref())?);
     let days = cx.principal.plan().run_retention_days;
-    let now = cx.now();
     let oldest = now - TimeDelta::days(i64::from(days));
+    let window = asked(word, args, oldest, now, zone)?;
     let mut notices = Vec::new();
-    let window = match window {
-        Some(window) if window.since < oldest => {
-            notices.push(format!("Runs are kept {days} days; the window was cut to them."));
-            let since = oldest.min(window.until);
-            Window { since, ..window }
-        }
-        Some(window) => window,
-        None => {
-            Window { since: oldest, until: now + TimeDelta::microseconds(1), label: None, reaches_now: true }
-        }
-    };
-    Ok(Asked { window, zone, notices })
+    if word.is_some() && args.since.is_none() && window.label.is_none() {
+        notices.push("Of the window only the part before until is told.".to_owned());
+    }
+    if window.since >= oldest {
+        return Ok(Asked { window, zone, notices });
+    }
+    notices.push(format!("Runs are kept {days} days; the window was cut to them."));
+    let since = oldest.min(window.until);
+    Ok(Asked { window: Window { since, ..window }, zone, notices })
 }

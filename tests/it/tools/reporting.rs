@@ -145,3 +145,41 @@ async fn the_hour_that_comes_twice_is_two_groups() {
     let runs: Vec<i64> = groups.iter().map(|group| group["runs"].as_i64().unwrap()).collect();
     assert_eq!(runs, rows.into_iter().map(|(runs,)| runs).collect::<Vec<_>>());
 }
+
+#[tokio::test]
+async fn until_alone_ends_the_window_that_would_be_without_it() {
+    let app = TestApp::demo().await;
+    let until = "2026-11-20T12:00:00+01:00";
+    for (tool, arguments, since) in [
+        ("list_runs", json!({ "until": until, "limit": 0 }), "2026-11-19T11:00:00Z"),
+        ("list_runs", json!({ "until": until, "window": "3d", "limit": 0 }), "2026-11-17T11:00:00Z"),
+        (
+            "get_flow_error_summary",
+            json!({ "until": until, "flow": "Shopify orders" }),
+            "2026-11-13T11:00:00Z",
+        ),
+        ("list_runs", json!({ "until": until, "window": "this_week", "limit": 0 }), "2026-11-15T23:00:00Z"),
+    ] {
+        let told = app.acme().call(tool, arguments.clone()).await;
+        let window = &told.structured["window"];
+        assert_eq!(
+            (&window["since"], &window["until"]),
+            (&json!(since), &json!("2026-11-20T11:00:00Z")),
+            "{}",
+            told.text
+        );
+        let cut = "Note: Of the window only the part before until is told.";
+        assert_eq!(told.text.contains(cut), arguments["window"] == "this_week", "{}", told.text);
+    }
+    let told = app.acme().call("list_flow_runs", json!({ "flow": "Shopify orders", "until": until })).await;
+    let (kept,): (i64,) = app
+        .row(
+            "select count(*) from runs where customer_id = 'cus_acme' and flow_id = 'flow_shopify_orders'
+                and finished_at < '2026-11-20T12:00:00+01:00' and $1::timestamptz is not null",
+        )
+        .await;
+    assert_eq!(told.structured["total"], kept, "{}", told.text);
+    let told = app.acme().call("list_runs", json!({ "until": until, "window": "today" })).await;
+    let begin = "INVALID_WINDOW: the window's beginning (2026-11-21 00:00 +01:00) is not before until (2026-11-20 12:00 +01:00).";
+    assert!(told.is_error && told.text.starts_with(begin), "{}", told.text);
+}
