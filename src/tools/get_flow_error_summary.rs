@@ -16,7 +16,7 @@ use crate::store::run_lists::{RunFilter, RunTotals};
 use crate::view::error::{ErrorGroupView, Seen};
 use crate::view::run::TotalsView;
 use crate::view::text::{self, Page};
-use crate::view::window::{WindowView, in_words};
+use crate::view::window::{WindowView, before_in_words, in_words};
 
 pub(super) struct GetFlowErrorSummary;
 
@@ -85,7 +85,7 @@ impl Tool for GetFlowErrorSummary {
         let asked = window::kept(cx, Some(&input.window), &input.times)?;
         let found = find::flow(cx, &input.flow).await?;
         let totals = totals(cx, &found.id, &asked.window, asked.zone).await?;
-        let before = previous(&asked.window);
+        let before = asked.window.before(asked.zone);
         let earlier = self::totals(cx, &found.id, &before, asked.zone).await?;
         let errors =
             cx.read().flow_errors(&found.id, &asked.window, input.group_by, i64::from(input.limit)).await?;
@@ -121,8 +121,8 @@ impl Tool for GetFlowErrorSummary {
         let mut page = Page::new(&summary);
         if let Some(rate) = rate {
             let before = previous_rate.map_or_else(
-                || "nothing attempted in the span before".to_owned(),
-                |before| format!("span before {}", text::percent(before)),
+                || format!("nothing attempted in the {}", before_in_words(&asked.window)),
+                |before| format!("{} {}", before_in_words(&asked.window), text::percent(before)),
             );
             page.line(format!(
                 "Record error rate {} ({} failed of {} attempted; {before})",
@@ -194,14 +194,4 @@ async fn totals(
         zone,
     };
     Ok(cx.read().runs(&filter, RunGrouping::None, 0).await?.totals)
-}
-
-/// The span of the same length right before a window.
-pub(super) fn previous(window: &Window) -> Window {
-    Window {
-        since: window.since - (window.until - window.since),
-        until: window.since,
-        label: None,
-        reaches_now: false,
-    }
 }

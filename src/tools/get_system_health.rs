@@ -7,12 +7,11 @@ use serde::{Deserialize, Serialize};
 
 use super::cx::ToolCx;
 use super::error::ToolError;
-use super::get_flow_error_summary::previous;
 use super::health_causes::{AttentionView, Facts, Verdict, down, headline};
 use super::list_connectors;
 use super::list_flows;
 use super::tool::{Access, Answer, Tool};
-use super::window::{self, WindowArgs};
+use super::window::{self, Asked, WindowArgs};
 use crate::domain::flow::{FlowStatus, Health};
 use crate::domain::ids::ConnectorId;
 use crate::domain::run::{Records, RunGrouping};
@@ -25,7 +24,7 @@ use crate::view::connector::{ConnectorView, NEAR_QUOTA_PERCENT, QuotaView};
 use crate::view::flow::FlowView;
 use crate::view::run::{TotalsView, records};
 use crate::view::text::{self, Page};
-use crate::view::window::{WindowView, in_words};
+use crate::view::window::{WindowView, before_in_words, in_words};
 
 pub(super) struct GetSystemHealth;
 
@@ -172,7 +171,7 @@ impl Tool for GetSystemHealth {
         let troubles = cx.read().flow_troubles(&down, MAX_CAUSES as i64).await?;
         let queue = cx.read().queue().await?;
         let totals = totals(cx, &asked.window, asked.zone).await?;
-        let before = self::totals(cx, &previous(&asked.window), asked.zone).await?;
+        let before = self::totals(cx, &asked.window.before(asked.zone), asked.zone).await?;
         let overdue_s = troubles.counts.overdue_s;
         let unlisted = troubles.counts.matching - flows.len() as i64;
         let untold = troubles.own - troubles.worst.len() as i64;
@@ -254,7 +253,7 @@ impl Tool for GetSystemHealth {
                 requests_per_minute: cx.principal.plan().requests_per_minute,
             },
         };
-        let text = written(&output, &in_words(&asked.window, zone), now, zone, &asked.notices);
+        let text = written(&output, &asked, now);
         Ok(Answer { text, output })
     }
 }
@@ -297,7 +296,8 @@ fn near_quota(connectors: &[Connector]) -> Vec<NearQuotaView> {
     near
 }
 
-fn written(output: &Output, window: &str, now: DateTime<Utc>, zone: Tz, notices: &[String]) -> String {
+fn written(output: &Output, asked: &Asked, now: DateTime<Utc>) -> String {
+    let zone = asked.zone;
     let mut page = Page::new(&format!("{} As of {}.", output.summary, text::moment(now, zone)));
     if !output.attention.is_empty() {
         page.line("Attention:");
@@ -356,8 +356,9 @@ fn written(output: &Output, window: &str, now: DateTime<Utc>, zone: Tz, notices:
     let against = |now: Option<f64>, before: Option<f64>| {
         let now = now.map_or_else(|| "none decided".to_owned(), text::percent);
         let before = before.map_or_else(|| "none decided".to_owned(), text::percent);
-        format!("{now} (span before: {before})")
+        format!("{now} ({}: {before})", before_in_words(&asked.window))
     };
+    let window = in_words(&asked.window, zone);
     page.line(format!(
         "Runs, {window}: {} ({}) | run failure rate {} = {} failed of {} decided",
         text::count(runs.total),
@@ -390,5 +391,5 @@ fn written(output: &Output, window: &str, now: DateTime<Utc>, zone: Tz, notices:
         .map(|cause| cause.next_step.clone())
         .filter(|step| step.starts_with("get_") || step.starts_with("list_"))
         .collect();
-    page.end(notices, &next)
+    page.end(&asked.notices, &next)
 }

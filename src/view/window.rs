@@ -46,3 +46,17 @@ pub fn in_words(window: &Window, zone: Tz) -> String {
         None => format!("{} to {until}", text::moment(window.since, zone)),
     }
 }
+
+/// What [`Window::before`] is of a window, in words.
+pub fn before_in_words(window: &Window) -> &'static str {
+    match window.label.as_deref() {
+        Some("today") => "same span yesterday",
+        Some("this_morning") => "same span the morning before",
+        Some("yesterday") => "day before",
+        Some("this_week") => "same span last week",
+        Some("last_week") => "week before",
+        Some("this_month") => "same span last month",
+        Some("last_month") => "month before",
+        _ => "span before",
+    }
+}

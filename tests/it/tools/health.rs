@@ -68,7 +68,16 @@ async fn the_error_rate_of_this_week() {
     );
     let share = format!("{:.1} %", failed as f64 * 100.0 / attempted as f64);
     assert!(line("Records").contains(&format!("record error rate {share}")), "{told}");
-    assert!(line("Records").contains("span before: "), "{told}");
+    // So far, against as much of the week before.
+    let (failed, attempted): (i64, i64) = app
+        .row(
+            "select sum(records_failed)::bigint, sum(records_written + records_failed)::bigint
+               from runs where customer_id = 'cus_acme' and finished_at >= '2026-11-09T00:00:00+01:00'
+                and finished_at <= $1 - interval '7 days'",
+        )
+        .await;
+    let before = format!("(same span last week: {:.1} %)", failed as f64 * 100.0 / attempted as f64);
+    assert!(line("Records").contains(&before), "{before}\n{told}");
 }
 
 #[tokio::test]
