@@ -148,7 +148,9 @@ impl Tool for GetFlowMappings {
         })?;
         // A cursor of another version would point at other rows.
         let start = match start.as_deref() {
-            Some([seen, start]) if *seen == version.to_string() => start.parse().unwrap_or(0),
+            Some([seen, stream, row]) if *seen == version.to_string() => {
+                (stream.parse().unwrap_or(0), row.parse().unwrap_or(0))
+            }
             Some(_) => {
                 return Err(ToolError::argument(
                     "cursor",
@@ -156,7 +158,7 @@ impl Tool for GetFlowMappings {
                     "no cursor, to begin anew",
                 ));
             }
-            None => 0,
+            None => (0, 0),
         };
         let wanted = wanted(&definition, filters);
         let counts = counts(&definition);
@@ -171,31 +173,42 @@ impl Tool for GetFlowMappings {
             if wanted.len() == counts.total {
                 String::new()
             } else {
-                format!("; {} of them match", wanted.len())
+                format!("; {} of them match", text::count(wanted.len() as i64))
             }
         );
         let mut page = Page::new(&summary);
         let mut streams: Vec<StreamView> = Vec::new();
-        let mut told = 0;
-        // A stream that copies every field has no mapping to list, but is worth a line on the first page.
+        let (mut told, mut before) = (0, 0);
+        // The stream, and the row of it, that the next page begins with.
+        let mut next = None;
         'page: for (place, stream) in definition.streams.iter().enumerate() {
-            let rows: Vec<_> =
-                wanted.iter().enumerate().filter(|(row, (of, _))| *of == place && *row >= start).collect();
-            if rows.is_empty() && (start > 0 || !stream.mappings.is_empty()) {
+            let rows: Vec<_> = wanted.iter().filter(|(of, _)| *of == place).map(|(_, row)| *row).collect();
+            let skip: usize = if place == start.0 { start.1 } else { 0 };
+            if place < start.0 {
+                before += rows.len();
                 continue;
             }
-            if !page.row(&header(stream), streams.len()) {
+            before += skip.min(rows.len());
+            // What a stream leaves out, and that it copies every field, holds whichever mappings are asked for.
+            if rows.is_empty() && stream.record_filter.is_none() && !stream.mappings.is_empty() {
+                continue;
+            }
+            if told == usize::from(input.limit) || !page.row(&header(stream), streams.len()) {
+                next = Some((place, skip));
                 break;
             }
+            let first = streams.is_empty();
             streams.push(StreamView {
                 source: text::named(&stream.source_object),
                 destination: text::named(&stream.destination_object),
                 record_filter: stream.record_filter.as_deref().map(text::named),
                 mappings: Vec::new(),
             });
-            for (_, (_, mapping)) in rows {
+            for (row, mapping) in rows.iter().enumerate().skip(skip) {
                 let view = MappingView::from(*mapping);
-                if told == usize::from(input.limit) || !page.row(&view.line(), told) {
+                let rows_before = if first { row - skip } else { 1 };
+                if told == usize::from(input.limit) || !page.row(&view.line(), rows_before) {
+                    next = Some((place, row));
                     break 'page;
                 }
                 told += 1;
@@ -204,14 +217,19 @@ impl Tool for GetFlowMappings {
                 }
             }
         }
-        let end = start + told;
         let mut notices = found.notices();
-        let next_cursor = if end < wanted.len() {
-            let cursor = cx.seal_cursor(Self::NAME, filters, &[version.to_string(), end.to_string()])?;
-            notices.push(format!("{} more mappings; pass cursor={cursor}", wanted.len() - end));
-            Some(cursor)
-        } else {
-            None
+        let next_cursor = match next {
+            Some((place, row)) => {
+                let position = [version.to_string(), place.to_string(), row.to_string()];
+                let cursor = cx.seal_cursor(Self::NAME, filters, &position)?;
+                let more = match wanted.len().saturating_sub(before + told) {
+                    0 => "more streams".to_owned(),
+                    more => text::counted(more as i64, "more mapping", "more mappings"),
+                };
+                notices.push(format!("{more}; pass cursor={cursor}"));
+                Some(cursor)
+            }
+            None => None,
         };
         let text = page.end(&notices, &[]);
         let output = Output {

@@ -80,3 +80,56 @@ async fn whether_any_flow_writes_to_a_table() {
     let none = app.acme().text("list_flows", json!({ "destination_object": "nothing_here" })).await;
     assert!(none.starts_with("0 of 12 flows in Acme Retail (Europe/Berlin) write to nothing_here"), "{none}");
 }
+
+/// Streams that have no mapping to tell are told where they stand, and whatever they leave out.
+#[tokio::test]
+async fn every_stream_is_told_on_some_page() {
+    let app = TestApp::demo().await;
+    let field = |name: &str| json!({ "destination_field": name, "source_path": format!("$.{name}") });
+    let stream = |source: &str, filter: serde_json::Value, mappings: serde_json::Value| {
+        json!({ "source_object": source, "destination_object": source, "sync_mode": "full_refresh",
+                "write_mode": "append", "record_filter": filter, "mappings": mappings })
+    };
+    let streams = json!([
+        stream("a", json!(null), json!([field("one"), field("two")])),
+        stream("b", json!("true"), json!([field("three")])),
+        stream("c", json!(null), json!([])),
+    ]);
+    let define = "update flow_versions v set definition = jsonb_set(definition, '{streams}', $1)
+        from flows f where f.customer_id = v.customer_id and f.flow_id = v.flow_id and v.version = f.current_version
+         and f.flow_id = 'flow_inventory'";
+    let defined = sqlx::query(define).bind(&streams).execute(&mut app.owner().await).await.unwrap();
+    assert_eq!(defined.rows_affected(), 1);
+
+    let asked = json!({ "flow": "flow_inventory", "only": "transformed" });
+    let told = app.acme().call("get_flow_mappings", asked).await;
+    assert!(
+        told.text.contains("Record filter: ") && told.text.contains("Every field is copied"),
+        "{}",
+        told.text
+    );
+    assert_eq!(told.structured["streams"].as_array().unwrap().len(), 2, "{}", told.text);
+
+    let mut asked = json!({ "flow": "flow_inventory", "limit": 2 });
+    let mut seen = Vec::new();
+    let mut notes = Vec::new();
+    loop {
+        let told = app.acme().call("get_flow_mappings", asked.clone()).await;
+        for stream in told.structured["streams"].as_array().unwrap() {
+            seen.push((stream["source"].clone(), stream["mappings"].as_array().unwrap().len()));
+        }
+        notes.extend(
+            told.text
+                .lines()
+                .filter_map(|line| line.strip_suffix(told.structured["next_cursor"].as_str()?))
+                .map(str::to_owned),
+        );
+        if told.structured["next_cursor"].is_null() {
+            break;
+        }
+        asked["cursor"] = told.structured["next_cursor"].clone();
+        asked["limit"] = json!(1);
+    }
+    assert_eq!(seen, [(json!("a"), 2), (json!("b"), 1), (json!("c"), 0)]);
+    assert_eq!(notes, ["Note: 1 more mapping; pass cursor=", "Note: more streams; pass cursor="]);
+}
