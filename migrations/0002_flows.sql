@@ -66,7 +66,7 @@ create table flows (
     destination_connector_id text not null,
     source_objects      text[] not null,                     -- of the current version, in the order of its streams
     destination_objects text[] not null,
-    object_keys_read    text[] not null,                     -- lower-cased, whole and last segment, for look-ups
+    object_keys_read    text[] not null,                     -- lower-cased, whole and from each last segment on, for look-ups
     object_keys_written text[] not null,
     schedule_kind text not null default 'manual' check (schedule_kind in ('manual', 'cron', 'interval')),
     schedule_cron text,

@@ -17,6 +17,15 @@ pub fn exact_key(name: &str) -> String {
     spaced.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
+/// The distinct words of a text that names are searched for; a text without any is one itself.
+pub fn words(text: &str) -> Vec<String> {
+    let key = exact_key(text);
+    let mut words: Vec<String> = key.split_whitespace().map(str::to_owned).collect();
+    words.sort_unstable();
+    words.dedup();
+    if words.is_empty() { vec![text.trim().to_lowercase()] } else { words }
+}
+
 /// Words that people add to a name without meaning to tell flows apart by them.
 const STOP_WORDS: &[&str] = &[
     "the",
@@ -232,6 +241,13 @@ mod tests {
         assert_eq!(exact_key("hubspot -> salesforce, contacts"), "hubspot to salesforce contacts");
         assert_eq!(one("salesforce -> snowflake ACCOUNTS", false), Some((5, MatchedBy::Name)));
         assert_eq!(one("Salesforce to Snowflake accounts", false), Some((5, MatchedBy::Name)));
+    }
+
+    #[test]
+    fn a_search_is_for_each_of_its_words() {
+        assert_eq!(words("Salesforce -> Snowflake"), ["salesforce", "snowflake", "to"]);
+        assert_eq!(words("  orders, Orders "), ["orders"]);
+        assert_eq!(words(" ?! "), ["?!"]);
     }
 
     #[test]

@@ -45,18 +45,24 @@ macro_rules! flow_joins {
 
 pub(super) use {flow_columns, flow_joins};
 
-/// What a list of flows may be narrowed by: `$4` states, `$5` healths (of active flows), `$6` words, `$7` connector,
-/// `$8` object read, `$9` object written.
+/// What a list of flows may be narrowed by: `$4` states, `$5` healths (of active flows), `$6` words, each to
+/// be found, `$7` connector, `$8` object read, `$9` object written.
 macro_rules! flow_filter {
     () => {
         "(case when $4::text[] is null and $5::text[] is null then f.state in ('active', 'paused')
                else f.state = any (coalesce($4, '{}')) or (f.state = 'active' and f.health = any (coalesce($5, '{}'))) end)
-         and ($6::text is null or position($6 in f.sort_key) > 0
-              or f.owner_user_id in (select u.user_id from users u
-                                      where u.customer_id = $1 and position($6 in lower(u.name)) > 0)
-              or exists (select 1 from unnest(f.tags) t where position($6 in lower(t)) > 0)
-              or f.flow_id in (select n.flow_id from flow_names n
-                                where n.customer_id = $1 and position($6 in lower(n.label)) > 0))
+         and ($6::text[] is null or f.flow_id in (
+              select x.flow_id
+                from flows x
+                left join users u on u.customer_id = $1 and u.user_id = x.owner_user_id
+                left join (select n.flow_id, string_agg(n.name_key, ' ') as keys
+                             from flow_names n where n.customer_id = $1
+                            group by n.flow_id) n on n.flow_id = x.flow_id
+               cross join lateral (
+                     select concat_ws(' ', x.sort_key, n.keys, lower(u.name), lower(array_to_string(x.tags, ' '))) as text
+                     offset 0) t
+               where x.customer_id = $1
+                 and not exists (select 1 from unnest($6) w (word) where position(w.word in t.text) = 0)))
          and ($7::text[] is null or f.source_connector_id = any ($7) or f.destination_connector_id = any ($7))
          and ($8::text is null or $8 = any (f.object_keys_read))
          and ($9::text is null or $9 = any (f.object_keys_written))"
@@ -289,8 +295,8 @@ pub struct FlowFilter {
     pub states: Vec<FlowState>,
     /// See `states`.
     pub healths: Vec<Health>,
-    /// With these words in name, alias, tag or owner.
-    pub words: Option<String>,
+    /// With each of these words, lower-cased, in name, alias, tag or owner; all of them when there are none.
+    pub words: Vec<String>,
     /// Reading from or writing to one of these connectors.
     pub connectors: Option<Vec<ConnectorId>>,
     /// Reading this object.
@@ -358,7 +364,7 @@ macro_rules! bind_filter {
         $query
             .bind((!states.is_empty()).then_some(states))
             .bind((!healths.is_empty()).then_some(healths))
-            .bind(filter.words.as_ref().map(|words| words.to_lowercase()))
+            .bind((!filter.words.is_empty()).then(|| filter.words.clone()))
             .bind(connectors)
             .bind(filter.reads.as_deref().map(object_key))
             .bind(filter.writes.as_deref().map(object_key))

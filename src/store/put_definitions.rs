@@ -110,26 +110,31 @@ pub enum Version<'a> {
     /// A new one, and what changed, in words.
     New(&'a str),
 }
-/// What an object is looked up by: its lower-cased name, whole and its last segment (of a table its own name,
-/// of a file its name without directories and ending).
+
+/// Segments that names of tables have at most: catalogue, database, schema, table.
+const MAX_SEGMENTS: usize = 4;
+
+/// What an object is looked up by: its lower-cased name, whole and from each of its last segments on (of a table its own
+/// name, and the same qualified less and less; of a file its name without directories, and without ending).
 fn object_keys<'a>(objects: impl IntoIterator<Item = &'a str>) -> Vec<String> {
     let mut keys = Vec::new();
     for object in objects {
         let whole = object.to_lowercase();
         let last = whole.rsplit('/').next().unwrap_or(&whole);
-        let segment = match last.rsplit_once('.') {
-            Some((stem, "csv" | "jsonl" | "json" | "ndjson")) => stem,
-            Some((_, segment)) => segment,
-            None => last,
+        let mut parts = match last.rsplit_once('.') {
+            Some((stem, "csv" | "jsonl" | "json" | "ndjson")) => vec![stem],
+            _ => last.rmatch_indices('.').take(MAX_SEGMENTS - 1).map(|(dot, _)| &last[dot + 1..]).collect(),
         };
-        for key in [segment.to_owned(), last.to_owned(), whole.clone()] {
-            if !keys.contains(&key) {
-                keys.push(key);
+        parts.extend([last, &whole]);
+        for key in parts {
+            if !keys.iter().any(|known| known == key) {
+                keys.push(key.to_owned());
             }
         }
     }
     keys
 }
+
 impl TenantTx {
     /// Writes a connector, new or changed; it is checked anew at the next occasion, and what was seen of it before, or is
     /// being looked at now, does not count.
@@ -298,7 +303,11 @@ mod tests {
 
     #[test]
     fn an_object_is_found_by_its_last_segment() {
-        assert_eq!(object_keys(["ANALYTICS.PUBLIC.CUSTOMERS"]), ["customers", "analytics.public.customers"]);
+        assert_eq!(
+            object_keys(["ANALYTICS.PUBLIC.CUSTOMERS"]),
+            ["customers", "public.customers", "analytics.public.customers"]
+        );
+        assert_eq!(object_keys(["a.b.c.d.e.f"]), ["f", "e.f", "d.e.f", "a.b.c.d.e.f"]);
         assert_eq!(
             object_keys(["in/People.csv", "Contact"]),
             ["people", "people.csv", "in/people.csv", "contact"]

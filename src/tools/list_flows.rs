@@ -9,6 +9,7 @@ use super::error::ToolError;
 use super::find;
 use super::tool::{Access, Answer, Tool};
 use crate::domain::flow::{FlowState, Health};
+use crate::domain::names;
 use crate::domain::scope::Scope;
 use crate::domain::words;
 use crate::store::flows::{FlowAfter, FlowCounts, FlowFilter};
@@ -61,7 +62,7 @@ fn fifty() -> u16 {
 struct Filters {
     /// Only these statuses. active = not paused; needs_attention = failing or degraded. Default: all but draft and archived.
     status: Option<Vec<Wanted>>,
-    /// Words to look for in name, alias, tag or owner.
+    /// Words to look for in name, alias, tag or owner, each of them; '→', '->' and 'to' are the same.
     #[schemars(length(max = 200))]
     query: Option<String>,
     /// Only flows that use this connector (name, service such as "snowflake", or id) as source or destination.
@@ -70,7 +71,7 @@ struct Filters {
     /// Only flows that read this object/table, e.g. "contacts". Schema prefix optional, case-insensitive.
     #[schemars(length(max = 200))]
     source_object: Option<String>,
-    /// Only flows that write this object/table, e.g. "customers" or "ANALYTICS.PUBLIC.CUSTOMERS".
+    /// Only flows that write this object/table, e.g. "customers", "PUBLIC.CUSTOMERS" or "ANALYTICS.PUBLIC.CUSTOMERS".
     #[schemars(length(max = 200))]
     destination_object: Option<String>,
 }
@@ -258,7 +259,7 @@ fn position(parts: &[String]) -> Option<FlowAfter> {
 
 async fn filter(cx: &ToolCx<'_>, filters: &Filters) -> Result<FlowFilter, ToolError> {
     let mut filter = FlowFilter {
-        words: filters.query.clone(),
+        words: filters.query.as_deref().map(names::words).unwrap_or_default(),
         reads: filters.source_object.clone(),
         writes: filters.destination_object.clone(),
         ..FlowFilter::default()

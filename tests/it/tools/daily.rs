@@ -110,3 +110,36 @@ async fn an_empty_list_narrows_nothing() {
         assert!(!told.is_error, "{}", told.text);
     }
 }
+
+#[tokio::test]
+async fn flows_are_found_by_each_of_the_words() {
+    let app = TestApp::demo().await;
+    let accounts = ["Salesforce → Snowflake accounts"].as_slice();
+    for (query, expected) in [
+        ("Salesforce -> Snowflake", accounts),
+        ("salesforce snowflake accounts", accounts),
+        ("accounts, Salesforce", accounts),
+        (" lead   SCORES ", &["Snowflake → Salesforce lead scores"]),
+        ("lead orders", &[]),
+        ("?!", &[]),
+    ] {
+        let told = app.acme().call("list_flows", json!({ "query": query })).await;
+        let mut names: Vec<&str> = told.structured["flows"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|flow| flow["name"].as_str().unwrap())
+            .collect();
+        names.retain(|name| !name.starts_with("Snowflake → Salesforce") || query.contains("lead"));
+        assert_eq!(names, expected, "{query}: {}", told.text);
+    }
+    // A tag and a word of the name, the owner's name and an alias's word.
+    let tagged = "update flows set tags = '{Team-Finance}', owner_user_id = (
+            select user_id from users where customer_id = 'cus_acme' and name = 'Jonas Weber')
+        where flow_id = 'flow_netsuite_invoices'";
+    sqlx::query(tagged).execute(&mut app.owner().await).await.unwrap();
+    for query in ["finance snowflake", "team-finance", "weber netsuite invoices"] {
+        let told = app.acme().call("list_flows", json!({ "query": query })).await;
+        assert_eq!(told.structured["total"], 1, "{query}: {}", told.text);
+    }
+}

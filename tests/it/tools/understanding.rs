@@ -77,6 +77,12 @@ async fn whether_any_flow_writes_to_a_table() {
     let mappings =
         app.acme().text("get_flow_mappings", json!({ "flow": "Shopify → Snowflake customers" })).await;
     assert!(mappings.contains("ANALYTICS.PUBLIC.CUSTOMERS"), "{mappings}");
+    for (name, found) in
+        [("PUBLIC.CUSTOMERS", 1), ("analytics.public.customers", 1), ("finance.customers", 0)]
+    {
+        let told = app.acme().call("list_flows", json!({ "destination_object": name })).await;
+        assert_eq!(told.structured["total"], found, "{name}: {}", told.text);
+    }
     let none = app.acme().text("list_flows", json!({ "destination_object": "nothing_here" })).await;
     assert!(none.starts_with("0 of 12 flows in Acme Retail (Europe/Berlin) write to nothing_here"), "{none}");
 }
