@@ -104,7 +104,7 @@ impl Tool for GetFlowErrorSummary {
         // Of all runs that the totals count: those still open may have errors already.
         let runs = totals.runs;
         let summary = if errors.total == 0 {
-            format!("{name}, {span}: no record errors in {}.", text::counted(runs, "run", "runs"))
+            format!("{name}, {span}: no errors in {}.", text::counted(runs, "run", "runs"))
         } else {
             let open = match totals.active {
                 0 => String::new(),
@@ -112,7 +112,7 @@ impl Tool for GetFlowErrorSummary {
             };
             format!(
                 "{name}, {span}: {} in {} of {} ({} failed{open}).",
-                text::counted(errors.total, "record error", "record errors"),
+                text::counted(errors.total, "error", "errors"),
                 text::count(errors.runs),
                 text::counted(runs, "run", "runs"),
                 text::count(totals.failed)
@@ -140,19 +140,25 @@ impl Tool for GetFlowErrorSummary {
         }
         let mut notices = found.notices();
         notices.extend(asked.notices);
+        if errors.total > 0 && errors.total != totals.records.failed {
+            notices.push(
+                "warnings and failures of whole runs are errors too, so their number is not that of failed records."
+                    .to_owned(),
+            );
+        }
         let rest = errors.keys - shown.len() as i64;
         if rest > 0 {
             let counted: i64 = shown.iter().map(|group| group.count).sum();
             let (one, many) = match input.group_by {
-                ErrorGrouping::Class => ("class", "classes"),
-                ErrorGrouping::Group => ("group", "groups"),
-                ErrorGrouping::Code => ("code", "codes"),
-                ErrorGrouping::Field => ("field", "fields"),
+                ErrorGrouping::Class => ("more class", "more classes"),
+                ErrorGrouping::Group => ("more group", "more groups"),
+                ErrorGrouping::Code => ("more code", "more codes"),
+                ErrorGrouping::Field => ("more field", "more fields"),
             };
             notices.push(format!(
-                "{rest} more {} ({} errors).",
-                if rest == 1 { one } else { many },
-                text::count(errors.total - counted)
+                "{} ({}).",
+                text::counted(rest, one, many),
+                text::counted(errors.total - counted, "error", "errors")
             ));
         }
         if !payloads {

@@ -160,8 +160,10 @@ async fn runs_with_errors_are_some_of_the_runs_they_are_told_of() {
     let told = app.acme().text("get_flow_error_summary", json!({ "flow": flow, "window": "30m" })).await;
     let all = finished + 1;
     let runs = if all == 1 { "run" } else { "runs" };
-    let words = format!(": 5 record errors in 1 of {all} {runs} ({failed} failed, 1 still open).");
+    let words = format!(": 5 errors in 1 of {all} {runs} ({failed} failed, 1 still open).");
     assert!(told.contains(&words), "{words}\n{told}");
+    let why = "Note: warnings and failures of whole runs are errors too, so their number is not that of failed records.";
+    assert!(told.contains(why), "{told}");
 }
 
 #[tokio::test]

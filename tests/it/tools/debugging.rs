@@ -105,7 +105,7 @@ async fn top_error_classes_over_the_last_week() {
         assert!(line.contains(&format!("{class} {} (", counted(*count))), "{line}");
         assert!(*runs == 1 || line.contains(&format!("{} runs", counted(*runs))), "{line} {runs}");
     }
-    assert!(told.contains("1,460 record errors") && told.contains("1 more class (9 errors)"), "{told}");
+    assert!(told.contains("1,460 errors") && told.contains("1 more class (9 errors)"), "{told}");
 }
 
 /// One error more of each of two patterns, in the newest run with errors of Shopify's orders.
