@@ -60,7 +60,7 @@ words! {
         AttachedToRunning = "attached_to_running",
         /// The run that waits is the answer; none was made.
         AttachedToQueued = "attached_to_queued",
-        /// The key had made this run before; none was made.
+        /// The key was answered with this run before; none was made.
         Deduplicated = "deduplicated",
     }
 }

@@ -141,7 +141,7 @@ fn told(cx: &ToolCx<'_>, found: &Found, detail: &RunDetail, outcome: Outcome) ->
         }
         Outcome::Deduplicated => {
             format!(
-                "This idempotency_key already started {} of \"{name}\" ({}); no new run was started.",
+                "This idempotency_key was answered before with {} of \"{name}\" ({}); no new run was started.",
                 run.id, run.status
             )
         }

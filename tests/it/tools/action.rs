@@ -126,6 +126,16 @@ async fn a_second_request_attaches_queues_or_is_refused_as_asked() {
         .call("trigger_sync", json!({ "flow": "NetSuite invoices", "idempotency_key": "k1" }))
         .await;
     assert!(other.text.starts_with("IDEMPOTENCY_KEY_REUSED: "), "{}", other.text);
+    // The run that a key was first answered with need not be one that it started.
+    let inventory = json!({ "flow": "NetSuite → Postgres inventory", "idempotency_key": "k2" });
+    let first = app.acme().call("trigger_sync", inventory.clone()).await;
+    assert_eq!(first.structured["outcome"], "attached_to_running", "{}", first.text);
+    let again = app.acme().text("trigger_sync", inventory).await;
+    let run = first.structured["run_id"].as_str().unwrap();
+    assert!(
+        again.starts_with(&format!("This idempotency_key was answered before with {run} of ")),
+        "{again}"
+    );
     let waiting = app.acme().call("trigger_sync", json!({ "flow": flow, "if_running": "queue" })).await;
     assert_eq!(waiting.structured["outcome"], "attached_to_queued", "{}", waiting.text);
 }
