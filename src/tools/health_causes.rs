@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use crate::domain::connector::{AuthStatus, ConnectorStatus};
 use crate::domain::flow::FlowStatus;
+use crate::domain::run::RunStatus;
 use crate::domain::words;
 use crate::store::connectors::Connector;
 use crate::store::flow_troubles::TroubledFlow;
@@ -174,7 +175,8 @@ pub(super) fn down(connectors: &[Connector]) -> impl Iterator<Item = &Connector>
 
 fn flow_cause(flow: &TroubledFlow, severity: &str, now: DateTime<Utc>, zone: Tz) -> AttentionView {
     let name = text::named(&flow.name);
-    let failed = flow.last_run.as_ref().filter(|run| run.records().failed > 0 || run.reason_code.is_some());
+    let failed =
+        flow.last_run.as_ref().filter(|run| run.records().failed > 0 || run.status == RunStatus::Failed);
     AttentionView {
         severity: severity.to_owned(),
         kind: "flow".to_owned(),
@@ -245,4 +247,29 @@ pub(super) fn headline(verdict: Verdict, attention: &[AttentionView], more: i64,
         }
     };
     format!("{}{more}{unlisted}.", first.message.trim_end_matches('.'))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn who_looks_for_errors_is_sent_where_some_are() {
+        let next = |status: &str, failed: i64| {
+            let run = json!({
+                "run_id": "run_1", "status": status, "started_at": null, "finished_at": null, "reason_code": "WHY",
+                "records_read": failed, "records_written": 0, "records_failed": failed, "records_skipped": 0
+            });
+            let flow = json!({ "id": "flow_1", "name": "Orders", "status": "failing", "reasons": [], "last_run": run });
+            let flow: TroubledFlow = serde_json::from_value(flow).unwrap();
+            flow_cause(&flow, "critical", DateTime::UNIX_EPOCH, Tz::UTC).next_step
+        };
+        assert_eq!(next("failed", 0), "get_run_errors run_id=run_1");
+        assert_eq!(next("partial", 3), "get_run_errors run_id=run_1");
+        assert_eq!(next("cancelled", 2), "get_run_errors run_id=run_1");
+        assert_eq!(next("cancelled", 0), "list_flow_runs flow=flow_1");
+        assert_eq!(next("skipped", 0), "list_flow_runs flow=flow_1");
+    }
 }
