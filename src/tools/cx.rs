@@ -1,8 +1,11 @@
 //! What a tool has at hand while it answers.
 
+use std::time::Duration;
+
 use chrono::{DateTime, Utc};
 use chrono_tz::Tz;
 use serde::Serialize;
+use tokio::time::Instant;
 
 use super::error::ToolError;
 use crate::domain::ids::RunId;
@@ -12,6 +15,7 @@ use crate::service::access::Principal;
 use crate::service::turns::Held;
 use crate::service::watch::Watch;
 use crate::store::Reader;
+use crate::view::text;
 
 /// What a tool has at hand while it answers one call.
 pub(super) struct ToolCx<'a> {
@@ -47,11 +51,13 @@ impl ToolCx<'_> {
         let Some(_waiting) = self.serving.waits.begin(self.principal.tenancy()) else { return Ok(()) };
         self.turn.give_back();
         let mut watch = Watch::new(self.serving, self.principal, run, seconds);
+        let mut pace = Pace::default();
         while let Some(state) = watch.look().await? {
-            if self.exchange.wants_progress() {
+            if self.exchange.wants_progress() && pace.may_tell(Instant::now()) {
                 let records = state.records();
                 let total = state.records_estimated.filter(|total| *total >= records.processed);
-                let message = format!("{} records processed", records.processed);
+                let processed = text::counted(records.processed, "record", "records");
+                let message = format!("{processed} processed");
                 self.exchange
                     .progress(records.processed as f64, total.map(|total| total as f64), Some(message))
                     .await;
@@ -97,6 +103,39 @@ impl ToolCx<'_> {
     }
 }
 
+/// Between two tellings of how far a run is at least.
+const TELL_EVERY: Duration = Duration::from_secs(1);
+
+/// When progress was last told.
+#[derive(Default)]
+struct Pace {
+    told: Option<Instant>,
+}
+
+impl Pace {
+    /// Whether it may be told again; then it counts as told.
+    fn may_tell(&mut self, now: Instant) -> bool {
+        let may = self.told.is_none_or(|told| now.duration_since(told) >= TELL_EVERY);
+        if may {
+            self.told = Some(now);
+        }
+        may
+    }
+}
+
 fn query(tool: &str, filters: &impl Serialize) -> Result<String, ToolError> {
     Ok(format!("{tool}{}", serde_json::to_string(filters).map_err(ToolError::Unserialisable)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn progress_is_told_once_a_second_at_most() {
+        let (mut pace, start) = (Pace::default(), Instant::now());
+        let told = |millis| start + Duration::from_millis(millis);
+        let told = [0, 300, 900, 1_000, 1_300, 1_999, 2_500].map(|millis| pace.may_tell(told(millis)));
+        assert_eq!(told, [true, false, false, true, false, false, true]);
+    }
 }
