@@ -313,19 +313,27 @@ async fn remember(tx: &mut TenantTx, request: &Request, run: &RunId) -> Result<(
 fn over_limit(load: &Load, plan: &Plan, now: DateTime<Utc>) -> Option<String> {
     if load.waiting >= i64::from(plan.max_queued_runs) {
         return Some(format!(
-            "{} runs are already waiting (plan limit). Wait until some have run",
-            load.waiting
+            "{} already waiting (plan limit). Wait until some have run",
+            counted(load.waiting, "run is", "runs are")
         ));
     }
     if load.last_minute >= i64::from(plan.triggers_per_minute) {
         return Some(format!(
-            "{} runs were triggered in the last minute (plan limit). Try again in a minute",
-            load.last_minute
+            "{} triggered in the last minute (plan limit). Try again in a minute",
+            counted(load.last_minute, "run was", "runs were")
         ));
     }
     let most = plan.daily_runs.filter(|most| load.today >= i64::from(*most))?;
     let reset = (now.date_naive() + chrono::Days::new(1)).format("%Y-%m-%d");
-    Some(format!("the daily allowance of {most} runs is used up; it resets at {reset} 00:00 UTC"))
+    Some(format!(
+        "the daily allowance of {} is used up; it resets at {reset} 00:00 UTC",
+        counted(most.into(), "run", "runs")
+    ))
+}
+
+/// `3 runs`, `1 run`.
+fn counted(number: i64, one: &str, many: &str) -> String {
+    format!("{number} {}", if number == 1 { one } else { many })
 }
 
 /// Waits until the connector was checked again, or patience ends; not at all when the customer has too many waits.

@@ -23,7 +23,8 @@ statements! {
                                  union all
                                  select r.attempt, 'running', r.attempt_at, null, 0, null, null
                                   where r.attempt_at is not null and r.finished_at is null) a), '[]') as attempts,
-               coalesce((select json_agg(json_build_object('at', e.at, 'kind', e.kind, 'message', e.message) order by e.seq)
+               coalesce((select json_agg(json_build_object('seq', e.seq, 'at', e.at, 'kind', e.kind,
+                            'message', e.message) order by e.seq)
                            from (select e.seq, e.at, e.kind, e.message from run_events e
                                   where e.customer_id = $1 and e.run_id = r.run_id
                                   order by e.seq desc limit 40) e), '[]') as events,
@@ -130,6 +131,11 @@ impl RunDetail {
             _ => 0,
         }
     }
+
+    /// How many events came before those listed.
+    pub fn events_unlisted(&self) -> i32 {
+        self.events.first().map_or(0, |first| first.seq - 1)
+    }
 }
 
 /// One try of a run.
@@ -154,6 +160,8 @@ pub struct Attempt {
 /// A line of the timeline.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Event {
+    /// From 1, one by one.
+    pub seq: i32,
     /// When.
     pub at: DateTime<Utc>,
     /// What sort of thing happened.

@@ -82,7 +82,12 @@ fn not_found(asked: &str, near: &[Named<FlowId>], all: &[Named<FlowId>]) -> Stri
             .collect();
         format!(" Did you mean: {}?", near.join(", "))
     };
-    format!("no flow is called \"{asked}\".{meant} list_flows shows all {}.", ids.len())
+    let all = if ids.is_empty() {
+        "There are none yet.".to_owned()
+    } else {
+        format!("list_flows shows all {}.", ids.len())
+    };
+    format!("no flow is called \"{asked}\".{meant} {all}")
 }
 
 fn list<I>(named: &[Named<I>]) -> String {
@@ -112,9 +117,12 @@ pub(super) async fn connectors(cx: &ToolCx<'_>, text: &str) -> Result<Vec<Connec
         return Err(ToolError::refused(
             "CONNECTOR_NOT_FOUND",
             format!(
-                "no connector is called \"{}\".{near} list_connectors shows all {}.",
+                "no connector is called \"{}\".{near} {}",
                 untrusted::named(text),
-                all.len()
+                match all.len() {
+                    0 => "There are none yet.".to_owned(),
+                    all => format!("list_connectors shows all {all}."),
+                }
             ),
         ));
     }

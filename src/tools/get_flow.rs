@@ -154,10 +154,10 @@ impl FiguresView {
             .map(|rate| format!(", record error rate {}", text::percent(rate)))
             .unwrap_or_default();
         format!(
-            "{} ({} failed), {} records written{rate}",
+            "{} ({} failed), {} written{rate}",
             text::counted(self.runs, "run", "runs"),
             text::count(self.failed),
-            text::count(self.records.written)
+            text::counted(self.records.written, "record", "records")
         )
     }
 }
@@ -242,7 +242,8 @@ fn written(cx: &ToolCx<'_>, summary: &str, view: &DetailView, notices: &[String]
     }
     for (place, stream) in view.streams.iter().enumerate() {
         if !page.row(&stream.line(), place) {
-            page.line(format!("… {} more streams", view.streams.len() - place));
+            let more = (view.streams.len() - place) as i64;
+            page.line(format!("… {}", text::counted(more, "more stream", "more streams")));
             break;
         }
     }
@@ -255,8 +256,8 @@ fn written(cx: &ToolCx<'_>, summary: &str, view: &DetailView, notices: &[String]
     let tags = if flow.tags.is_empty() { String::new() } else { format!(" | tags {}", flow.tags.join(", ")) };
     page.line(format!("Owner: {owner}{tags}"));
     page.line(format!(
-        "Policy: {} attempts, time-out {}, fails above {} rejected records, degraded from {}",
-        view.policy.max_attempts,
+        "Policy: {}, time-out {}, fails above {} rejected records, degraded from {}",
+        text::counted(view.policy.max_attempts.into(), "attempt", "attempts"),
         text::duration(i64::from(view.policy.timeout_s) * 1_000),
         text::percent(view.policy.max_error_rate),
         text::percent(view.policy.degraded_error_rate)

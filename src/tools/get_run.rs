@@ -65,6 +65,9 @@ struct DetailView {
     older_versions: Option<i32>,
     attempts: Vec<AttemptView>,
     timeline: Vec<EventView>,
+    /// Events before those listed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    older_events: Option<i32>,
     errors: Vec<ClassView>,
     #[serde(skip_serializing_if = "Option::is_none")]
     last_success: Option<RunBriefView>,
@@ -253,11 +256,17 @@ fn write_history(page: &mut Page, view: &DetailView, queued_at: DateTime<Utc>, n
         }
     }
     if !view.timeline.is_empty() {
-        page.line("Timeline:");
+        let older = view.older_events.map(|older| {
+            format!(" ({} left out)", text::counted(older.into(), "earlier event is", "earlier events are"))
+        });
+        page.line(format!("Timeline{}:", older.unwrap_or_default()));
         let event = |event: &EventView| {
             format!("  {} {}", text::clock_time(event.at, queued_at, zone), event.message)
         };
-        rows(page, view.timeline.iter().map(event));
+        let more = rows(page, view.timeline.iter().map(event));
+        if more > 0 {
+            page.line(format!("… {}", text::counted(more as i64, "more event", "more events")));
+        }
     }
 }
 
@@ -325,6 +334,7 @@ fn view(detail: &RunDetail, now: DateTime<Utc>) -> DetailView {
                 message: text::named(&event.message),
             })
             .collect(),
+        older_events: Some(detail.events_unlisted()).filter(|older| *older > 0),
         errors: detail
             .errors
             .iter()

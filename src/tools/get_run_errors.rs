@@ -193,7 +193,8 @@ impl Tool for GetRunErrors {
         let mut notices = Vec::new();
         let cut = if tell_groups { errors.keys - groups.len() as i64 } else { 0 };
         if cut > 0 {
-            notices.push(format!("{cut} smaller kinds are left out here; narrow by error_class or field."));
+            let cut = text::counted(cut, "smaller kind is", "smaller kinds are");
+            notices.push(format!("{cut} left out here; narrow by error_class or field."));
         }
         if !shown.is_empty() || groups.iter().any(|group| !group.samples.is_empty()) {
             notices.push(

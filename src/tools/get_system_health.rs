@@ -359,10 +359,12 @@ fn written(output: &Output, asked: &Asked, now: DateTime<Utc>) -> String {
         format!("{now} ({}: {before})", before_in_words(&asked.window))
     };
     let window = in_words(&asked.window, zone);
+    let states = match runs.total {
+        0 => "none".to_owned(),
+        all => format!("{} ({})", text::count(all), output.totals.states_in_words()),
+    };
     page.line(format!(
-        "Runs, {window}: {} ({}) | run failure rate {} = {} failed of {} decided",
-        text::count(runs.total),
-        output.totals.states_in_words(),
+        "Runs, {window}: {states} | run failure rate {} = {} failed of {} decided",
         against(runs.failure_rate, runs.previous_failure_rate),
         text::count(runs.failed),
         text::count(runs.succeeded + runs.partial + runs.failed)
@@ -381,8 +383,8 @@ fn written(output: &Output, asked: &Asked, now: DateTime<Utc>) -> String {
         .daily_limit
         .map_or_else(|| "no daily limit".to_owned(), |limit| format!("of {} a day", text::count(limit)));
     page.line(format!(
-        "Your API quota: {} requests today ({limit}), {} a minute",
-        text::count(quota.requests_today),
+        "Your API quota: {} today ({limit}), {} a minute",
+        text::counted(quota.requests_today, "request", "requests"),
         quota.requests_per_minute
     ));
     let next: Vec<String> = output

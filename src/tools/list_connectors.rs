@@ -93,7 +93,7 @@ impl CountsView {
         .filter(|(number, _)| *number > 0)
         .map(|(number, word)| format!("{number} {word}"))
         .collect();
-        said.join(", ")
+        if said.is_empty() { "none yet".to_owned() } else { said.join(", ") }
     }
 }
 
@@ -121,7 +121,9 @@ impl Tool for ListConnectors {
             .filter(|connector| after.as_ref().is_none_or(|after| ConnectorPlace::of(connector) > *after))
             .collect();
         let counts = CountsView::of(&all);
-        let summary = if matching.len() == all.len() {
+        let summary = if all.is_empty() {
+            "No connectors yet.".to_owned()
+        } else if matching.len() == all.len() {
             format!("{}: {}.", text::counted(all.len() as i64, "connector", "connectors"), counts.in_words())
         } else {
             format!(

@@ -205,8 +205,8 @@ impl Figures {
             .count();
         if told < self.groups.len() {
             notices.push(format!(
-                "{} smaller groups are left out here; narrow the window or filter.",
-                self.groups.len() - told
+                "{} left out here; narrow the window or filter.",
+                text::counted((self.groups.len() - told) as i64, "smaller group is", "smaller groups are")
             ));
         }
     }

@@ -213,7 +213,8 @@ impl ConnectorView {
             }
         });
         if let Some(tools) = &self.tools {
-            parts.push(format!("{} tools, {} enabled", tools.total, tools.enabled));
+            let total = text::counted(tools.total as i64, "tool", "tools");
+            parts.push(format!("{total}, {} enabled", tools.enabled));
         }
         if !self.status_reasons.is_empty() {
             parts.push(reasons_in_words(&self.status_reasons, now, zone));
@@ -247,7 +248,8 @@ impl QuotaView {
             words.push_str(&format!(", resets {}", text::moment_and_age(resets, now, zone)));
         }
         if self.throttled_last_hour > 0 {
-            words.push_str(&format!(", throttled {} times in the last hour", self.throttled_last_hour));
+            let times = text::counted(self.throttled_last_hour.into(), "time", "times");
+            words.push_str(&format!(", throttled {times} in the last hour"));
         }
         words
     }

@@ -84,6 +84,9 @@ struct Run {
     flow_version: i32,
     attempts: Vec<Attempt>,
     timeline: Vec<Line>,
+    /// Events before these.
+    #[serde(default)]
+    older_events: i32,
     /// Classes of its errors.
     errors: Vec<IgnoredAny>,
 }

@@ -181,3 +181,58 @@ async fn a_last_run_that_is_not_kept_any_more_was_one() {
     assert_eq!(told.matches("no run yet").count(), 1, "{told}");
     assert!(told.lines().any(|line| line.starts_with("PENDING ") && line.contains("| no run yet")), "{told}");
 }
+
+#[tokio::test]
+async fn a_workspace_that_has_nothing_yet_says_so() {
+    let app = TestApp::demo().await;
+    for table in ["runs", "run_stats", "error_stats", "flows", "connectors"] {
+        change(&app, &format!("delete from {table} where customer_id = 'cus_globex'")).await;
+    }
+    let connectors = app.globex().text("list_connectors", json!({})).await;
+    assert!(connectors.starts_with("No connectors yet. As of "), "{connectors}");
+    let health = app.globex().text("get_system_health", json!({})).await;
+    for line in
+        ["Flows: 0 (none yet)", "Connectors: 0 (none yet)", "Runs, 24h to 2026-11-21 03:07 -05:00: none | "]
+    {
+        assert!(health.contains(line), "{line}\n{health}");
+    }
+    let none = app.globex().call("get_flow", json!({ "flow": "orders" })).await;
+    assert_eq!(none.text, "FLOW_NOT_FOUND: no flow is called \"orders\". There are none yet.");
+}
+
+#[tokio::test]
+async fn one_is_told_as_one() {
+    let app = TestApp::demo().await;
+    change(
+        &app,
+        "update connectors set config = jsonb_set(config, '{tools}', jsonb_build_array(config -> 'tools' -> 0))
+          where connector_id = 'con_crm_mcp';
+         update connector_quotas set throttled_1h = 1 where connector_id = 'con_shopify';
+         update flows set max_attempts = 1 where flow_id = 'flow_inventory'",
+    )
+    .await;
+    let connectors = app.acme().text("list_connectors", json!({})).await;
+    assert!(connectors.contains("| 1 tool, 1 enabled"), "{connectors}");
+    assert!(connectors.contains(", throttled 1 time in the last hour"), "{connectors}");
+    let flow = app.acme().text("get_flow", json!({ "flow": "flow_inventory" })).await;
+    assert!(flow.contains("Policy: 1 attempt, time-out"), "{flow}");
+}
+
+#[tokio::test]
+async fn events_that_are_not_told_are_counted() {
+    let app = TestApp::demo().await;
+    change(
+        &app,
+        "delete from run_events where run_id = 'run_abc123';
+         insert into run_events (customer_id, run_id, seq, at, kind, message)
+         select 'cus_acme', 'run_abc123', n, '2026-11-20T13:15:00Z', 'note', 'event ' || n || ' ' || repeat('x', 300)
+           from generate_series(1, 61) n",
+    )
+    .await;
+    let told = app.acme().call("get_run", json!({ "run_id": "run_abc123" })).await;
+    assert_eq!(told.structured["run"]["older_events"], 21, "{}", told.text);
+    assert!(told.text.contains("\nTimeline (21 earlier events are left out):\n"), "{}", told.text);
+    let shown = told.text.lines().filter(|line| line.contains("<<data event ")).count();
+    assert!((1..40).contains(&shown), "{}", told.text);
+    assert!(told.text.contains(&format!("\n… {} more events\n", 40 - shown)), "{}", told.text);
+}
