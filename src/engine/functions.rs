@@ -364,6 +364,15 @@ mod tests {
     }
 
     #[test]
+    fn the_example_file_tells_of_each() {
+        let example = include_str!("../../config/flows.example.toml");
+        let table = example.split_once("Ours come on top").unwrap().1;
+        for name in super::NAMES {
+            assert!(table.contains(&format!(" {name}(")), "{name}");
+        }
+    }
+
+    #[test]
     fn they_say_what_they_cannot_do() {
         for (source, value, expected) in [
             ("to_number(value)", json!("12,x"), "to_number: '12,x' is no number"),

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use apixx_mcp::domain::clock::Clock;
 use apixx_mcp::domain::ids::IdSource;
+use apixx_mcp::domain::person::Role;
 use apixx_mcp::service::apply::{ApplyError, Outcome, Report, Rules, apply};
 use apixx_mcp::store::customers::{Actor, NewCustomer};
 use apixx_mcp::store::{Store, StoreError, Tenancy};
@@ -558,4 +559,14 @@ async fn what_is_no_file_for_us_says_so() {
     let marked = format!("\u{feff}{TEN_LINES}");
     assert!(workspace.try_apply(&marked, false).await.is_ok());
     assert!(workspace.try_apply("", true).await.unwrap().applied.is_empty());
+}
+
+#[tokio::test]
+async fn the_example_of_a_file_is_one() {
+    let workspace = Workspace::new().await;
+    let mut tx = workspace.store.begin(&workspace.tenancy).await.unwrap();
+    tx.put_user("rosalind@lab.example", Some("Rosalind Franklin"), Role::Operator).await.unwrap();
+    tx.commit().await.unwrap();
+    let report = workspace.apply(include_str!("../../config/flows.example.toml")).await;
+    assert!(report.applied.len() == 7 && report.applied.iter().all(|one| one.outcome == Outcome::Created));
 }

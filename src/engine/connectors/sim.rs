@@ -481,6 +481,18 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn the_script_of_the_example_file_is_one() {
+        let example: toml::Table = include_str!("../../../config/flows.example.toml").parse().unwrap();
+        let connectors = example["connector"].as_array().unwrap();
+        let script = connectors.iter().find_map(|connector| connector.get("sim")).unwrap();
+        let mut script = serde_json::to_value(script).unwrap();
+        let _whole = sim(script.clone());
+        script.as_object_mut().unwrap().remove("fail_read").unwrap();
+        let records = read(&sim(script), "run_one", "orders", None).await;
+        assert!((387..=473).contains(&records.len()) && records[6]["id"] == 7, "{records:?}");
+    }
+
+    #[tokio::test]
     async fn a_misspelt_script_is_refused() {
         for script in [json!({"recrods": 1}), json!({"auth_status": "fine"}), json!({"records": -1})] {
             let clock = Clock::fixed(chrono::DateTime::UNIX_EPOCH);
