@@ -181,7 +181,7 @@ async fn compare(options: &Options) {
         date: chrono::Utc::now().format("%Y-%m-%d").to_string(),
         machine: machine(),
         data: format!(
-            "{} runs, {} callers, {} rounds of {} ms",
+            "{} runs, {} customers, {} rounds of {} ms",
             options.runs,
             data.customers.len(),
             options.rounds,
@@ -199,8 +199,7 @@ async fn compare(options: &Options) {
     std::fs::write(&options.json, serde_json::to_vec_pretty(&report).unwrap())
         .expect("the figures are written");
     if options.write_results {
-        let head = "# Side by side\n\nWritten by `cargo bench --bench side_by_side -- --write-results`. ";
-        std::fs::write("benches/RESULTS.md", format!("{head}{tables}"))
+        std::fs::write("benches/RESULTS.md", format!("{}{tables}", report::HEAD))
             .expect("benches/RESULTS.md is written");
         quote(&report.summary());
     }

@@ -8,6 +8,24 @@ use serde::Serialize;
 use super::claims::Claims;
 use super::load::Seen;
 
+/// What stands above the tables in `benches/RESULTS.md`.
+pub const HEAD: &str = "\
+# Side by side
+
+Written by `cargo bench --bench side_by_side -- --write-results`.
+
+* **product**: the shipped server, with recognition, limits and row-level security on.
+* **bare**: the plainest server one could write, axum and sqlx: the same statements without any of that. Its `tools/list` is
+  the product's answer as bytes that it keeps.
+* **rmcp**, **typescript**, **python**: servers on the official SDKs, with the same statements.
+
+Each was measured at 1, 8 and 64 connections (c1, c8, c64) with the requests of 64 customers in turn; a ratio is the median
+of the rounds'. Of each goal, the *aim* is what we want and the *gate* what we do not want to fall behind; the last
+column says which of them was met everywhere, **missed** where not even the gate was. Claims: runs that workers take from the
+queue, against jobs from a plain table.
+
+";
+
 /// One measurement of one call on one server.
 #[derive(Clone, Copy, Debug, Default, Serialize)]
 pub struct Sample {
