@@ -407,7 +407,7 @@ async fn the_workspace_at_a_glance_says_what_the_tools_say() {
     assert!(flow.text.contains("rejected 23 of 1140 records") && flow.text.contains("Pause this flow"));
     let run = flow.between("href=\"/w/acme/runs/", "\"").to_owned();
     let page = ana.get(&format!("/w/acme/runs/{run}")).await;
-    assert!(page.text.contains("23 rejected") && page.text.contains("REFERENCE: 16"), "{}", page.text);
+    assert!(page.text.contains("23 failed") && page.text.contains("REFERENCE: 16"), "{}", page.text);
     assert!(!page.text.contains("&#60;&#60;data"), "fences are for models");
     let connectors = ana.get("/w/acme/connectors").await;
     assert!(connectors.text.contains("graphql_cost") && connectors.text.contains("92 % used"));
