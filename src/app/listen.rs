@@ -94,8 +94,8 @@ pub async fn serve(listener: TcpListener, router: Router, config: &ServerConfig,
     let connections = TaskTracker::new();
     let stopping = lifecycle.stopping();
     let patience = Patience {
-        idle: config.header_timeout,
-        answer: config.header_timeout + config.body_timeout + config.call_timeout,
+        idle: config.idle_timeout,
+        answer: config.idle_timeout + config.body_timeout + config.call_timeout,
     };
     loop {
         let accepted = tokio::select! {

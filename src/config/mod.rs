@@ -1,5 +1,5 @@
 //! The configuration: a documented file of defaults compiled in, overridden by a file, the environment and
-//! flags. The only place that reads the environment.
+//! flags. The only place that reads settings from the environment.
 
 mod load;
 mod sections;

@@ -34,8 +34,8 @@ pub struct ServerConfig {
     /// Connections open at the same time.
     pub max_connections: NonZeroUsize,
     /// How long a connection may stay open without a request being answered.
-    #[serde(rename = "header_timeout_s", with = "values::seconds")]
-    pub header_timeout: Duration,
+    #[serde(rename = "idle_timeout_s", with = "values::seconds")]
+    pub idle_timeout: Duration,
     /// In which a request's body must have arrived.
     #[serde(rename = "body_timeout_s", with = "values::seconds")]
     pub body_timeout: Duration,
@@ -72,7 +72,7 @@ pub struct DatabaseConfig {
     /// A file that holds `url`; read by the time this value exists.
     #[serde(with = "values::path")]
     pub(super) url_file: Option<PathBuf>,
-    /// Where `migrate` connects.
+    /// Where `migrate` connects, and what concerns all customers.
     #[serde(with = "values::secret")]
     pub owner_url: Option<SecretString>,
     /// A file that holds `owner_url`.
@@ -83,7 +83,7 @@ pub struct DatabaseConfig {
     /// Where PostgreSQL's programs are.
     #[serde(with = "values::path")]
     pub pg_bin_dir: Option<PathBuf>,
-    /// Connections per process.
+    /// Connections per process, for single reads, and as many for everything else; two more carry wakes.
     pub pool_size: NonZeroU32,
     /// How long to wait for one of them.
     #[serde(rename = "acquire_timeout_ms", with = "values::millis")]
@@ -161,7 +161,7 @@ pub struct RetentionConfig {
     /// Calls and records per hour.
     #[serde(rename = "usage_days", with = "values::days")]
     pub usage: TimeDelta,
-    /// Totals per hour.
+    /// Totals by hour and day, and the known groups of errors.
     #[serde(rename = "rollups_days", with = "values::days")]
     pub rollups: TimeDelta,
 }

@@ -20,10 +20,10 @@ const SHORT: Duration = Duration::from_millis(40);
 
 const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n";
 
-fn config(header_timeout: Duration) -> ServerConfig {
+fn config(idle_timeout: Duration) -> ServerConfig {
     let environment = vec![("HOME".to_owned(), "/home/ana".to_owned())];
     let sources = Sources { environment, ..Sources::default() };
-    ServerConfig { header_timeout, ..Config::load(&sources).unwrap().server }
+    ServerConfig { idle_timeout, ..Config::load(&sources).unwrap().server }
 }
 
 /// A listener, with what ends it and what waits for that end.
@@ -304,7 +304,7 @@ async fn idle_connections_make_room_who_never_asked_anything_first() {
 async fn who_does_not_take_its_answer_is_cut_off() {
     let short = Duration::from_millis(10);
     let config =
-        ServerConfig { header_timeout: short, body_timeout: short, call_timeout: short, ..config(SHORT) };
+        ServerConfig { idle_timeout: short, body_timeout: short, call_timeout: short, ..config(SHORT) };
     let endless = Router::new().route(
         "/",
         get(|| async {
