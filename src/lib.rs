@@ -6,11 +6,12 @@
 //! * [`domain`]: what the words mean; no I/O, no async.
 //! * [`protocol`]: the Model Context Protocol over HTTP, free of the product (a pillar beside the floors).
 //! * [`store`]: PostgreSQL, the only place where SQL of ours stands; [`embedded`] starts a private one.
-//! * [`service`]: decisions two faces share: who is calling, limits, triggering a run.
 //! * [`engine`]: runs that run: worker, scheduler, connector checks, connectors.
-//! * [`view`], [`middleware`], [`tools`], [`cli`]: the faces.
-//! * [`app`]: puts the floors together; [`demo`]: the demo workspaces.
-//! * [`config`], [`observe`]: drains that anyone may use.
+//! * [`service`]: decisions two faces share: who is calling, limits, triggering a run, applying a file.
+//! * [`view`]: what is shown of things; [`middleware`]: what stands between the socket and the faces.
+//! * [`tools`], [`web`]: the faces, for models and for people; [`demo`]: the demo workspaces.
+//! * [`app`]: puts the floors together; [`cli`]: the command line.
+//! * [`config`], [`observe`]: drains that anyone above the store may use.
 
 pub mod app;
 pub mod cli;

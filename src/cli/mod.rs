@@ -153,13 +153,13 @@ enum TokenCommand {
 
 #[derive(Debug, Subcommand)]
 enum UserCommand {
-    /// Make somebody known in a workspace, or change their role; prints the link to choose a password
+    /// Make somebody known at a customer, or change their role; prints the link to choose a password
     Invite(people::InviteArgs),
-    /// Take somebody out of a workspace, at once
+    /// Take somebody out of a customer's workspace, at once
     Remove(people::RemoveArgs),
     /// Print a link to choose another password
     Reset(people::ResetArgs),
-    /// List who belongs to a workspace
+    /// List who belongs to a customer
     List {
         /// The customer's short name
         #[arg(long, value_name = "SLUG")]

@@ -50,7 +50,7 @@ impl Account {
         self.server.uid.as_raw()
     }
 
-    /// The system users that may log in, without doubles: PostgreSQL's, and root, who may become it anyway.
+    /// The system users that may log in: PostgreSQL's, and root, who may become it anyway.
     pub(super) fn names(&self) -> [&str; 2] {
         [self.server.name.as_str(), "root"]
     }

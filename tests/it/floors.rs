@@ -80,8 +80,7 @@ fn imports_go_down_the_floors() {
     assert!(wrong.is_empty(), "{wrong:#?}");
 }
 
-/// Statements of ours stand in the store and the migrations. The two exceptions speak to other databases
-/// than ours: a customer's, and the cluster before ours exists.
+/// Statements of ours stand in the store and the migrations. The one exception speaks to other databases than ours.
 #[test]
 fn sql_stands_in_the_store() {
     const ELSEWHERE: &[&str] = &["engine/connectors/postgres"];
