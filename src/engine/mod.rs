@@ -26,7 +26,6 @@ use chrono::TimeDelta;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use metrics::counter;
-use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::store::retention::Retention;
@@ -39,8 +38,6 @@ use worker::Worker;
 /// Rows that one tick handles at most; the next one goes on. Many, so that some that can never be handled, which
 /// come first every time, do not keep the rest waiting.
 const AT_ONCE: i32 = 10_000;
-/// A tick that takes longer is given up: its connection may lead nowhere.
-const PATIENCE: Duration = Duration::from_secs(300);
 /// How long a flow's health may go unlooked at.
 const WATCH_EVERY: TimeDelta = TimeDelta::seconds(60);
 /// Rows of a kind that retention deletes at once.
@@ -183,11 +180,11 @@ impl Engine {
     async fn every(&self, pause: Duration, stop: &CancellationToken, what: &str, tick: Tick) {
         while !stop.is_cancelled() {
             tokio::select! {
-                done = timeout(pause.max(PATIENCE), tick(self)) => match done {
-                    Ok(Ok(_)) => {}
-                    Ok(Err(error)) => tracing::warn!(%error, "{what} could not be looked after"),
-                    Err(_) => tracing::warn!("looking after {what} took too long and was given up"),
-                },
+                done = tick(self) => {
+                    if let Err(error) = done {
+                        tracing::warn!(%error, "{what} could not be looked after");
+                    }
+                }
                 () = stop.cancelled() => return,
             }
             tokio::select! {

@@ -1,13 +1,11 @@
 //! Claims runs and executes them, several at once.
 
 use std::panic::AssertUnwindSafe;
-use std::time::Duration;
 
 use chrono::TimeDelta;
 use futures_util::FutureExt;
 use metrics::counter;
 use tokio::task::JoinSet;
-use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::executor::{Executor, Outcome};
@@ -17,8 +15,6 @@ use crate::domain::run::RunStatus;
 use crate::store::leases::Lease;
 use crate::store::{Ending, StoreError};
 
-/// How long a claim may take; a connection that leads nowhere must not hold up the worker for ever.
-const PATIENCE: Duration = Duration::from_secs(30);
 /// Seconds before the second attempt; each one after waits twice as long.
 const BACK_OFF_S: i64 = 30;
 /// Longest wait between two attempts, in seconds.
@@ -64,23 +60,20 @@ impl Worker {
             if seen_at.is_none_or(|at| now - at >= settings.seen_every) {
                 seen_at = Some(now);
                 let runs = i32::try_from(running.len()).unwrap_or(i32::MAX);
-                match timeout(PATIENCE, store.worker_seen(&self.name, started_at, runs)).await {
-                    Ok(Ok(())) => {}
-                    Ok(Err(error)) => tracing::warn!(%error, "the worker could not say that it lives"),
-                    Err(_) => tracing::warn!("the worker could not say in time that it lives"),
+                if let Err(error) = store.worker_seen(&self.name, started_at, runs).await {
+                    tracing::warn!(%error, "the worker could not say that it lives");
                 }
             }
             let free = settings.workers.saturating_sub(running.len());
-            let claim = async { if free == 0 { Ok(Vec::new()) } else { self.claim(free).await } };
-            match timeout(PATIENCE, claim).await {
-                Ok(Ok(leases)) => {
+            let claimed = if free == 0 { Ok(Vec::new()) } else { self.claim(free).await };
+            match claimed {
+                Ok(leases) => {
                     for lease in leases {
                         let (worker, stop) = (self.clone(), stop.clone());
                         running.spawn(async move { worker.execute(lease, &stop).await });
                     }
                 }
-                Ok(Err(error)) => tracing::warn!(%error, "no run could be claimed"),
-                Err(_) => tracing::warn!("no run could be claimed in time"),
+                Err(error) => tracing::warn!(%error, "no run could be claimed"),
             }
             let full = running.len() >= settings.workers;
             tokio::select! {
