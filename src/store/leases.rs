@@ -21,7 +21,7 @@ const PATIENCE: Duration = Duration::from_secs(25);
 statements! {
     CLAIM = plain "select * from claim_runs($1, $2, $3, $4, $5)";
     LOAD = tenant "
-        select f.name as flow_name, v.definition, f.timeout_s, f.max_error_rate, r.started_at, r.cancel_requested_at,
+        select f.name as flow_name, v.definition, f.timeout_s, f.max_error_rate, r.started_at,
                r.checkpoint, r.records_read, r.records_written, r.records_failed, r.records_skipped,
                jsonb_build_object('id', s.connector_id, 'name', s.name, 'kind', s.kind, 'config', s.config) as source,
                jsonb_build_object('id', d.connector_id, 'name', d.name, 'kind', d.kind, 'config', d.config) as destination,
