@@ -293,9 +293,9 @@ async fn make(
         triggered_by: Some(actor.label().to_owned()),
         note: request.reason.clone(),
         priority: PRIORITY,
+        retry_of,
         ..NewRun::new(flow.flow.clone(), trigger)
     };
-    let new = NewRun { retry_of, ..new };
     // (the flow is locked and nothing waits: nobody else can have queued one)
     let run = tx.add_run(&new).await?.ok_or(StoreError::Conflict("a run of the flow is queued already"))?;
     tx.audit(actor, "run.triggered", Target::Run(&run), request.reason.as_deref()).await?;
