@@ -26,7 +26,7 @@ use crate::protocol::jsonrpc::{
 use crate::protocol::model::LogLevel;
 use crate::protocol::revision::{Era, Revision};
 use crate::protocol::server::Server;
-use crate::protocol::wire::{encode, legacy, modern};
+use crate::protocol::wire::{Refusal, encode, legacy, modern};
 
 use super::sse::{Call, Outcome, respond};
 use super::{Refused, RequestId, Shared, body, json, media};
@@ -94,7 +94,7 @@ impl<P: Server> Post<P> {
             return StatusCode::ACCEPTED.into_response();
         };
         match self.read(headers, inbound, message) {
-            Err(modern::Refusal { status, error }) => refuse(status, Some(&id), &error),
+            Err(Refusal { status, error }) => refuse(status, Some(&id), &error),
             Ok((request @ Request::CallTool(_), mut exchange)) => {
                 let (sender, notifications) = mpsc::channel(UNREAD);
                 exchange.notifications = Some(sender);
@@ -185,7 +185,7 @@ impl<P: Server> Post<P> {
             return Some(failure(Some(&id), &error));
         }
         match self.read(&HeaderMap::new(), inbound, message) {
-            Err(modern::Refusal { error, .. }) => {
+            Err(Refusal { error, .. }) => {
                 refused.get_or_insert_with(|| Refused::because(error.cause()));
                 Some(failure(Some(&id), &error))
             }
@@ -208,13 +208,13 @@ impl<P: Server> Post<P> {
         headers: &HeaderMap,
         inbound: Inbound,
         message: Message,
-    ) -> Result<(Request, Exchange), modern::Refusal> {
+    ) -> Result<(Request, Exchange), Refusal> {
         let server = &self.shared.server;
         match inbound {
             Inbound::Legacy(revision) => {
                 let mut exchange = Exchange::unheard(self.request_id.clone(), revision);
-                let legacy::Decoded { request, progress_token } = legacy::decode(message)
-                    .map_err(|error| modern::Refusal { status: StatusCode::OK, error })?;
+                let legacy::Decoded { request, progress_token } =
+                    legacy::decode(message).map_err(|error| Refusal { status: StatusCode::OK, error })?;
                 exchange.progress_token = progress_token;
                 // Nobody remembers what `logging/setLevel` said; the server decides (2025-11-25, server/utilities/logging).
                 exchange.log_level = Some(LogLevel::Info);

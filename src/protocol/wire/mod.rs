@@ -4,6 +4,7 @@ mod encode;
 pub mod legacy;
 pub mod modern;
 
+use http::StatusCode;
 use serde_json::{Map, Value};
 
 pub use encode::encode;
@@ -11,6 +12,15 @@ pub use encode::encode;
 use super::jsonrpc::{INVALID_PARAMS, Id, METHOD_NOT_FOUND, Params, RpcError};
 use super::model::{ClientInfo, LogLevel};
 use super::server::CallTool;
+
+/// A request that is not served, with its HTTP status.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Refusal {
+    /// The status.
+    pub status: StatusCode,
+    /// The error.
+    pub error: RpcError,
+}
 
 fn invalid(message: impl Into<String>) -> RpcError {
     RpcError::new(INVALID_PARAMS, message)

@@ -14,7 +14,9 @@ use crate::protocol::revision::{Era, Revision};
 use crate::protocol::server::CallTool;
 use crate::protocol::tool::{HeaderArgument, ToolList};
 
-use super::{call_tool, client_info, invalid, list, log_level, nothing, progress_token, unknown_method};
+use super::{
+    Refusal, call_tool, client_info, invalid, list, log_level, nothing, progress_token, unknown_method,
+};
 
 /// The `_meta` key under which every result names the server.
 pub const SERVER_KEY: &str = "io.modelcontextprotocol/serverInfo";
@@ -57,15 +59,7 @@ pub struct Meta {
     pub progress_token: Option<Id>,
 }
 
-/// A request that is not served, with its HTTP status.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Refusal {
-    /// The status.
-    pub status: StatusCode,
-    /// The error.
-    pub error: RpcError,
-}
-
+/// As this era has it.
 impl From<RpcError> for Refusal {
     fn from(error: RpcError) -> Self {
         Self { status: status(&error), error }
