@@ -130,6 +130,8 @@ struct Apply {
 enum CustomerCommand {
     /// Make a customer and its first user, who owns it
     Create(operate::NewCustomerArgs),
+    /// Give a customer another plan, suspend it or let it in again
+    Set(operate::SetCustomerArgs),
     /// List all customers
     List,
 }
@@ -236,6 +238,7 @@ async fn run(command: Command, config: Config) -> anyhow::Result<ExitCode> {
         Command::Customer(CustomerCommand::Create(args)) => {
             done(operate::create_customer(config, args)).await
         }
+        Command::Customer(CustomerCommand::Set(args)) => done(operate::set_customer(config, args)).await,
         Command::Customer(CustomerCommand::List) => done(operate::list_customers(config)).await,
         Command::Token(TokenCommand::Create(args)) => done(tokens::create_token(config, args)).await,
         Command::Token(TokenCommand::List { customer }) => done(tokens::list_tokens(config, customer)).await,

@@ -30,9 +30,22 @@ pub(super) struct NewCustomerArgs {
     /// The time zone it lives by, such as Europe/Berlin
     #[arg(long, value_name = "ZONE", default_value = "UTC")]
     timezone: Tz,
-    /// Its plan: free, team or business
+    /// Its plan: free, team, business or one that you added
     #[arg(long, default_value = "team")]
     plan: String,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct SetCustomerArgs {
+    /// The customer's short name
+    #[arg(long, value_name = "SLUG")]
+    customer: String,
+    /// Its plan from now on
+    #[arg(long, required_unless_present = "status")]
+    plan: Option<String>,
+    /// Whether its tokens and its people are let in
+    #[arg(long, value_parser = ["active", "suspended"])]
+    status: Option<String>,
 }
 
 #[derive(Debug, Args)]
@@ -66,6 +79,19 @@ pub(super) async fn create_customer(config: Config, args: NewCustomerArgs) -> an
         say!("{id} {slug}");
         say!("next: apixx-mcp token create --customer {slug} --name \"…\"");
         say!("  or: apixx-mcp user reset --email {}, and make tokens on the pages", new.owner_email);
+        Ok(())
+    })
+    .await
+}
+
+pub(super) async fn set_customer(config: Config, args: SetCustomerArgs) -> anyhow::Result<()> {
+    with(&config, As::Server, async |store| {
+        let mut tx = store.begin(&customer(store, &args.customer).await?).await.map_err(told)?;
+        let (plan, status) = tx.set_customer(args.plan, args.status).await.map_err(told)?;
+        let now = format!("plan {plan}, {status}");
+        tx.audit(&operator(), "customer.changed", Target::Customer, Some(&now)).await.map_err(told)?;
+        tx.commit().await.map_err(told)?;
+        say!("{}: {now}", args.customer);
         Ok(())
     })
     .await

@@ -25,6 +25,11 @@ statements! {
          where customer_id = $1 and role = 'owner' and ended_at is null
          order by created_at, user_id
          limit 1";
+    SET = plain "
+        update customers
+           set plan_code = coalesce($2, plan_code), status = coalesce($3, status)
+         where customer_id = $1
+        returning plan_code, status";
     WORKSPACE = tenant "
         select c.name, c.slug, c.timezone
           from customers c
@@ -135,21 +140,10 @@ pub enum Target<'a> {
 }
 
 impl Store {
-    /// Makes a customer and its owner.
-    ///
-    /// # Errors
-    /// [`StoreError::Conflict`] when the slug is taken or no slug, or there is no such plan.
-    pub async fn add_customer(&self, new: &NewCustomer) -> Result<Tenancy, StoreError> {
-        let tx = self.begin_customer(new).await?;
-        let tenancy = tx.tenancy().clone();
-        tx.commit().await?;
-        Ok(tenancy)
-    }
-
     /// Makes a customer and its owner in a transaction that goes on, so that more can be made with it.
     ///
     /// # Errors
-    /// As [`Store::add_customer`].
+    /// [`StoreError::Conflict`] when the slug is taken or no slug, or there is no such plan.
     pub async fn begin_customer(&self, new: &NewCustomer) -> Result<TenantTx, StoreError> {
         let id = new.id.clone().unwrap_or_else(|| CustomerId::new(self.ids()));
         let mut tx = self.begin(&Tenancy::of_row(id.as_str())?).await?;
@@ -180,7 +174,7 @@ fn refused(error: sqlx::Error) -> StoreError {
         ),
         Some("customers_name_check") => StoreError::Conflict("a customer's name has 1 to 200 characters"),
         Some("customers_plan_code_fkey") => {
-            StoreError::Conflict("there is no such plan; there are free, team and business")
+            StoreError::Conflict("there is no such plan; there are free, team, business and what you added")
         }
         _ => error,
     }
@@ -254,6 +248,19 @@ impl TenantTx {
             .fetch_one(self.conn())
             .await?;
         UserId::parse(&user).map_err(|_| StoreError::inconsistent("users", "user_id"))
+    }
+
+    /// Gives the customer another plan, suspends it or lets it in again (`suspended`, `active`); what is `None` stays.
+    /// Returns both as they are then.
+    ///
+    /// # Errors
+    /// [`StoreError::Conflict`] when there is no such plan.
+    pub async fn set_customer(
+        &mut self,
+        plan: Option<String>,
+        status: Option<String>,
+    ) -> Result<(String, String), StoreError> {
+        self.query_as(SET).bind(plan).bind(status).fetch_one(self.conn()).await.map_err(refused)
     }
 
     /// The first owner, to whom what an operator makes on the command line belongs.

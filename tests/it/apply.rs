@@ -11,6 +11,7 @@ use apixx_mcp::store::{Store, StoreError, Tenancy};
 use chrono::{DateTime, TimeDelta, Utc};
 use sqlx::{ConnectOptions, PgConnection};
 
+use crate::support::add_customer;
 use crate::support::database::TestDatabase;
 
 const TEN_LINES: &str = r#"
@@ -81,7 +82,7 @@ impl Workspace {
         let ids = IdSource::seeded(clock.clone(), 1);
         let store =
             Store::connect(&database.server, 2, Duration::from_secs(5), clock.clone(), ids).await.unwrap();
-        let tenancy = store.add_customer(&customer("acme")).await.unwrap();
+        let tenancy = add_customer(&store, &customer("acme")).await.unwrap();
         Self { owner: database.owner.connect().await.unwrap(), _database: database, clock, store, tenancy }
     }
 
@@ -138,11 +139,11 @@ fn outcomes(report: &Report) -> Vec<(&str, Outcome)> {
 #[tokio::test]
 async fn a_customer_is_made_once() {
     let mut workspace = Workspace::new().await;
-    let again = workspace.store.add_customer(&customer("acme")).await;
+    let again = add_customer(&workspace.store, &customer("acme")).await;
     assert!(matches!(again, Err(StoreError::Conflict(_))), "{again:?}");
     for (slug, plan) in [("Not A Slug", "team"), ("globex", "platinum")] {
         let new = NewCustomer { plan: plan.to_owned(), ..customer(slug) };
-        let refused = workspace.store.add_customer(&new).await;
+        let refused = add_customer(&workspace.store, &new).await;
         assert!(matches!(refused, Err(StoreError::Conflict(_))), "{refused:?}");
     }
     assert_eq!(workspace.one::<i64>("select count(*) from customers").await, 1);

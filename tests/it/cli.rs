@@ -216,6 +216,9 @@ async fn operators_work_on_a_demo_that_runs_and_on_one_that_does_not() {
     assert_eq!(taken, "a customer with this slug exists already");
     let unknown = place.refusal(&["token", "create", "--customer", "inytech", "--name", "x"]);
     assert!(unknown.starts_with("there is no customer `inytech`"), "{unknown}");
+    let set = |what: [&'static str; 2]| [&["customer", "set", "--customer", "initech"][..], &what].concat();
+    assert_eq!(place.prints(&set(["--plan", "business"])), "initech: plan business, active\n");
+    assert!(place.refusal(&set(["--plan", "platinum"])).starts_with("there is no such plan"));
     let line = place.prints(&[
         "token",
         "create",
@@ -234,6 +237,10 @@ async fn operators_work_on_a_demo_that_runs_and_on_one_that_does_not() {
     let (secret, id) = (token["token"].as_str().unwrap(), token["token_id"].as_str().unwrap());
     let (status, body) = call(&url, secret, "list_flows", json!({})).await;
     assert_eq!((status, body["result"]["isError"].as_bool().unwrap_or(false)), (200, false), "{body}");
+    assert_eq!(place.prints(&set(["--status", "suspended"])), "initech: plan business, suspended\n");
+    let (status, body) = call(&url, secret, "list_flows", json!({})).await;
+    assert!(status == 401 || body["result"]["isError"] == true, "{body}");
+    assert_eq!(place.prints(&set(["--status", "active"])), "initech: plan business, active\n");
     let (_, body) = call(&url, secret, "list_runs", json!({})).await;
     assert!(body["result"]["content"][0]["text"].as_str().unwrap().contains("runs:read"), "{body}");
     let listed = place.prints(&["token", "list", "--customer", "initech"]);

@@ -33,6 +33,7 @@ use sqlx::postgres::{PgConnectOptions, PgConnection};
 use sqlx::{AssertSqlSafe, ConnectOptions};
 use tokio_util::sync::CancellationToken;
 
+use crate::support::add_customer;
 use crate::support::database::TestDatabase;
 
 pub const LEASE: TimeDelta = TimeDelta::seconds(60);
@@ -216,7 +217,7 @@ pub async fn customer(store: &Store, slug: &str, plan: &str) -> Tenancy {
         owner_email: format!("{slug}@example.com"),
         owner_name: "Ana".to_owned(),
     };
-    store.add_customer(&new).await.unwrap()
+    add_customer(store, &new).await.unwrap()
 }
 
 pub async fn engine(
