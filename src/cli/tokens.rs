@@ -2,7 +2,7 @@
 
 use anyhow::{anyhow, bail};
 use chrono::TimeDelta;
-use clap::{Args, ValueEnum};
+use clap::Args;
 use serde_json::json;
 
 use super::session::{As, customer, operator, told, with};
@@ -10,7 +10,7 @@ use super::table::{MINUTE, print_table};
 use crate::config::Config;
 use crate::domain::ids::TokenId;
 use crate::domain::scope::{Scope, Scopes};
-use crate::domain::token::PlainToken;
+use crate::domain::token::{self, LIFETIMES, PlainToken};
 use crate::domain::untrusted::line;
 use crate::store::customers::{Actor, Target};
 use crate::store::tokens::TokenRow;
@@ -24,8 +24,8 @@ pub(super) struct NewTokenArgs {
     /// What to know it by, such as "Claude on Ana's laptop"
     #[arg(long, value_parser = name)]
     name: String,
-    /// When it ends
-    #[arg(long, value_name = "TIME", default_value = "90d")]
+    /// When it ends: 30d, 90d, 365d or never
+    #[arg(long, value_name = "TIME", value_parser = lifetime, default_value = "90d")]
     expires_in: Lifetime,
     /// A right to give it; may be repeated [default: all]
     #[arg(long = "scope", value_name = "SCOPE", value_parser = scope)]
@@ -35,27 +35,15 @@ pub(super) struct NewTokenArgs {
     json: bool,
 }
 
-/// How long a token lives.
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum Lifetime {
-    #[value(name = "30d")]
-    Month,
-    #[value(name = "90d")]
-    Quarter,
-    #[value(name = "365d")]
-    Year,
-    Never,
-}
+/// How long a token lives: one of [`LIFETIMES`].
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Lifetime(Option<TimeDelta>);
 
-impl Lifetime {
-    fn time(self) -> Option<TimeDelta> {
-        match self {
-            Self::Month => Some(TimeDelta::days(30)),
-            Self::Quarter => Some(TimeDelta::days(90)),
-            Self::Year => Some(TimeDelta::days(365)),
-            Self::Never => None,
-        }
-    }
+fn lifetime(text: &str) -> Result<Lifetime, String> {
+    let spelt = |days: &Option<i64>| days.map_or("never".to_owned(), |days| format!("{days}d"));
+    let found = LIFETIMES.iter().find(|days| spelt(days) == text);
+    let all = || LIFETIMES.iter().map(spelt).collect::<Vec<_>>().join(", ");
+    found.map(|days| Lifetime(days.map(TimeDelta::days))).ok_or_else(|| format!("there are {}", all()))
 }
 
 fn scope(text: &str) -> Result<Scope, String> {
@@ -64,8 +52,7 @@ fn scope(text: &str) -> Result<Scope, String> {
 }
 
 fn name(text: &str) -> Result<String, &'static str> {
-    let text = text.trim();
-    if (1..=200).contains(&text.chars().count()) { Ok(text.to_owned()) } else { Err("1 to 200 characters") }
+    token::name(text).map(str::to_owned).ok_or("1 to 200 characters")
 }
 
 pub(super) async fn create_token(config: Config, args: NewTokenArgs) -> anyhow::Result<()> {
@@ -77,7 +64,7 @@ pub(super) async fn create_token(config: Config, args: NewTokenArgs) -> anyhow::
             bail!("the customer has no owner")
         };
         let token = PlainToken::new(store.ids());
-        let expires_at = args.expires_in.time().map(|time| tx.now() + time);
+        let expires_at = args.expires_in.0.map(|time| tx.now() + time);
         let id = tx.add_token(&owner, &args.name, &token, scopes, expires_at).await.map_err(told)?;
         tx.audit(&operator(), "token.created", Target::Token(&id), Some(&args.name)).await.map_err(told)?;
         tx.commit().await.map_err(told)?;
@@ -157,9 +144,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_and_scopes_are_looked_at() {
+    fn names_times_and_scopes_are_looked_at() {
         assert_eq!(name(" x ").unwrap(), "x");
-        assert!(name(" ").is_err() && name(&"x".repeat(201)).is_err());
+        assert!(name(" ").is_err());
+        assert_eq!(lifetime("30d"), Ok(Lifetime(Some(TimeDelta::days(30)))));
+        assert_eq!(lifetime("never"), Ok(Lifetime(None)));
+        assert_eq!(lifetime("31d").unwrap_err(), "there are 30d, 90d, 365d, never");
         assert!(scope("flows:read").is_ok() && scope("flows:write").unwrap_err().contains("sync:trigger"));
     }
 }

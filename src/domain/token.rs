@@ -11,8 +11,12 @@ use super::ids::IdSource;
 /// How long a token may live: what people choose from, in days; `None` is for good.
 pub const LIFETIMES: [Option<i64>; 4] = [Some(30), Some(90), Some(365), None];
 
-/// Characters of a token's name.
-pub const NAME_CHARS: std::ops::RangeInclusive<usize> = 1..=200;
+/// What a token may be called: one to 200 characters on one line, without the space around them.
+pub fn name(text: &str) -> Option<&str> {
+    let name = text.trim();
+    let fits = (1..=200).contains(&name.chars().count()) && !name.chars().any(char::is_control);
+    fits.then_some(name)
+}
 
 const PREFIX: &str = "mcp_";
 const SECRET_CHARS: usize = 43;
@@ -167,6 +171,16 @@ mod tests {
         for junk in ["", "mcp_", "apx_123", &token.reveal()[..52], &format!("{}x", token.reveal()), "mcp_é"]
         {
             assert_eq!(PlainToken::parse(junk), None, "{junk}");
+        }
+    }
+
+    #[test]
+    fn a_name_is_short_and_of_one_line() {
+        assert_eq!(name(" Claude on Ana's laptop "), Some("Claude on Ana's laptop"));
+        let longest = "ü".repeat(200);
+        assert_eq!(name(&longest), Some(longest.as_str()));
+        for junk in ["", " ", "a\nb", &format!("{longest}x")] {
+            assert_eq!(name(junk), None, "{junk}");
         }
     }
 

@@ -205,6 +205,13 @@ pub struct TokenRow {
     pub email: String,
 }
 
+impl TokenRow {
+    /// Whether it is neither revoked nor past its end.
+    pub fn is_live(&self, now: DateTime<Utc>) -> bool {
+        self.revoked_at.is_none() && self.expires_at.is_none_or(|end| end > now)
+    }
+}
+
 impl Reader<'_> {
     /// Every token of the customer, oldest first.
     ///
