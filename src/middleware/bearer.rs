@@ -9,10 +9,9 @@ use http::{HeaderMap, HeaderValue, StatusCode};
 use serde_json::json;
 
 use super::peer::Peer;
-use super::refusal::refusal;
 use crate::protocol::header::{self, Header};
 use crate::protocol::http as edge;
-use crate::protocol::http::RequestId;
+use crate::protocol::http::{RequestId, refusal};
 use crate::protocol::jsonrpc::{COME_AGAIN_S, RpcError, TOO_MANY_REQUESTS};
 use crate::service::access::{Access, Bad, Principal, Refused, Wants};
 use crate::service::rate_limit::{Drawn, seconds};
@@ -104,15 +103,8 @@ fn limited(seconds: u64, advice: &str, drawn: Option<Drawn>) -> Response {
 
 fn unavailable(parts: &Parts) -> Response {
     let id = parts.extensions.get::<RequestId>().map(|id| id.0.as_str()).unwrap_or_default();
-    let mut response = refusal(
-        StatusCode::SERVICE_UNAVAILABLE,
-        &RpcError::unavailable(
-            "The service cannot answer now, and nothing was changed: come again in 1 s.",
-            id,
-        ),
-    );
-    response.headers_mut().insert(RETRY_AFTER, COME_AGAIN_S.into());
-    response
+    let message = "The service cannot answer now, and nothing was changed: come again in 1 s.";
+    refusal(StatusCode::SERVICE_UNAVAILABLE, &RpcError::unavailable(message, id))
 }
 
 #[cfg(test)]

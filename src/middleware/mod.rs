@@ -5,7 +5,6 @@ mod bearer;
 mod headers;
 mod panics;
 mod peer;
-mod refusal;
 mod request_id;
 mod told;
 
@@ -21,7 +20,6 @@ use crate::domain::ids::IdSource;
 use crate::observe::request_span;
 
 pub use peer::{Peer, TrustedProxies};
-pub use refusal::refusal;
 pub use told::Teller;
 
 /// What the way in and out depends on.

@@ -6,7 +6,7 @@ use axum::response::Response;
 use futures_util::FutureExt;
 use http::StatusCode;
 
-use super::refusal::refusal;
+use crate::protocol::http::refusal;
 use crate::protocol::jsonrpc::RpcError;
 
 /// Answers 500 with the request's name when what serves it panics. (The layer of the HTTP libraries answers too,
