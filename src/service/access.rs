@@ -20,6 +20,9 @@ use crate::store::people::Member;
 use crate::store::tokens::{Caller, Plan, Presented, Workspace};
 use crate::store::{Store, StoreError, Tenancy};
 
+/// How long an owner is remembered: so late at most is a revocation felt by what needs no database.
+const MEMORY: TimeDelta = TimeDelta::seconds(1);
+
 /// Tokens remembered at most.
 const MAX_REMEMBERED: u64 = 20_000;
 
@@ -157,7 +160,6 @@ struct Shared {
     limiter: Limiter,
     usage: Usage,
     remembered: Cache<TokenDigest, Known>,
-    memory: TimeDelta,
     /// Tokens that were not valid, and since when that is known.
     unknown: Cache<TokenDigest, (Bad, DateTime<Utc>)>,
     strangers: Semaphore,
@@ -176,16 +178,13 @@ struct Known {
 }
 
 impl Access {
-    /// Recognition over `store`. An owner is remembered for `memory` (at most a second is promised, so that
-    /// what needs no database lags a revocation by no more); `failures_per_minute` attempts of one address
-    /// may fail before the rest is refused.
-    pub fn new(store: Store, memory: TimeDelta, failures_per_minute: NonZeroU32) -> Self {
+    /// Recognition over `store`; `failures_per_minute` attempts of one address may fail before the rest is refused.
+    pub fn new(store: Store, failures_per_minute: NonZeroU32) -> Self {
         Self(Arc::new(Shared {
             limiter: Limiter::new(store.clone()),
             usage: Usage::default(),
             store,
             remembered: Cache::new(MAX_REMEMBERED),
-            memory,
             unknown: Cache::new(MAX_UNKNOWN),
             strangers: Semaphore::new(STRANGERS),
             failures: RateLimiter::keyed(Quota::per_minute(failures_per_minute)),
@@ -313,7 +312,7 @@ impl Access {
     /// What is known of a token since a moment.
     fn recall(&self, digest: &TokenDigest) -> Option<Result<Arc<Caller>, Bad>> {
         let now = self.0.store.now();
-        let fresh = |since: DateTime<Utc>| (TimeDelta::zero()..self.0.memory).contains(&(now - since));
+        let fresh = |since: DateTime<Utc>| (TimeDelta::zero()..MEMORY).contains(&(now - since));
         if let Some(known) = self.0.remembered.get(digest)
             && known.owner.expires_at.is_none_or(|end| end > now)
             && fresh(known.since)

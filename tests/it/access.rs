@@ -21,7 +21,7 @@ async fn process(app: &TestApp) -> Access {
     let wait = std::time::Duration::from_secs(10);
     let ids = IdSource::random(app.clock.clone());
     let store = Store::connect(&app.database.server, 2, wait, app.clock.clone(), ids).await.unwrap();
-    Access::new(store, TimeDelta::seconds(1), NonZeroU32::new(100).unwrap())
+    Access::new(store, NonZeroU32::new(100).unwrap())
 }
 
 /// How many requests two processes admit in turn until both refuse.

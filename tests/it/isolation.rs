@@ -8,7 +8,6 @@ use apixx_mcp::service::access::{Access, Wants};
 use apixx_mcp::service::watch::Waits;
 use apixx_mcp::store::{Store, Wakes, all_statements};
 use apixx_mcp::tools::{ToolServer, catalog};
-use chrono::TimeDelta;
 use serde_json::{Value, json};
 use sqlx::{AssertSqlSafe, ConnectOptions};
 use tokio_util::sync::CancellationToken;
@@ -164,7 +163,7 @@ async fn the_types_hold_without_row_level_security() {
     let ids = app.store.ids().clone();
     let store = Store::connect(&app.database.owner, 1, wait, app.clock.clone(), ids).await.unwrap();
     assert!(store.role_may_bypass().await.unwrap(), "the server itself refuses to serve like this");
-    let access = Access::new(store.clone(), TimeDelta::seconds(1), std::num::NonZeroU32::new(10).unwrap());
+    let access = Access::new(store.clone(), std::num::NonZeroU32::new(10).unwrap());
     let cursors = store.cursor_key().await.unwrap();
     let refusals = Refusals::new(store.clock().clone());
     let (wakes, waits, stopping) =

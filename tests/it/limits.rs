@@ -53,7 +53,7 @@ impl Fleet {
         let store =
             Store::connect(&app.database.server, 2, Duration::from_secs(10), clock.clone(), ids).await;
         let store = store.unwrap();
-        let access = Access::new(store.clone(), TimeDelta::seconds(1), NonZeroU32::new(100).unwrap());
+        let access = Access::new(store.clone(), NonZeroU32::new(100).unwrap());
         Peer { access, store, clock }
     }
 

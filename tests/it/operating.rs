@@ -311,7 +311,7 @@ async fn unknown_tokens_cost_one_look_and_malformed_ones_none() {
 #[tokio::test]
 async fn one_customer_has_so_many_requests_and_waits_at_once() {
     let app = TestApp::demo().await;
-    let access = Access::new(app.store.clone(), TimeDelta::seconds(1), 100.try_into().unwrap());
+    let access = Access::new(app.store.clone(), 100.try_into().unwrap());
     let token = app.globex().token();
     let mut under_way = Vec::new();
     for _ in 0..256 {
