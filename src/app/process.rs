@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use chrono::TimeDelta;
 use metrics::gauge;
 use metrics_exporter_prometheus::PrometheusHandle;
 use secrecy::ExposeSecret;
@@ -124,8 +123,7 @@ impl Process {
         if time == TimeOf::Database {
             store.follow_clock().await?;
         }
-        let memory = TimeDelta::seconds(config.auth.cache_s.into());
-        let access = Access::new(store.clone(), memory, config.auth.failed_attempts_per_minute);
+        let access = Access::new(store.clone(), config.auth.failed_attempts_per_minute);
         let refusals = Refusals::new(store.clock().clone());
         let (wakes, waits) = (Wakes::default(), Waits::new(gauge!("apixx_waits")));
         let serving = Serving { store, cursors, wakes, waits, refusals, stopping };
@@ -138,9 +136,7 @@ impl Process {
         let state = AppState { access: self.access.clone(), teller: Arc::new(Teller::new(refusals.clone())) };
         let calls = self.config.server.max_concurrent_calls.get();
         let server = Arc::new(ToolServer::new(self.serving.clone(), self.access.clone(), calls));
-        let public_url = self.config.server.public_url.as_ref();
-        let public_url = public_url.map(|url| url.to_string().trim_end_matches('/').to_owned());
-        let web = Web::new(&self.serving, self.access.clone(), Arc::clone(&server), public_url);
+        let web = Web::new(&self.serving, self.access.clone(), Arc::clone(&server), &self.config.server);
         router(state, server, web, &self.config.server, store.ids().clone())
     }
 

@@ -8,15 +8,15 @@ use axum::extract::Request;
 use axum::middleware::from_fn_with_state;
 use axum::response::Response;
 use axum::routing::get;
-use http::header::CONNECTION;
-use http::{HeaderValue, StatusCode, Version};
+use http::StatusCode;
+use http::uri::Authority;
 
 use super::operator;
 use super::state::AppState;
 use crate::config::ServerConfig;
 use crate::domain::ids::IdSource;
-use crate::middleware::{Edge, TrustedProxies, pass, refusal};
-use crate::protocol::http::{HttpConfig, Refused};
+use crate::middleware::{Edge, TrustedProxies, pass};
+use crate::protocol::http::{HttpConfig, Refused, ends_connection, refusal};
 use crate::protocol::jsonrpc::RpcError;
 use crate::protocol::{self, Server};
 use crate::service::access::Principal;
@@ -33,8 +33,8 @@ pub(super) fn router<P>(
 where
     P: Server<Caller = Principal>,
 {
-    let only_tls = config.public_url.as_ref().is_some_and(|url| url.scheme_str() == Some("https"));
     let proxies = TrustedProxies::new(&config.trusted_proxies);
+    let only_tls = config.only_tls();
     let edge = Arc::new(Edge { ids, only_tls, proxies, teller: Arc::clone(&state.teller) });
     protocol::http::router(server, http_config(config))
         .route("/healthz", get(operator::alive))
@@ -45,12 +45,13 @@ where
 }
 
 async fn not_found(request: Request) -> Response {
+    let (parts, body) = request.into_parts();
     let error = RpcError::new(404, "Not found: MCP is served at /mcp.");
     let mut response = refusal(StatusCode::NOT_FOUND, &error);
     response.extensions_mut().insert(Refused::because("path"));
-    // A body that nobody reads ends its connection, and a client that is told so begins another (RFC 9112, section 9.6).
-    if request.version() <= Version::HTTP_11 && !request.body().is_end_stream() {
-        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    // A body that nobody reads ends its connection, and a client that is told so begins another.
+    if !body.is_end_stream() {
+        ends_connection(&parts, &mut response);
     }
     response
 }
@@ -71,9 +72,9 @@ fn http_config(config: &ServerConfig) -> HttpConfig {
 
 /// The names this server answers to: what the operator listed, that of the public address, and, where only
 /// this machine can call, those of this machine.
-fn allowed_hosts(config: &ServerConfig) -> Vec<String> {
-    let local = config.listen.ip().is_loopback().then(|| "localhost".to_owned());
-    let public = config.public_url.as_ref().and_then(|url| url.authority()).map(ToString::to_string);
+fn allowed_hosts(config: &ServerConfig) -> Vec<Authority> {
+    let local = config.listen.ip().is_loopback().then(|| Authority::from_static("localhost"));
+    let public = config.public_url.as_ref().and_then(|url| url.authority()).cloned();
     config.allowed_hosts.iter().cloned().chain(public).chain(local).collect()
 }
 
@@ -82,7 +83,7 @@ mod tests {
     use super::*;
     use crate::config::{Config, Sources};
 
-    fn hosts(pairs: &[(&str, &str)]) -> Vec<String> {
+    fn hosts(pairs: &[(&str, &str)]) -> Vec<Authority> {
         let flags = pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
         let environment = vec![("HOME".to_owned(), "/home/ana".to_owned())];
         let config = Config::load(&Sources { file: None, environment, flags }).unwrap();

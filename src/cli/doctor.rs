@@ -187,7 +187,7 @@ async fn is_ours(address: SocketAddr) -> bool {
 fn public_url(server: &ServerConfig) -> Finding {
     let local = server.listen.ip().is_loopback();
     match &server.public_url {
-        Some(url) if url.scheme_str() == Some("https") => Fine(url.to_string()),
+        Some(url) if server.only_tls() => Fine(url.to_string()),
         Some(url) if local => Note(format!("{url} is not https: tokens travel readably to the proxy")),
         Some(url) => Wrong(
             format!("{url} is not https: tokens travel readably"),

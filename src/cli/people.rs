@@ -155,8 +155,8 @@ pub(super) async fn list(config: Config, slug: String) -> anyhow::Result<()> {
 
 /// Where browsers and clients find the server: where the operator says, or on this machine at `listening`.
 pub(super) fn base_url(config: &ServerConfig, listening: SocketAddr) -> String {
-    if let Some(url) = &config.public_url {
-        return url.to_string().trim_end_matches('/').to_owned();
+    if let Some(base) = config.public_base() {
+        return base;
     }
     let ip = match listening.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),

@@ -46,7 +46,7 @@ pub(super) async fn answer(
     arguments: Map<String, Value>,
 ) -> Result<ToolAnswer, CallError> {
     let exchange = Exchange::unheard(here.request.clone(), Revision::MODERN);
-    web.tools().call_tool(caller, CallTool { name: tool.to_owned(), arguments }, &exchange).await
+    web.0.tools.call_tool(caller, CallTool { name: tool.to_owned(), arguments }, &exchange).await
 }
 
 /// Words of another system without the marks that tell a model what they are; a page shows them as words anyway.

@@ -43,7 +43,7 @@ pub(super) async fn list(
     let at = after.at.and_then(|at| parse_moment(&at, Tz::UTC)).unwrap_or(here.now);
     let id = after.id.and_then(|id| AuditId::parse(&id).ok());
     let id = id.as_ref().map_or("b", AuditId::as_str);
-    let mut rows = web.store().read(&here.member.tenancy).audited((at, id), ROWS + 1).await?;
+    let mut rows = web.0.store.read(&here.member.tenancy).audited((at, id), ROWS + 1).await?;
     let more = rows.len() > ROWS as usize;
     rows.truncate(ROWS as usize);
     for row in &mut rows {

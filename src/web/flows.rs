@@ -151,7 +151,7 @@ pub(super) async fn list(
     let arguments = json!({ "query": query, "cursor": asked.cursor });
     let Flows { summary, flows, next_cursor } = ask(&web, &here, "list_flows", arguments).await?;
     let ids: Vec<String> = flows.iter().map(|flow| flow.id.clone()).collect();
-    let ends = web.store().read(&here.member.tenancy).last_ends(&ids, LAST).await?;
+    let ends = web.0.store.read(&here.member.tenancy).last_ends(&ids, LAST).await?;
     let mut ends: HashMap<String, Vec<String>> = ends.into_iter().collect();
     let charts = flows.into_iter().map(|flow| {
         let statuses = ends.remove(&flow.id).unwrap_or_default();
@@ -203,7 +203,7 @@ pub(super) async fn decide(
     let reason: String =
         decision.reason.trim().chars().filter(|c| !c.is_control()).take(MAX_REASON).collect();
     let reason = Some(reason.as_str()).filter(|reason| !reason.is_empty());
-    let mut tx = web.store().begin(&here.member.tenancy).await?;
+    let mut tx = web.0.store.begin(&here.member.tenancy).await?;
     // What is so already stays so: two people may have clicked.
     let changed = match decision.state.as_str() {
         "paused" => tx.pause_flow(&flow, &here.actor(), reason).await?.is_some(),

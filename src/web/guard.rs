@@ -31,7 +31,7 @@ const PLAIN: &str = "apixx";
 
 impl Web {
     fn cookie_name(&self) -> &'static str {
-        if self.https() { SAFE } else { PLAIN }
+        if self.0.only_tls { SAFE } else { PLAIN }
     }
 
     /// What makes a browser keep a session.
@@ -45,7 +45,7 @@ impl Web {
     }
 
     fn cookie(&self, value: &str, seconds: i64) -> HeaderValue {
-        let (name, secure) = (self.cookie_name(), if self.https() { "; Secure" } else { "" });
+        let (name, secure) = (self.cookie_name(), if self.0.only_tls { "; Secure" } else { "" });
         let text = format!("{name}={value}; Path=/; HttpOnly; SameSite=Lax; Max-Age={seconds}{secure}");
         HeaderValue::from_str(&text).unwrap_or(HeaderValue::from_static(""))
     }
@@ -78,7 +78,7 @@ impl FromRequestParts<Web> for SignedIn {
         let session = web.session(&parts.headers).ok_or_else(nobody)?;
         // What a page asks by itself is no use that somebody makes of it.
         let lives_on = !(path.ends_with("/seen") || path.ends_with("/events"));
-        let person = web.people().person(&session, lives_on).await?.ok_or_else(nobody)?;
+        let person = web.0.people.person(&session, lives_on).await?.ok_or_else(nobody)?;
         Ok(Self { session, person })
     }
 }
@@ -125,12 +125,12 @@ impl FromRequestParts<Web> for Here {
         let path = RawPathParams::from_request_parts(parts, web).await.map_err(|_| Trouble::NotFound)?;
         let slug = path.iter().find(|(name, _)| *name == "workspace").map(|(_, slug)| slug);
         let slug = slug.filter(|slug| slug.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-'));
-        let member = web.store().session_member(session.digest(), slug.ok_or(Trouble::NotFound)?).await?;
+        let member = web.0.store.session_member(session.digest(), slug.ok_or(Trouble::NotFound)?).await?;
         let member = member.ok_or(Trouble::NotFound)?;
-        let under_way = web.access().enter(&member.tenancy).ok_or(Trouble::Busy(1))?;
+        let under_way = web.0.access.enter(&member.tenancy).ok_or(Trouble::Busy(1))?;
         let request = parts.extensions.get::<RequestId>().map(|id| id.0.clone()).unwrap_or_default();
         let address = parts.extensions.get::<Peer>().map(|peer| peer.0);
-        let now = web.store().now();
+        let now = web.0.store.now();
         Ok(Self { person, member, address, now, request, _under_way: under_way })
     }
 }

@@ -34,6 +34,7 @@ use metrics::Gauge;
 use tokio_util::sync::CancellationToken;
 use tower_http::csrf::CsrfLayer;
 
+use crate::config::ServerConfig;
 use crate::protocol::http::Refused;
 use crate::service::Serving;
 use crate::service::access::Access;
@@ -66,19 +67,15 @@ struct Shared {
     /// Fires when the server stops.
     stopping: CancellationToken,
     /// Where clients find `/mcp`; the pages' own address stands in its place when nobody said.
-    public_url: Option<String>,
+    public_base: Option<String>,
+    /// Whether browsers come over TLS.
+    only_tls: bool,
     costs: Vec<new_token::ToolCost>,
 }
 
 impl Web {
-    /// The pages over what all calls share and `tools`; `public_url` is where browsers and clients find this server,
-    /// without a slash at its end.
-    pub fn new(
-        serving: &Serving,
-        access: Access,
-        tools: Arc<ToolServer>,
-        public_url: Option<String>,
-    ) -> Self {
+    /// The pages over what all calls share and `tools`, on a server as `config` says.
+    pub fn new(serving: &Serving, access: Access, tools: Arc<ToolServer>, config: &ServerConfig) -> Self {
         let store = serving.store.clone();
         Self(Arc::new(Shared {
             access,
@@ -87,48 +84,16 @@ impl Web {
             stopping: serving.stopping.clone(),
             people: People::new(store.clone()),
             store,
-            public_url,
+            public_base: config.public_base(),
+            only_tls: config.only_tls(),
             costs: new_token::costs(),
         }))
-    }
-
-    fn store(&self) -> &Store {
-        &self.0.store
-    }
-
-    fn tools(&self) -> &ToolServer {
-        &self.0.tools
-    }
-
-    fn stopping(&self) -> &CancellationToken {
-        &self.0.stopping
-    }
-
-    fn access(&self) -> &Access {
-        &self.0.access
-    }
-
-    fn streams(&self) -> &Waits {
-        &self.0.streams
-    }
-
-    fn people(&self) -> &People {
-        &self.0.people
-    }
-
-    fn costs(&self) -> &[new_token::ToolCost] {
-        &self.0.costs
     }
 
     /// Where clients find the server: what the operator said, or where this page was found.
     fn mcp_url(&self, found_at: &FoundAt) -> String {
         let found = || format!("http://{}", found_at.0);
-        format!("{}/mcp", self.0.public_url.clone().unwrap_or_else(found))
-    }
-
-    /// Whether browsers come over TLS.
-    fn https(&self) -> bool {
-        self.0.public_url.as_ref().is_some_and(|url| url.starts_with("https://"))
+        format!("{}/mcp", self.0.public_base.clone().unwrap_or_else(found))
     }
 }
 

@@ -15,7 +15,7 @@ use super::trouble::Trouble;
 use super::{Frame, Web, with_status};
 use crate::domain::person::Role;
 use crate::domain::scope::{Scope, Scopes};
-use crate::domain::token::{LIFETIMES, NAME_CHARS, PlainToken};
+use crate::domain::token::{self, LIFETIMES, PlainToken};
 use crate::domain::untrusted::line;
 use crate::store::customers::Target;
 
@@ -88,7 +88,7 @@ fn asked_again(
         read: *scope != Scope::SyncTrigger,
         on: reach != "chosen" || said.contains_key(scope.as_str()),
     });
-    let tools = web.costs();
+    let tools = &web.0.costs;
     let shown = NewPage {
         here: Frame::new(here, "tokens"),
         problem,
@@ -123,10 +123,9 @@ pub(super) async fn create(
 ) -> Result<Response, Trouble> {
     here.must(Role::manages_tokens)?;
     let word = |key: &str| said.get(key).map_or("", |value| value.trim());
-    let name = word("name");
-    if !NAME_CHARS.contains(&name.chars().count()) || name.chars().any(char::is_control) {
+    let Some(name) = token::name(word("name")) else {
         return asked_again(&web, &here, &said, Some("A name has 1 to 200 characters."));
-    }
+    };
     let lifetime = LIFETIMES.into_iter().find(|days| match days {
         Some(days) => word("lifetime") == days.to_string(),
         None => word("lifetime") == "never",
@@ -142,8 +141,8 @@ pub(super) async fn create(
     if scopes == Scopes::default() {
         return asked_again(&web, &here, &said, Some("Choose at least one right."));
     }
-    let token = PlainToken::new(web.store().ids());
-    let mut tx = web.store().begin(&here.member.tenancy).await?;
+    let token = PlainToken::new(web.0.store.ids());
+    let mut tx = web.0.store.begin(&here.member.tenancy).await?;
     let ends = lifetime.map(|days| tx.now() + TimeDelta::days(days));
     let id = tx.add_token(&here.member.user, name, &token, scopes, ends).await?;
     tx.audit(&here.actor(), "token.created", Target::Token(&id), Some(name)).await?;

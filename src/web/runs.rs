@@ -193,7 +193,7 @@ pub(super) async fn cancel(
 ) -> Result<Response, Trouble> {
     here.must(Role::operates)?;
     let run = id(&run)?;
-    let mut tx = web.store().begin(&here.member.tenancy).await?;
+    let mut tx = web.0.store.begin(&here.member.tenancy).await?;
     tx.request_cancel(&run, &here.actor()).await?.ok_or(Trouble::NotFound)?;
     tx.commit().await?;
     Ok(Redirect::to(&format!("/w/{slug}/runs/{run}")).into_response())
@@ -206,7 +206,7 @@ pub(super) async fn events(
     Path((_, run)): Path<(String, String)>,
 ) -> Result<Response, Trouble> {
     let run = id(&run)?;
-    let listening = web.streams().begin(&here.member.tenancy).ok_or(Trouble::Busy(1))?;
+    let listening = web.0.streams.begin(&here.member.tenancy).ok_or(Trouble::Busy(1))?;
     let first = detail(&web, &here, &run, 0).await?;
     // A browser asks again after the end of a stream.
     let end = Instant::now() + LONGEST;
@@ -220,7 +220,7 @@ pub(super) async fn events(
                 // A session that ended hears no more, and nobody hears of a server that stops.
                 None => {
                     tokio::select! {
-                        () = web.stopping().cancelled() => return None,
+                        () = web.0.stopping.cancelled() => return None,
                         () = tokio::time::sleep(BREATHE) => {}
                     }
                     detail(&web, &here, &run, WAIT).await.ok()?

@@ -76,7 +76,7 @@ pub(super) async fn sign_in(
 ) -> Result<Response, Trouble> {
     let address = peer.map(|axum::Extension(Peer(address))| address);
     let Credentials { email, password, next } = credentials;
-    let refused = match web.people().sign_in(&email, &password, address).await {
+    let refused = match web.0.people.sign_in(&email, &password, address).await {
         Ok(session) => return enter(&web, &headers, &session, ours(&next)).await,
         Err(NotSignedIn::Failed(error)) => return Err(error.into()),
         Err(refused) => refused,
@@ -125,7 +125,7 @@ pub(super) async fn come_in(
     Path(link): Path<String>,
 ) -> Result<Response, Trouble> {
     let link = Secret::parse(&link).ok_or(Trouble::NotFound)?;
-    let session = web.people().come_in(&link).await?;
+    let session = web.0.people.come_in(&link).await?;
     enter(&web, &headers, &session, "/").await
 }
 
@@ -150,13 +150,13 @@ pub(super) async fn choose_password(
         return choose(&web, &link, Some(format!("A password has {least} to {most} characters."))).await;
     }
     let link = Secret::parse(&link).ok_or(Trouble::NotFound)?;
-    let session = web.people().choose_password(&link, &new.password).await?;
+    let session = web.0.people.choose_password(&link, &new.password).await?;
     enter(&web, &headers, &session, "/").await
 }
 
 async fn choose(web: &Web, link: &str, problem: Option<String>) -> Result<Response, Trouble> {
     let secret = Secret::parse(link).ok_or(Trouble::NotFound)?;
-    let email = web.people().invited(&secret).await?.ok_or(Trouble::NotFound)?;
+    let email = web.0.people.invited(&secret).await?.ok_or(Trouble::NotFound)?;
     let status = if problem.is_some() { StatusCode::UNPROCESSABLE_ENTITY } else { StatusCode::OK };
     with_status(
         status,
@@ -170,7 +170,7 @@ pub(super) async fn sign_out(
     Form(leaving): Form<Leaving>,
 ) -> Result<Response, Trouble> {
     if let Some(session) = web.session(&headers) {
-        web.people().sign_out(&session, leaving.everywhere.is_some()).await?;
+        web.0.people.sign_out(&session, leaving.everywhere.is_some()).await?;
     }
     Ok(([(SET_COOKIE, web.forget())], Redirect::to("/sign-in")).into_response())
 }
@@ -179,7 +179,7 @@ pub(super) async fn sign_out(
 /// over it: its link is used up.
 async fn enter(web: &Web, headers: &HeaderMap, session: &Secret, to: &str) -> Result<Response, Trouble> {
     if let Some(before) = web.session(headers)
-        && let Err(error) = web.people().sign_out(&before, false).await
+        && let Err(error) = web.0.people.sign_out(&before, false).await
     {
         tracing::warn!(?error, "the session before is not ended");
     }

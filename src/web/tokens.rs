@@ -67,7 +67,7 @@ struct RevokePage {
 }
 
 pub(super) async fn list(State(web): State<Web>, here: Here, found_at: FoundAt) -> Result<Response, Trouble> {
-    let reader = web.store().read(&here.member.tenancy);
+    let reader = web.0.store.read(&here.member.tenancy);
     let (now, zone) = (reader.now(), here.member.workspace.zone);
     let tokens = reader.tokens().await?;
     let begin = (now - TimeDelta::days(DAYS - 1)).duration_trunc(TimeDelta::days(1)).unwrap_or(now);
@@ -79,10 +79,9 @@ pub(super) async fn list(State(web): State<Web>, here: Here, found_at: FoundAt) 
     // The newest first.
     for token in tokens.into_iter().rev() {
         let days = calls.remove(&token.token_id).unwrap_or_default();
-        let ended = token.revoked_at.is_some() || token.expires_at.is_some_and(|at| at <= now);
         let ends_soon = token.expires_at.is_some_and(|at| at - now <= SOON);
         let view = TokenView::new(&token, &days, now, zone);
-        if ended {
+        if !token.is_live(now) {
             dead.push(view);
             continue;
         }
@@ -155,7 +154,7 @@ fn chart(days: &[(DateTime<Utc>, i64)], now: DateTime<Utc>) -> Chart {
 
 /// One of the workspace's tokens, by the id in the address.
 async fn token_of(web: &Web, here: &Here, id: &str) -> Result<TokenRow, Trouble> {
-    let tokens = web.store().read(&here.member.tenancy).tokens().await?;
+    let tokens = web.0.store.read(&here.member.tenancy).tokens().await?;
     tokens.into_iter().find(|token| token.token_id == id).ok_or(Trouble::NotFound)
 }
 
@@ -168,7 +167,7 @@ pub(super) async fn confirm(
     let token = token_of(&web, &here, &id).await?;
     page(&RevokePage {
         here: Frame::new(&here, "tokens"),
-        used: used(&token, web.store().now(), here.member.workspace.zone),
+        used: used(&token, web.0.store.now(), here.member.workspace.zone),
         client: token.last_used_client.as_deref().map(line),
         id,
         name: line(&token.name),
@@ -183,7 +182,7 @@ pub(super) async fn revoke(
 ) -> Result<Response, Trouble> {
     here.must(Role::manages_tokens)?;
     let id = TokenId::parse(&id).map_err(|_| Trouble::NotFound)?;
-    let mut tx = web.store().begin(&here.member.tenancy).await?;
+    let mut tx = web.0.store.begin(&here.member.tenancy).await?;
     // One that has ended already is as wanted.
     if tx.revoke_token(&id).await? {
         tx.audit(&here.actor(), "token.revoked", Target::Token(&id), None).await?;

@@ -72,7 +72,7 @@ pub(super) async fn call(
         id => scopes_of(&web, &here, id).await?,
     };
     let caller = here.caller(scopes);
-    web.access().draw_again(&caller).await.map_err(|wait| Trouble::Busy(seconds(wait)))?;
+    web.0.access.draw_again(&caller).await.map_err(|wait| Trouble::Busy(seconds(wait)))?;
     let request = json!({ "jsonrpc": "2.0", "id": 1, "method": "tools/call",
         "params": { "name": tool, "arguments": arguments } });
     let answered = match answer(&web, &here, &caller, tool, arguments).await {
@@ -107,11 +107,9 @@ impl Outcome {
 
 /// What one of the workspace's live tokens may do.
 async fn scopes_of(web: &Web, here: &Here, id: &str) -> Result<Scopes, Trouble> {
-    let now = web.store().now();
-    let tokens = web.store().read(&here.member.tenancy).tokens().await?;
-    let token = tokens.into_iter().find(|token| {
-        token.token_id == id && token.revoked_at.is_none() && token.expires_at.is_none_or(|end| end > now)
-    });
+    let now = web.0.store.now();
+    let tokens = web.0.store.read(&here.member.tenancy).tokens().await?;
+    let token = tokens.into_iter().find(|token| token.token_id == id && token.is_live(now));
     let token = token.ok_or(Trouble::NotFound)?;
     Ok(token.scopes.iter().filter_map(|scope| Scope::parse(scope)).collect())
 }
@@ -124,18 +122,16 @@ async fn show(
     outcome: Option<Outcome>,
 ) -> Result<Response, Trouble> {
     let word = |key: &str| said.get(key).map_or("", |value| value.trim());
-    let now = web.store().now();
-    let tokens = web.store().read(&here.member.tenancy).tokens().await?;
-    let live = tokens
-        .iter()
-        .filter(|token| token.revoked_at.is_none() && token.expires_at.is_none_or(|end| end > now));
+    let now = web.0.store.now();
+    let tokens = web.0.store.read(&here.member.tenancy).tokens().await?;
+    let live = tokens.iter().filter(|token| token.is_live(now));
     let mine = Choice { value: String::new(), text: "yourself".to_owned(), chosen: word("token").is_empty() };
     let tokens = live.map(|token| Choice {
         value: token.token_id.clone(),
         text: format!("{} (…{})", line(&token.name), token.last_four),
         chosen: word("token") == token.token_id,
     });
-    let tools = web.costs().iter().map(|tool| Choice {
+    let tools = web.0.costs.iter().map(|tool| Choice {
         value: tool.name.to_owned(),
         text: tool.name.to_owned(),
         chosen: word("tool") == tool.name,

@@ -47,7 +47,7 @@ impl UsagePage {
 }
 
 pub(super) async fn page_of(State(web): State<Web>, here: Here) -> Result<Response, Trouble> {
-    let used = web.store().read(&here.member.tenancy).use_by_tool(here.now - TimeDelta::days(DAYS)).await?;
+    let used = web.0.store.read(&here.member.tenancy).use_by_tool(here.now - TimeDelta::days(DAYS)).await?;
     let (others, tools): (Vec<_>, Vec<_>) = used.into_iter().partition(|used| used.tool == "-");
     let throttled = others.iter().map(|used| used.errors).sum();
     let Health { api_quota } = ask(&web, &here, "get_system_health", json!({})).await?;

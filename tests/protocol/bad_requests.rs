@@ -228,8 +228,8 @@ async fn a_body_that_does_not_arrive_is_given_up() {
 #[tokio::test]
 async fn pages_of_allowed_origins_may_call_and_read() {
     let config = HttpConfig {
-        allowed_hosts: vec!["mcp.example.com".into()],
-        allowed_origins: vec!["https://app.example.com".into()],
+        allowed_hosts: vec!["mcp.example.com".parse().unwrap()],
+        allowed_origins: vec!["https://app.example.com".parse().unwrap()],
         ..HttpConfig::default()
     };
     let app = app_of(Probe::new().0, config, &["secret"]);

@@ -100,7 +100,7 @@ pub(super) fn pass_over(body: Body, parts: &Parts, time: Duration, response: &mu
 }
 
 /// Says that the connection ends with this answer (RFC 9112, section 9.6), as it does when a body is left on it.
-pub(super) fn ends_connection(parts: &Parts, response: &mut Response) {
+pub fn ends_connection(parts: &Parts, response: &mut Response) {
     if parts.version <= Version::HTTP_11 {
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }

@@ -8,7 +8,7 @@ use http::header::{
 };
 use http::request::Parts;
 use http::uri::Authority;
-use http::{HeaderMap, HeaderValue, StatusCode};
+use http::{HeaderMap, HeaderValue, StatusCode, Uri};
 
 use super::{HttpConfig, Problem};
 
@@ -97,7 +97,7 @@ fn host_allowed(config: &HttpConfig, parts: &Parts) -> bool {
     };
     let Some(host) = host else { return false };
     (is_loopback(&host) && loopback_allowed(config))
-        || config.allowed_hosts.iter().filter_map(|allowed| authority(allowed)).any(|allowed| {
+        || config.allowed_hosts.iter().any(|allowed| {
             allowed.host().eq_ignore_ascii_case(host.host())
                 && (allowed.port().is_none() || allowed.port_u16() == host.port_u16())
         })
@@ -110,11 +110,11 @@ fn origin_allowed(config: &HttpConfig, origin: &HeaderValue) -> bool {
         _ => None,
     });
     host.is_some_and(|host| is_loopback(&host) && loopback_allowed(config))
-        || config.allowed_origins.iter().any(|allowed| allowed.eq_ignore_ascii_case(origin))
+        || origin.parse().is_ok_and(|origin: Uri| config.allowed_origins.contains(&origin))
 }
 
 fn loopback_allowed(config: &HttpConfig) -> bool {
-    config.allowed_hosts.iter().filter_map(|allowed| authority(allowed)).any(|allowed| is_loopback(&allowed))
+    config.allowed_hosts.iter().any(is_loopback)
 }
 
 fn is_loopback(host: &Authority) -> bool {
@@ -145,8 +145,8 @@ mod tests {
     #[test]
     fn hosts_and_origins_are_judged_by_the_lists() {
         let config = |hosts: &[&str], origins: &[&str]| HttpConfig {
-            allowed_hosts: hosts.iter().map(|host| (*host).to_owned()).collect(),
-            allowed_origins: origins.iter().map(|origin| (*origin).to_owned()).collect(),
+            allowed_hosts: hosts.iter().map(|host| host.parse().unwrap()).collect(),
+            allowed_origins: origins.iter().map(|origin| origin.parse().unwrap()).collect(),
             ..HttpConfig::default()
         };
         let local = config(&["127.0.0.1"], &[]);

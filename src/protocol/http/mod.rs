@@ -20,12 +20,15 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::any;
 use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER};
 use http::request::Parts;
-use http::{HeaderValue, Method, StatusCode};
+use http::uri::Authority;
+use http::{HeaderValue, Method, StatusCode, Uri};
 use tokio::sync::Semaphore;
 
 use super::inflight::Inflight;
 use super::jsonrpc::{self, RpcError};
 use super::server::Server;
+
+pub use body::ends_connection;
 
 /// Characters of a header that are told in a log.
 const MAX_DETAIL: usize = 100;
@@ -36,10 +39,10 @@ pub struct HttpConfig {
     /// The hosts this server answers to (`Host`), with a port or for any port; IPv6 in brackets. Anything else is 403,
     /// which keeps a page that rebinds its own name to our address out. While any of them is a loopback name, all
     /// loopback names are allowed.
-    pub allowed_hosts: Vec<String>,
+    pub allowed_hosts: Vec<Authority>,
     /// The origins whose pages may call (`Origin`, as `https://app.example.com`). A request without `Origin` comes
     /// from no page and is fine. Loopback origins are allowed as loopback hosts are.
-    pub allowed_origins: Vec<String>,
+    pub allowed_origins: Vec<Uri>,
     /// The largest body, in bytes; 413 beyond.
     pub max_body_bytes: usize,
     /// How long a body may take to arrive whole; 408 beyond.
@@ -57,7 +60,7 @@ pub struct HttpConfig {
 impl Default for HttpConfig {
     fn default() -> Self {
         Self {
-            allowed_hosts: vec!["localhost".into()],
+            allowed_hosts: vec![Authority::from_static("localhost")],
             allowed_origins: Vec::new(),
             max_body_bytes: 1024 * 1024,
             body_timeout: Duration::from_secs(10),
@@ -204,10 +207,15 @@ impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let Self { status, message, refused } = self;
         let error = RpcError::new(i64::from(status.as_u16()), message);
-        let mut response = json(status, jsonrpc::failure(None, &error));
+        let mut response = refusal(status, &error);
         response.extensions_mut().insert(refused);
         response
     }
+}
+
+/// An answer that says no before any message was read: a JSON-RPC error without an id, under `status`.
+pub fn refusal(status: StatusCode, error: &RpcError) -> Response {
+    json(status, jsonrpc::failure(None, error))
 }
 
 fn json(status: StatusCode, body: bytes::Bytes) -> Response {
