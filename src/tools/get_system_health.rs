@@ -182,6 +182,7 @@ impl Tool for GetSystemHealth {
             flows: &troubles.worst,
             connectors: &connectors,
             queue: &queue,
+            overdue_s,
             failing: troubles.counts.failing,
             in_trouble: troubles.counts.matching,
             active: counts.in_use() - counts.paused(),

@@ -226,3 +226,46 @@ async fn causes_that_are_not_told_are_counted() {
     let first = told.lines().next().unwrap();
     assert!(first.contains("; 24 flows failing, and 19 flows in trouble are not listed."), "{told}");
 }
+
+/// Everything that happens by itself happens in workers: without one nothing is ever queued that could tell.
+#[tokio::test]
+async fn an_engine_that_stands_still_is_told_with_what_to_do() {
+    let app = TestApp::demo().await;
+    let mut owner = app.owner().await;
+    let health = async || app.globex().call("get_system_health", json!({})).await;
+    let dead = health().await;
+    assert_eq!(
+        (&dead.structured["verdict"], &dead.structured["queue"]["queued"]),
+        (&json!("critical"), &json!(0))
+    );
+    assert_eq!(dead.structured["attention"][0]["id"], "workers");
+    assert!(
+        dead.text.contains("Globex is critical. no worker has reported in the last 2 minutes"),
+        "{}",
+        dead.text
+    );
+    assert!(dead.text.contains("next: start a worker (apixx-mcp worker)"), "{}", dead.text);
+
+    report_a_worker(&app).await;
+    let well = health().await;
+    assert!(well.text.starts_with("Globex is healthy. Nothing needs attention."), "{}", well.text);
+
+    let late = |table: &str, column: &str, minutes: i32| {
+        format!(
+            "update {table} set {column} = $1 - interval '{minutes} minutes' where customer_id = 'cus_globex'"
+        )
+    };
+    for (table, column, verdict, part) in [
+        ("connectors", "next_check_at", "degraded", "checks"),
+        ("flows", "next_run_at", "critical", "scheduler"),
+    ] {
+        for (minutes, verdict) in [(4, "healthy"), (6, verdict), (-1, "healthy")] {
+            let update = sqlx::AssertSqlSafe(late(table, column, minutes));
+            sqlx::query(update).bind(app.clock.now()).execute(&mut owner).await.unwrap();
+            let told = health().await;
+            assert_eq!(told.structured["verdict"], verdict, "{column} {minutes}: {}", told.text);
+            let causes = told.structured["attention"].as_array().unwrap();
+            assert_eq!(causes.iter().any(|cause| cause["id"] == part), minutes == 6, "{}", told.text);
+        }
+    }
+}
