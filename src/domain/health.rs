@@ -200,10 +200,6 @@ pub struct ConnectorCheck {
     pub consecutive_failures: i32,
     /// What the last check said when it failed.
     pub last_error: Option<String>,
-    /// When it was last checked.
-    pub last_check_at: Option<DateTime<Utc>>,
-    /// Seconds between checks.
-    pub interval_s: i32,
     /// Quotas: name, used, limit.
     pub quotas: Vec<(String, i64, i64)>,
     /// Throttled answers in the last hour.
@@ -213,8 +209,8 @@ pub struct ConnectorCheck {
 /// Quota use, in percent, from which a connector is degraded; from 80 it is listed as near its quota.
 pub const QUOTA_DEGRADED_PERCENT: f64 = 90.0;
 
-/// The status of a connector at `now`, with its reasons in words (their `since` is the caller's to keep).
-pub fn connector_status(check: &ConnectorCheck, now: DateTime<Utc>) -> (ConnectorStatus, Vec<StatusReason>) {
+/// The status of a connector that was just checked, with its reasons in words (their `since` is the caller's to keep).
+pub fn connector_status(check: &ConnectorCheck) -> (ConnectorStatus, Vec<StatusReason>) {
     let reason = |code: &str, message: String| StatusReason::new(code, message, None);
     if !check.enabled {
         return (ConnectorStatus::Disabled, Vec::new());
@@ -232,15 +228,6 @@ pub fn connector_status(check: &ConnectorCheck, now: DateTime<Utc>) -> (Connecto
     if check.consecutive_failures >= 3 {
         let message = format!("{} checks in a row failed: {error}", check.consecutive_failures);
         return (ConnectorStatus::Down, vec![reason("UNREACHABLE", message)]);
-    }
-    match check.last_check_at {
-        None => {
-            return (ConnectorStatus::Unknown, vec![reason("NEVER_POLLED", "not checked yet".to_owned())]);
-        }
-        Some(at) if now - at > TimeDelta::seconds(i64::from(check.interval_s) * 3 + 60) => {
-            return (ConnectorStatus::Unknown, vec![reason("STALE", "not checked lately".to_owned())]);
-        }
-        Some(_) => {}
     }
     let mut reasons = Vec::new();
     if check.consecutive_failures > 0 {
@@ -373,12 +360,10 @@ mod tests {
             auth_error: None,
             consecutive_failures: 0,
             last_error: None,
-            last_check_at: Some(now()),
-            interval_s: 300,
             quotas: vec![("daily".into(), 87, 100)],
             throttled_1h: 0,
         };
-        let status = |check: &ConnectorCheck| connector_status(check, now()).0;
+        let status = |check: &ConnectorCheck| connector_status(check).0;
         assert_eq!(status(&check), ConnectorStatus::Healthy);
         assert_eq!(
             status(&ConnectorCheck { quotas: vec![("daily".into(), 90, 100)], ..check.clone() }),
@@ -395,10 +380,6 @@ mod tests {
         assert_eq!(
             status(&ConnectorCheck { auth_status: AuthStatus::Revoked, ..check.clone() }),
             ConnectorStatus::Down
-        );
-        assert_eq!(
-            status(&ConnectorCheck { last_check_at: None, ..check.clone() }),
-            ConnectorStatus::Unknown
         );
         assert_eq!(status(&ConnectorCheck { enabled: false, ..check }), ConnectorStatus::Disabled);
     }

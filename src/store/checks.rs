@@ -184,20 +184,15 @@ impl Store {
             None => (known, before.auth_error, before.auth_expires_at),
         };
         let failures = if seen.error.is_some() { before.consecutive_failures + 1 } else { 0 };
-        let (status, reasons) = connector_status(
-            &ConnectorCheck {
-                enabled: true,
-                auth_status,
-                auth_error: auth_error.clone(),
-                consecutive_failures: failures,
-                last_error: seen.error.clone(),
-                last_check_at: Some(now),
-                interval_s: before.check_interval_s,
-                quotas: quotas.iter().map(|(name, used, limit, _)| (name.clone(), *used, *limit)).collect(),
-                throttled_1h: quotas.iter().map(|quota| quota.3).sum(),
-            },
-            now,
-        );
+        let (status, reasons) = connector_status(&ConnectorCheck {
+            enabled: true,
+            auth_status,
+            auth_error: auth_error.clone(),
+            consecutive_failures: failures,
+            last_error: seen.error.clone(),
+            quotas: quotas.iter().map(|(name, used, limit, _)| (name.clone(), *used, *limit)).collect(),
+            throttled_1h: quotas.iter().map(|quota| quota.3).sum(),
+        });
         tx.query(AFTER)
             .bind(id.to_owned())
             .bind(now)

@@ -17,12 +17,17 @@ use crate::domain::schedule::{Schedule, ScheduleKind};
 /// run and last success), `o` (its open run).
 macro_rules! flow_columns {
     () => {
-        "f.flow_id, f.name, f.sort_key, f.description, f.state, f.state_reason, f.state_by, f.state_changed_at, f.health,
-         f.health_reasons, f.health_since, f.source_connector_id, sc.name as source_name, sc.service as source_service,
-         sc.status as source_status, f.source_objects, f.destination_connector_id, dc.name as destination_name,
-         dc.service as destination_service, dc.status as destination_status, f.destination_objects,
+        concat!(
+            "f.flow_id, f.name, f.sort_key, f.description, f.state, f.state_reason, f.state_by, f.state_changed_at, f.health,
+         f.health_reasons, f.health_since, f.source_connector_id, sc.name as source_name, sc.service as source_service, ",
+            status_now!("sc"),
+            " as source_status, f.source_objects, f.destination_connector_id, dc.name as destination_name,
+         dc.service as destination_service, ",
+            status_now!("dc"),
+            " as destination_status, f.destination_objects,
          f.schedule_kind, f.schedule_cron, f.schedule_interval_s, f.schedule_timezone, f.next_run_at, f.tags,
          u.name as owner, f.current_version, f.last_decided_at, to_jsonb(l) as last_run, to_jsonb(ls) as last_success"
+        )
     };
 }
 

@@ -129,13 +129,18 @@ impl Shape {
         let groups = self.groups(sums);
         // Which connector runs share is only a question when they were picked by something else.
         let shared = if self.status || self.flow {
-            "(select json_agg(json_build_object('connector_id', n.connector_id, 'name', n.name, 'status', n.status,
-                        'auth_status', n.auth_status, 'reason', n.status_reasons -> 0 ->> 'message') order by n.name)
+            concat!(
+                "(select json_agg(json_build_object('connector_id', n.connector_id, 'name', n.name, 'status', ",
+                status_now!("n"),
+                ", 'auth_status', n.auth_status, 'reason', case when not ",
+                stale!("n"),
+                " then n.status_reasons -> 0 ->> 'message' end) order by n.name)
                 from (select k.connector_id from cells c
                        cross join lateral (select c.source_connector_id union select c.destination_connector_id) k (connector_id)
                        group by k.connector_id
                       having sum(c.runs) >= (select runs from totals) and (select runs from totals) >= 2) k
                 join connectors n on n.customer_id = $1 and n.connector_id = k.connector_id)"
+            )
         } else {
             "null::json"
         };

@@ -30,15 +30,21 @@ macro_rules! run_columns {
 /// takes a customer to have few connectors and reads them all, however short the list.
 macro_rules! run_joins {
     () => {
-        "cross join lateral (
+        concat!(
+            "cross join lateral (
             select f.name, f.state, f.source_objects, f.destination_objects
               from flows f where f.customer_id = $1 and f.flow_id = r.flow_id offset 0) f
          cross join lateral (
-            select c.name, c.service, c.status
+            select c.name, c.service, ",
+            status_now!("c"),
+            " as status
               from connectors c where c.customer_id = $1 and c.connector_id = r.source_connector_id offset 0) sc
          cross join lateral (
-            select c.name, c.service, c.status
+            select c.name, c.service, ",
+            status_now!("c"),
+            " as status
               from connectors c where c.customer_id = $1 and c.connector_id = r.destination_connector_id offset 0) dc"
+        )
     };
 }
 pub(super) use {run_columns, run_joins};
