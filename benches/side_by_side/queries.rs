@@ -127,6 +127,7 @@ pub struct Run {
     records_written: i64,
     records_failed: i64,
     records_skipped: i64,
+    records_unchanged: i64,
     records_estimated: Option<i64>,
     bytes_read: i64,
     bytes_written: i64,

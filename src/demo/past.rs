@@ -84,6 +84,7 @@ impl Habit {
             records_written: 0,
             records_failed: 0,
             records_skipped: 0,
+            records_unchanged: 0,
             records_estimated: None,
             bytes_read: 0,
             bytes_written: 0,

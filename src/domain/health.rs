@@ -22,8 +22,8 @@ pub struct Decided {
     pub message: Option<String>,
     /// When.
     pub finished_at: DateTime<Utc>,
-    /// Records written and failed.
-    pub written: i64,
+    /// Records that the destination took or had already.
+    pub accepted: i64,
     /// Records rejected.
     pub failed: i64,
 }
@@ -58,7 +58,7 @@ pub struct FlowFacts {
     pub has_open_run: bool,
     /// Median duration of the last twenty successful runs, when there are at least five.
     pub median_ms: Option<i64>,
-    /// Records written and failed in the last 24 hours.
+    /// Records that destinations took or had already, and records rejected, in the last 24 hours.
     pub day: (i64, i64),
     /// Source and destination.
     pub connectors: Vec<ConnectorFacts>,
@@ -121,12 +121,12 @@ fn degraded(facts: &FlowFacts, now: DateTime<Utc>) -> Vec<StatusReason> {
     let percent = |share: f64| format!("{:.1} %", share * 100.0);
     let limit = facts.degraded_error_rate;
     if let Some(last) = facts.decided.first().filter(|run| run.status == RunStatus::Partial) {
-        let rate = share(last.written, last.failed);
+        let rate = share(last.accepted, last.failed);
         if rate >= limit {
             let message = format!(
                 "the last run rejected {} of {} records ({} >= {})",
                 last.failed,
-                last.written + last.failed,
+                last.accepted + last.failed,
                 percent(rate),
                 percent(limit)
             );
@@ -157,10 +157,10 @@ fn degraded(facts: &FlowFacts, now: DateTime<Utc>) -> Vec<StatusReason> {
             reasons.push(StatusReason::new("SLOW", message, Some(started)));
         }
     }
-    let (written, rejected) = facts.day;
-    if written + rejected >= 100 && share(written, rejected) >= limit && reasons.is_empty() {
+    let (accepted, rejected) = facts.day;
+    if accepted + rejected >= 100 && share(accepted, rejected) >= limit && reasons.is_empty() {
         let message =
-            format!("{} of the records of the last 24 h were rejected", percent(share(written, rejected)));
+            format!("{} of the records of the last 24 h were rejected", percent(share(accepted, rejected)));
         reasons.push(StatusReason::new("ERROR_RATE", message, None));
     }
     for connector in facts.connectors.iter().filter(|c| c.status == ConnectorStatus::Degraded) {
@@ -183,8 +183,8 @@ fn overdue(facts: &FlowFacts, now: DateTime<Utc>) -> Option<(DateTime<Utc>, Time
     (now > due).then_some((due, facts.schedule.period(after)?))
 }
 
-fn share(written: i64, failed: i64) -> f64 {
-    if written + failed == 0 { 0.0 } else { failed as f64 / (written + failed) as f64 }
+fn share(accepted: i64, failed: i64) -> f64 {
+    if accepted + failed == 0 { 0.0 } else { failed as f64 / (accepted + failed) as f64 }
 }
 
 /// What the status of a connector is computed from.
@@ -260,13 +260,13 @@ mod tests {
         "2026-11-21T08:07:00Z".parse().unwrap()
     }
 
-    fn run(status: RunStatus, minutes_ago: i64, written: i64, failed: i64) -> Decided {
+    fn run(status: RunStatus, minutes_ago: i64, accepted: i64, failed: i64) -> Decided {
         Decided {
             status,
             reason: (status == RunStatus::Failed).then_some(ReasonCode::AuthExpired),
             message: None,
             finished_at: now() - TimeDelta::minutes(minutes_ago),
-            written,
+            accepted,
             failed,
         }
     }

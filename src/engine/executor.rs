@@ -231,11 +231,11 @@ impl StreamWork<'_> {
                 );
             }
             let failed = mapped.rejected.len() as i64;
+            let read = mapped.page.items.len() as i64;
             let records =
-                Records::new(mapped.page.items.len() as i64, written, failed, mapped.skipped + unchanged);
+                Records::new(read, written, failed, mapped.skipped + unchanged).with_unchanged(unchanged);
             let (mapped, errors) = self.errors(mapped).await?;
             self.checkpoint.position = Some(mapped.page.position.clone());
-            self.checkpoint.unchanged += unchanged;
             let amounts =
                 Amounts { read: mapped.page.bytes, written: bytes, estimated, cursor: mapped.page.cursor };
             self.save(records, Some(amounts), errors, note).await?;
@@ -298,12 +298,10 @@ impl StreamWork<'_> {
             return Err(Outcome::End(late));
         }
         let (records, most) = (&self.standing.records, self.work.run.max_error_rate);
-        // A record that the destination has already is as good as one that it takes.
-        let judged = records.written + self.checkpoint.unchanged + records.failed;
-        let rate = records.failed as f64 / judged.max(1) as f64;
-        if judged >= MIN_JUDGED && rate > most {
+        let (attempted, rate) = (records.attempted(), records.error_rate().unwrap_or(0.0));
+        if attempted >= MIN_JUDGED && rate > most {
             let message = format!(
-                "{} of {judged} records were rejected ({:.1} % > {:.1} %)",
+                "{} of {attempted} records were rejected ({:.1} % > {:.1} %)",
                 records.failed,
                 rate * 100.0,
                 most * 100.0

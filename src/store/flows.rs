@@ -39,11 +39,11 @@ macro_rules! flow_joins {
          left join users u on u.customer_id = $1 and u.user_id = f.owner_user_id
          left join lateral (
               select r.run_id, r.status, r.started_at, r.finished_at, r.reason_code, r.records_read, r.records_written,
-                     r.records_failed, r.records_skipped
+                     r.records_failed, r.records_skipped, r.records_unchanged
                 from runs r where r.customer_id = $1 and r.run_id = f.last_run_id) l on true
          left join lateral (
               select r.run_id, r.status, r.started_at, r.finished_at, r.reason_code, r.records_read, r.records_written,
-                     r.records_failed, r.records_skipped
+                     r.records_failed, r.records_skipped, r.records_unchanged
                 from runs r where r.customer_id = $1 and r.run_id = f.last_success_run_id) ls on true"
     };
 }
@@ -177,12 +177,14 @@ pub struct RunBrief {
     records_written: i64,
     records_failed: i64,
     records_skipped: i64,
+    records_unchanged: i64,
 }
 
 impl RunBrief {
     /// What happened to its records.
     pub fn records(&self) -> Records {
         Records::new(self.records_read, self.records_written, self.records_failed, self.records_skipped)
+            .with_unchanged(self.records_unchanged)
     }
 }
 

@@ -125,6 +125,7 @@ impl Shape {
             sum(c.cancelled)::bigint as cancelled, sum(c.skipped)::bigint as skipped_runs,
             sum(c.records_read)::bigint as read, sum(c.records_written)::bigint as written,
             sum(c.records_failed)::bigint as rejected, sum(c.records_skipped)::bigint as skipped,
+            sum(c.records_unchanged)::bigint as unchanged,
             sum(c.bytes_written)::bigint as bytes";
         let groups = self.groups(sums);
         // Which connector runs share is only a question when they were picked by something else.
@@ -159,6 +160,7 @@ impl Shape {
                        coalesce(sum(c.records_written), 0)::bigint as total_written,
                        coalesce(sum(c.records_failed), 0)::bigint as total_failed,
                        coalesce(sum(c.records_skipped), 0)::bigint as total_skipped,
+                       coalesce(sum(c.records_unchanged), 0)::bigint as total_unchanged,
                        coalesce(sum(c.bytes_written), 0)::bigint as total_bytes
                   from cells c),
              page as (
@@ -166,7 +168,7 @@ impl Shape {
                   from caller cross join lateral ({page}) r
                   {joins})
              select t.runs, t.succeeded, t.partial, t.failed, t.cancelled, t.skipped, t.active, t.total_read,
-                    t.total_written, t.total_failed, t.total_skipped, t.total_bytes,
+                    t.total_written, t.total_failed, t.total_skipped, t.total_unchanged, t.total_bytes,
                     (row_number() over ()) = 1 as first_row,
                     case when (row_number() over ()) = 1 then {groups} end as groups,
                     case when (row_number() over ()) = 1 then {shared} end as shared, p.*
@@ -225,6 +227,7 @@ impl Shape {
                     'succeeded', g.succeeded, 'partial', g.partial, 'failed', g.failed, 'active', g.active,
                     'cancelled', g.cancelled, 'skipped_runs', g.skipped_runs,
                     'read', g.read, 'written', g.written, 'rejected', g.rejected, 'skipped', g.skipped,
+                    'unchanged', g.unchanged,
                     'bytes', g.bytes, 'latest_run_id', l.run_id, 'latest_status', l.status) order by {order})
                 from (select g.* from (select {key} as key, {sums} from {from} group by 1
                                         having sum(c.runs) > 0) g

@@ -173,8 +173,12 @@ fn told(cx: &ToolCx<'_>, detail: &RunDetail) -> Answer<Output> {
     if let Some(position) = view.position_in_queue {
         page.line(format!("Waiting for a worker: position {position} in this workspace's queue"));
     }
+    let unchanged = match run.records.unchanged {
+        0 => String::new(),
+        unchanged => format!(" ({} of them unchanged)", text::count(unchanged)),
+    };
     page.line(format!(
-        "Records: read {} | written {} | failed {} | skipped {}{}. Bytes read {}, written {}",
+        "Records: read {} | written {} | failed {} | skipped {}{unchanged}{}. Bytes read {}, written {}",
         text::count(run.records.read),
         text::count(run.records.written),
         text::count(run.records.failed),

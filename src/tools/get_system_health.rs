@@ -374,7 +374,7 @@ fn written(output: &Output, window: &str, now: DateTime<Utc>, zone: Tz, notices:
         records(counted),
         against(output.records.error_rate, output.records.previous_error_rate),
         text::count(counted.failed),
-        text::count(counted.written + counted.failed)
+        text::count(counted.attempted())
     ));
     let quota = &output.api_quota;
     let limit = quota
