@@ -188,8 +188,10 @@ impl Tool for GetFlow {
             view.flow.schedule.text,
             view.flow.status
         );
-        let text = written(cx, &summary, &view, &found.notices());
-        Ok(Answer { text, output: Output { summary, flow: view, matched_by: found.matched_by.to_string() } })
+        let notices = found.notices();
+        let text = written(cx, &summary, &view, &notices);
+        let output = Output { summary, flow: view, matched_by: found.matched_by.to_string() };
+        Ok(Answer { text, output, notices })
     }
 }
 

@@ -175,7 +175,7 @@ impl Tool for GetFlowErrorSummary {
             total_errors: errors.total,
             total_groups: errors.keys,
         };
-        Ok(Answer { text, output })
+        Ok(Answer { text, output, notices })
     }
 }
 

@@ -256,7 +256,7 @@ impl Tool for GetSystemHealth {
             },
         };
         let text = written(&output, &in_words(&asked.window, zone), now, zone, &asked.notices);
-        Ok(Answer { text, output })
+        Ok(Answer { text, output, notices: asked.notices })
     }
 }
 

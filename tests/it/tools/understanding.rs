@@ -21,6 +21,22 @@ async fn what_source_and_destination_a_flow_uses() {
     assert!(told.contains("daily at 02:00 Europe/Berlin"), "{told}");
 }
 
+/// A client that shows a model nothing but the JSON leaves nothing out.
+#[tokio::test]
+async fn what_an_answer_notes_stands_in_its_json() {
+    let app = TestApp::demo().await;
+    let guessed = app.acme().call("get_flow", json!({ "flow": "ticket triage" })).await;
+    assert_eq!(
+        guessed.structured["notices"],
+        json!(["Matched \"ticket triage\" to \"Support ticket triage\"."])
+    );
+    let page = app.acme().call("list_runs", json!({ "limit": 1 })).await;
+    let notice = format!("more runs match; pass cursor={}", page.structured["next_cursor"].as_str().unwrap());
+    assert_eq!(page.structured["notices"], json!([notice]));
+    let plain = app.acme().call("get_flow", json!({ "flow": guessed.structured["flow"]["id"] })).await;
+    assert_eq!(plain.structured.get("notices"), None);
+}
+
 #[tokio::test]
 async fn the_field_mappings_of_a_flow() {
     let app = TestApp::demo().await;
