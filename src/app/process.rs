@@ -128,7 +128,10 @@ impl Process {
         let access = Access::new(store.clone(), memory, config.auth.failed_attempts_per_minute);
         let refusals = Refusals::new(store.clock().clone());
         let (wakes, waits) = (Wakes::default(), Waits::new(gauge!("apixx_waits")));
-        let serving = Serving { store, cursors, wakes, waits, refusals, stopping };
+        let public_url = config.server.public_url.as_ref();
+        let public_url = public_url.map(|url| url.to_string().trim_end_matches('/').to_owned());
+        let version = config.app_version.clone().unwrap_or_else(|| env!("CARGO_PKG_VERSION").to_owned());
+        let serving = Serving { store, cursors, wakes, waits, refusals, stopping, public_url, version };
         Ok(Self { serving, access, config, options: options.clone(), time })
     }
 
@@ -138,9 +141,7 @@ impl Process {
         let state = AppState { access: self.access.clone(), teller: Teller::new(refusals.clone()) };
         let calls = self.config.server.max_concurrent_calls.get();
         let server = Arc::new(ToolServer::new(self.serving.clone(), self.access.clone(), calls));
-        let public_url = self.config.server.public_url.as_ref();
-        let public_url = public_url.map(|url| url.to_string().trim_end_matches('/').to_owned());
-        let web = Web::new(&self.serving, self.access.clone(), Arc::clone(&server), public_url);
+        let web = Web::new(&self.serving, self.access.clone(), Arc::clone(&server));
         router(state, server, web, &self.config.server, store.ids().clone())
     }
 

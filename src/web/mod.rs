@@ -71,14 +71,8 @@ struct Shared {
 }
 
 impl Web {
-    /// The pages over what all calls share and `tools`; `public_url` is where browsers and clients find this server,
-    /// without a slash at its end.
-    pub fn new(
-        serving: &Serving,
-        access: Access,
-        tools: Arc<ToolServer>,
-        public_url: Option<String>,
-    ) -> Self {
+    /// The pages over what all calls share and `tools`.
+    pub fn new(serving: &Serving, access: Access, tools: Arc<ToolServer>) -> Self {
         let store = serving.store.clone();
         Self(Arc::new(Shared {
             access,
@@ -87,7 +81,7 @@ impl Web {
             stopping: serving.stopping.clone(),
             people: People::new(store.clone()),
             store,
-            public_url,
+            public_url: serving.public_url.clone(),
             costs: new_token::costs(),
         }))
     }
