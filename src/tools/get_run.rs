@@ -72,6 +72,9 @@ struct DetailView {
     previous_run: Option<RunBriefView>,
     #[serde(skip_serializing_if = "Option::is_none")]
     next_run: Option<RunBriefView>,
+    /// Its page, for people.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    url: Option<String>,
 }
 
 /// How far a run is.
@@ -148,7 +151,7 @@ impl Tool for GetRun {
 fn told(cx: &ToolCx<'_>, detail: &RunDetail) -> Answer<Output> {
     let (now, zone) = (cx.now(), cx.zone());
     let run = &detail.run;
-    let view = view(detail, now);
+    let view = view(cx, detail);
     let done = run.status.is_final();
     let why = match (run.reason_code, &view.run.reason) {
         (Some(code), Some(reason)) => format!(" ({code}: {reason})"),
@@ -230,6 +233,9 @@ fn told(cx: &ToolCx<'_>, detail: &RunDetail) -> Answer<Output> {
             ));
         }
     }
+    if let Some(url) = &view.url {
+        page.line(format!("Page: {url}"));
+    }
     write_history(&mut page, &view, run.queued_at, now, zone);
     let mut notices = Vec::new();
     let mut next = Vec::new();
@@ -288,8 +294,8 @@ pub(super) fn next_poll(running_ms: Option<i64>) -> u32 {
     }
 }
 
-fn view(detail: &RunDetail, now: DateTime<Utc>) -> DetailView {
-    let run = &detail.run;
+fn view(cx: &ToolCx<'_>, detail: &RunDetail) -> DetailView {
+    let (run, now) = (&detail.run, cx.now());
     let open = !run.status.is_final();
     DetailView {
         run: RunView::new(run, now),
@@ -341,6 +347,7 @@ fn view(detail: &RunDetail, now: DateTime<Utc>) -> DetailView {
             .map(Into::into),
         previous_run: detail.previous_run.as_ref().map(Into::into),
         next_run: detail.next_run.as_ref().map(Into::into),
+        url: cx.page_url(&format!("runs/{}", run.id)),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::support::app::TestApp;
+use crate::support::app::{TestApp, get};
 
 #[tokio::test]
 async fn what_source_and_destination_a_flow_uses() {
@@ -35,6 +35,31 @@ async fn what_an_answer_notes_stands_in_its_json() {
     assert_eq!(page.structured["notices"], json!([notice]));
     let plain = app.acme().call("get_flow", json!({ "flow": guessed.structured["flow"]["id"] })).await;
     assert_eq!(plain.structured.get("notices"), None);
+}
+
+/// A person is led from an answer to its page, where somebody said under which address the pages are found.
+#[tokio::test]
+async fn a_flow_and_a_run_say_where_their_pages_are() {
+    let app = TestApp::demo_with(&[("server.public_url", "https://mcp.example.com")]).await;
+    let flow = app.acme().call("get_flow", json!({ "flow": "NetSuite → Snowflake invoices" })).await;
+    let run = app.acme().call("get_run", json!({ "run_id": "run_abc123" })).await;
+    let id = flow.structured["flow"]["id"].as_str().unwrap();
+    for (told, url, path) in [
+        (&flow, &flow.structured["flow"]["url"], format!("/w/acme/flows/{id}")),
+        (&run, &run.structured["run"]["url"], "/w/acme/runs/run_abc123".to_owned()),
+    ] {
+        assert_eq!(*url, format!("https://mcp.example.com{path}"));
+        assert!(told.text.contains(&format!("\nPage: https://mcp.example.com{path}")), "{}", told.text);
+        assert_eq!(
+            get(&app.router, &path).await.0,
+            303,
+            "who is not signed in is asked to: there is such a page"
+        );
+    }
+    let silent = TestApp::demo().await;
+    let flow = silent.acme().call("get_flow", json!({ "flow": id })).await;
+    assert_eq!(flow.structured["flow"].get("url"), None);
+    assert!(!flow.text.contains("Page: "), "{}", flow.text);
 }
 
 #[tokio::test]
