@@ -37,6 +37,8 @@ create table runs (
     records_written bigint not null default 0 check (records_written >= 0),
     records_failed  bigint not null default 0 check (records_failed >= 0),
     records_skipped bigint not null default 0 check (records_skipped >= 0),
+    -- of the skipped ones, those that the destination had already
+    records_unchanged bigint not null default 0 check (records_unchanged between 0 and records_skipped),
     records_estimated bigint,
     bytes_read    bigint not null default 0,
     bytes_written bigint not null default 0,
@@ -68,11 +70,11 @@ create index runs_active on runs (customer_id)
 -- (what the hour at the edge of a window comes to, and which runs a filter picks, is read from these two alone)
 create index runs_window on runs (customer_id, window_at desc, run_id desc)
     include (flow_id, status, trigger, source_connector_id, destination_connector_id, records_read, records_written,
-             records_failed, records_skipped, bytes_written);
+             records_failed, records_skipped, records_unchanged, bytes_written);
 create index runs_status on runs (customer_id, status, window_at desc, run_id desc);
 create index runs_flow on runs (customer_id, flow_id, window_at desc, run_id desc)
     include (status, trigger, source_connector_id, destination_connector_id, records_read, records_written,
-             records_failed, records_skipped, bytes_written);
+             records_failed, records_skipped, records_unchanged, bytes_written);
 -- (the state first: led by the flow, the planner would take this for runs of a flow in any state)
 create index runs_flow_status on runs (customer_id, status, flow_id, window_at desc, run_id desc);
 -- A flow's runs are its customer's: without knowing it the planner thinks a flow has next to no runs, and any index does.
@@ -191,14 +193,15 @@ create table run_stats (
     records_written bigint not null,
     records_failed  bigint not null,
     records_skipped bigint not null,
+    records_unchanged bigint not null,                       -- of these
     bytes_written   bigint not null,
     primary key (customer_id, flow_id, grain, status, at, trigger, source_connector_id, destination_connector_id)
         include (runs, partial, failed, cancelled, skipped, records_read, records_written, records_failed,
-                 records_skipped, bytes_written)
+                 records_skipped, records_unchanged, bytes_written)
 ) with (fillfactor = 90, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_insert_scale_factor = 0.02);
 create index run_stats_each on run_stats (customer_id, grain, status, at)
     include (flow_id, trigger, source_connector_id, destination_connector_id, runs, partial, failed, cancelled, skipped,
-             records_read, records_written, records_failed, records_skipped, bytes_written)
+             records_read, records_written, records_failed, records_skipped, records_unchanged, bytes_written)
     where flow_id <> '';
 create index run_stats_age on run_stats (at);
 

@@ -26,7 +26,7 @@ pub const ROWS: i64 = 26;
 pub struct Texts {
     /// Customer, time, run.
     pub get_run: String,
-    /// Customer, since, until, rows, and the time and id of the run to go on after.
+    /// Customer, time, since, until, rows, and the time and id of the run to go on after.
     pub list_runs: String,
 }
 
@@ -127,6 +127,7 @@ pub struct Run {
     records_written: i64,
     records_failed: i64,
     records_skipped: i64,
+    records_unchanged: i64,
     records_estimated: Option<i64>,
     bytes_read: i64,
     bytes_written: i64,
@@ -195,6 +196,7 @@ impl Queries {
     pub async fn runs(&self, asked: &Asked) -> Vec<Run> {
         let mut rows: Vec<Run> = sqlx::query_as(self.list_runs.clone())
             .bind(&asked.customer)
+            .bind(asked.now)
             .bind(asked.since)
             .bind(asked.until)
             .bind(ROWS)

@@ -91,6 +91,7 @@ async fn run(
         database: database_url(&config, database),
         tokens: kept_tokens(&places.tokens(), &IdSource::random(clock.clone()))?,
     };
+    config.server.public_url.get_or_insert(shown.base.parse().context("the demo's own address")?);
     let stopping = lifecycle.stopping().clone();
     let process = Process::start(&database.server, config, clock, time, stopping.clone()).await?;
     // What is said is kept first: a token that nobody knows is no use.

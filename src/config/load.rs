@@ -15,6 +15,9 @@ const OPEN_TABLES: [&str; 2] = ["engine.files_roots", "engine.postgres_dsns"];
 /// What the environment variables of ours start with.
 const PREFIX: &str = "APIXX_";
 
+/// Variables of others that matter here.
+const OTHERS: [&str; 3] = ["HOME", "XDG_DATA_HOME", "APP_VERSION"];
+
 /// Where values come from beside the defaults.
 #[derive(Clone, Debug, Default)]
 pub struct Sources {
@@ -32,7 +35,7 @@ impl Sources {
     pub fn of_this_process(file: Option<PathBuf>, flags: Vec<(String, String)>) -> Self {
         let environment: Vec<(String, String)> = std::env::vars_os()
             .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
-            .filter(|(name, _)| name.starts_with(PREFIX) || name == "HOME" || name == "XDG_DATA_HOME")
+            .filter(|(name, _)| name.starts_with(PREFIX) || OTHERS.contains(&name.as_str()))
             .collect();
         let mut sources = Self { file, environment, flags };
         if sources.file.is_none() {
@@ -55,7 +58,7 @@ impl Sources {
         })
     }
 
-    fn variable(&self, name: &str) -> Option<&str> {
+    pub(super) fn variable(&self, name: &str) -> Option<&str> {
         let found = self.environment.iter().find(|(known, _)| known == name);
         found.map(|(_, value)| value.as_str()).filter(|value| !value.is_empty())
     }

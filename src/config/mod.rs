@@ -35,6 +35,9 @@ pub struct Config {
     pub operator: OperatorConfig,
     /// What is logged, and for whom.
     pub log: LogConfig,
+    /// Which version was deployed, as the environment's `APP_VERSION` says.
+    #[serde(skip)]
+    pub app_version: Option<String>,
 }
 
 impl Config {
@@ -46,6 +49,7 @@ impl Config {
         let mut config: Self = load::merged(sources)?;
         config.read_secret_files()?;
         config.check()?;
+        config.app_version = sources.variable("APP_VERSION").map(str::to_owned);
         if config.database.data_dir.as_os_str().is_empty() {
             config.database.data_dir = sources.default_data_dir()?;
         }
@@ -218,6 +222,14 @@ mod tests {
             let key = name.trim_start_matches("APIXX_").replace("__", ".").to_lowercase();
             assert!(message.starts_with(&format!("{key} is wrong: ")), "{message}");
         }
+    }
+
+    #[test]
+    fn what_was_deployed_says_its_version() {
+        let version = |pairs: &[(&str, &str)]| Config::load(&environment(pairs)).unwrap().app_version;
+        assert_eq!(version(&[("APP_VERSION", "2026.11.3")]).as_deref(), Some("2026.11.3"));
+        assert_eq!(version(&[("APP_VERSION", "")]), None);
+        assert_eq!(version(&[]), None);
     }
 
     #[test]

@@ -84,6 +84,7 @@ impl Habit {
             records_written: 0,
             records_failed: 0,
             records_skipped: 0,
+            records_unchanged: 0,
             records_estimated: None,
             bytes_read: 0,
             bytes_written: 0,
@@ -201,18 +202,16 @@ pub(super) fn checked(
 }
 
 /// Gives a check the status that follows from what it found.
-pub(super) fn judge(check: &mut PastCheck, now: DateTime<Utc>) {
+pub(super) fn judge(check: &mut PastCheck) {
     let found = ConnectorCheck {
         enabled: true,
         auth_status: check.auth_status,
         auth_error: check.auth_error.map(str::to_owned),
         consecutive_failures: 0,
         last_error: None,
-        last_check_at: Some(check.at),
-        interval_s: 300,
         quotas: check.quotas.iter().map(|quota| (quota.name.to_owned(), quota.used, quota.limit)).collect(),
         throttled_1h: check.quotas.iter().map(|quota| quota.throttled_1h).sum(),
     };
-    (check.status, check.reasons) = connector_status(&found, now);
+    (check.status, check.reasons) = connector_status(&found);
     check.reasons.iter_mut().for_each(|reason| reason.since = Some(check.since));
 }

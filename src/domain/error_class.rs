@@ -67,6 +67,11 @@ impl ErrorClass {
         }
     }
 
+    /// Whether it says something of the other system as such, which a check of the connector would meet too.
+    pub fn is_of_the_connector(self) -> bool {
+        matches!(self, Self::Auth | Self::RateLimit | Self::Quota | Self::Connectivity | Self::Unavailable)
+    }
+
     /// One sentence: what to do next.
     pub fn hint(self) -> &'static str {
         match self {

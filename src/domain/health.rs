@@ -22,8 +22,8 @@ pub struct Decided {
     pub message: Option<String>,
     /// When.
     pub finished_at: DateTime<Utc>,
-    /// Records written and failed.
-    pub written: i64,
+    /// Records that the destination took or had already.
+    pub accepted: i64,
     /// Records rejected.
     pub failed: i64,
 }
@@ -58,7 +58,7 @@ pub struct FlowFacts {
     pub has_open_run: bool,
     /// Median duration of the last twenty successful runs, when there are at least five.
     pub median_ms: Option<i64>,
-    /// Records written and failed in the last 24 hours.
+    /// Records that destinations took or had already, and records rejected, in the last 24 hours.
     pub day: (i64, i64),
     /// Source and destination.
     pub connectors: Vec<ConnectorFacts>,
@@ -125,12 +125,12 @@ fn degraded(facts: &FlowFacts, now: DateTime<Utc>) -> Vec<StatusReason> {
     let percent = |share: f64| format!("{:.1} %", share * 100.0);
     let limit = facts.degraded_error_rate;
     if let Some(last) = facts.decided.first().filter(|run| run.status == RunStatus::Partial) {
-        let rate = share(last.written, last.failed);
+        let rate = share(last.accepted, last.failed);
         if rate >= limit {
             let message = format!(
                 "the last run rejected {} of {} records ({} >= {})",
                 last.failed,
-                last.written + last.failed,
+                last.accepted + last.failed,
                 percent(rate),
                 percent(limit)
             );
@@ -161,10 +161,10 @@ fn degraded(facts: &FlowFacts, now: DateTime<Utc>) -> Vec<StatusReason> {
             reasons.push(StatusReason::new("SLOW", message, Some(started)));
         }
     }
-    let (written, rejected) = facts.day;
-    if written + rejected >= 100 && share(written, rejected) >= limit && reasons.is_empty() {
+    let (accepted, rejected) = facts.day;
+    if accepted + rejected >= 100 && share(accepted, rejected) >= limit && reasons.is_empty() {
         let message =
-            format!("{} of the records of the last 24 h were rejected", percent(share(written, rejected)));
+            format!("{} of the records of the last 24 h were rejected", percent(share(accepted, rejected)));
         reasons.push(StatusReason::new("ERROR_RATE", message, None));
     }
     for connector in facts.connectors.iter().filter(|c| c.status == ConnectorStatus::Degraded) {
@@ -187,8 +187,8 @@ fn overdue(facts: &FlowFacts, now: DateTime<Utc>) -> Option<(DateTime<Utc>, Time
     (now > due).then_some((due, facts.schedule.period(after)?))
 }
 
-fn share(written: i64, failed: i64) -> f64 {
-    if written + failed == 0 { 0.0 } else { failed as f64 / (written + failed) as f64 }
+fn share(accepted: i64, failed: i64) -> f64 {
+    if accepted + failed == 0 { 0.0 } else { failed as f64 / (accepted + failed) as f64 }
 }
 
 /// What the status of a connector is computed from.
@@ -204,10 +204,6 @@ pub struct ConnectorCheck {
     pub consecutive_failures: i32,
     /// What the last check said when it failed.
     pub last_error: Option<String>,
-    /// When it was last checked.
-    pub last_check_at: Option<DateTime<Utc>>,
-    /// Seconds between checks.
-    pub interval_s: i32,
     /// Quotas: name, used, limit.
     pub quotas: Vec<(String, i64, i64)>,
     /// Throttled answers in the last hour.
@@ -217,8 +213,8 @@ pub struct ConnectorCheck {
 /// Quota use, in percent, from which a connector is degraded; from 80 it is listed as near its quota.
 pub const QUOTA_DEGRADED_PERCENT: f64 = 90.0;
 
-/// The status of a connector at `now`, with its reasons in words (their `since` is the caller's to keep).
-pub fn connector_status(check: &ConnectorCheck, now: DateTime<Utc>) -> (ConnectorStatus, Vec<StatusReason>) {
+/// The status of a connector that was just checked, with its reasons in words (their `since` is the caller's to keep).
+pub fn connector_status(check: &ConnectorCheck) -> (ConnectorStatus, Vec<StatusReason>) {
     let reason = |code: &str, message: String| StatusReason::new(code, message, None);
     if !check.enabled {
         return (ConnectorStatus::Disabled, Vec::new());
@@ -236,15 +232,6 @@ pub fn connector_status(check: &ConnectorCheck, now: DateTime<Utc>) -> (Connecto
     if check.consecutive_failures >= 3 {
         let message = format!("{} checks in a row failed: {error}", check.consecutive_failures);
         return (ConnectorStatus::Down, vec![reason("UNREACHABLE", message)]);
-    }
-    match check.last_check_at {
-        None => {
-            return (ConnectorStatus::Unknown, vec![reason("NEVER_POLLED", "not checked yet".to_owned())]);
-        }
-        Some(at) if now - at > TimeDelta::seconds(i64::from(check.interval_s) * 3 + 60) => {
-            return (ConnectorStatus::Unknown, vec![reason("STALE", "not checked lately".to_owned())]);
-        }
-        Some(_) => {}
     }
     let mut reasons = Vec::new();
     if check.consecutive_failures > 0 {
@@ -277,13 +264,13 @@ mod tests {
         "2026-11-21T08:07:00Z".parse().unwrap()
     }
 
-    fn run(status: RunStatus, minutes_ago: i64, written: i64, failed: i64) -> Decided {
+    fn run(status: RunStatus, minutes_ago: i64, accepted: i64, failed: i64) -> Decided {
         Decided {
             status,
             reason: (status == RunStatus::Failed).then_some(ReasonCode::AuthExpired),
             message: None,
             finished_at: now() - TimeDelta::minutes(minutes_ago),
-            written,
+            accepted,
             failed,
         }
     }
@@ -379,12 +366,10 @@ mod tests {
             auth_error: None,
             consecutive_failures: 0,
             last_error: None,
-            last_check_at: Some(now()),
-            interval_s: 300,
             quotas: vec![("daily".into(), 87, 100)],
             throttled_1h: 0,
         };
-        let status = |check: &ConnectorCheck| connector_status(check, now()).0;
+        let status = |check: &ConnectorCheck| connector_status(check).0;
         assert_eq!(status(&check), ConnectorStatus::Healthy);
         assert_eq!(
             status(&ConnectorCheck { quotas: vec![("daily".into(), 90, 100)], ..check.clone() }),
@@ -401,10 +386,6 @@ mod tests {
         assert_eq!(
             status(&ConnectorCheck { auth_status: AuthStatus::Revoked, ..check.clone() }),
             ConnectorStatus::Down
-        );
-        assert_eq!(
-            status(&ConnectorCheck { last_check_at: None, ..check.clone() }),
-            ConnectorStatus::Unknown
         );
         assert_eq!(status(&ConnectorCheck { enabled: false, ..check }), ConnectorStatus::Disabled);
     }

@@ -137,22 +137,40 @@ pub struct Records {
     pub failed: i64,
     /// Filtered out, or unchanged at the destination.
     pub skipped: i64,
+    /// Of the skipped ones, those that the destination had already as they are.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub unchanged: i64,
     /// written + failed + skipped.
     pub processed: i64,
 }
 
 impl Records {
-    /// The four counts, and their sum.
+    /// The four counts, and their sum; no record was unchanged.
     pub fn new(read: i64, written: i64, failed: i64, skipped: i64) -> Self {
-        Self { read, written, failed, skipped, processed: written + failed + skipped }
+        Self { read, written, failed, skipped, unchanged: 0, processed: written + failed + skipped }
     }
 
-    /// Rejected records as a share of those attempted (skipped ones were not), 0 to 1; `None` when
-    /// nothing was attempted.
+    /// The same, where the destination had `unchanged` of the skipped records already.
+    #[must_use]
+    pub fn with_unchanged(self, unchanged: i64) -> Self {
+        Self { unchanged, ..self }
+    }
+
+    /// Records that were to be at the destination: a record that it has already is as good as one that it takes, and one
+    /// that was filtered out was not attempted.
+    pub fn attempted(&self) -> i64 {
+        self.written + self.unchanged + self.failed
+    }
+
+    /// Rejected records as a share of those attempted, 0 to 1; `None` when nothing was attempted.
     pub fn error_rate(&self) -> Option<f64> {
-        let attempted = self.written + self.failed;
+        let attempted = self.attempted();
         (attempted > 0).then(|| self.failed as f64 / attempted as f64)
     }
+}
+
+fn is_zero(number: &i64) -> bool {
+    *number == 0
 }
 
 #[cfg(test)]
@@ -176,5 +194,6 @@ mod tests {
     fn an_error_rate_needs_an_attempt() {
         assert_eq!(Records::new(5, 0, 0, 5).error_rate(), None);
         assert_eq!(Records::new(4812, 3561, 1203, 48).error_rate(), Some(1203.0 / 4764.0));
+        assert_eq!(Records::new(1000, 0, 2, 998).with_unchanged(990).error_rate(), Some(2.0 / 992.0));
     }
 }

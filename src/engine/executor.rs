@@ -125,19 +125,16 @@ fn timed_out(message: &str) -> Ending {
 }
 
 /// The end of a run that rejects more records than its flow allows, once `least` were judged.
-fn too_many_rejected(run: &ClaimedRun, records: &Records, unchanged: i64, least: i64) -> Option<Ending> {
-    // A record that the destination has already is as good as one that it takes.
-    let judged = records.written + unchanged + records.failed;
-    let (rate, most) = (records.failed as f64 / judged.max(1) as f64, run.max_error_rate);
-    (judged >= least && rate > most).then(|| {
-        let message = format!(
-            "{} of {judged} records were rejected ({:.1} % > {:.1} %)",
-            records.failed,
-            rate * 100.0,
-            most * 100.0
-        );
-        Ending::TooManyRejected { message }
-    })
+fn too_many_rejected(run: &ClaimedRun, records: &Records, least: i64) -> Option<Ending> {
+    let (judged, most) = (records.attempted(), run.max_error_rate);
+    let rate = records.error_rate().filter(|rate| judged >= least && *rate > most)?;
+    let message = format!(
+        "{} of {judged} records were rejected ({:.1} % > {:.1} %)",
+        records.failed,
+        rate * 100.0,
+        most * 100.0
+    );
+    Some(Ending::TooManyRejected { message })
 }
 
 /// One execution.
@@ -186,7 +183,7 @@ impl Work<'_> {
             (standing, checkpoint) = (line.standing, line.checkpoint);
         }
         // However few there were: none follow that could make up for them.
-        if let Some(ending) = too_many_rejected(self.run, &standing.records, checkpoint.unchanged, 1) {
+        if let Some(ending) = too_many_rejected(self.run, &standing.records, 1) {
             return Ok(Outcome::End(ending));
         }
         Ok(Outcome::End(Ending::Completed { message: in_words(&standing.records) }))
@@ -254,11 +251,11 @@ impl StreamWork<'_> {
                 );
             }
             let failed = mapped.rejected.len() as i64;
+            let read = mapped.page.items.len() as i64;
             let records =
-                Records::new(mapped.page.items.len() as i64, written, failed, mapped.skipped + unchanged);
+                Records::new(read, written, failed, mapped.skipped + unchanged).with_unchanged(unchanged);
             let (mapped, errors) = self.errors(mapped).await?;
             self.checkpoint.position = Some(mapped.page.position.clone());
-            self.checkpoint.unchanged += unchanged;
             let amounts =
                 Amounts { read: mapped.page.bytes, written: bytes, estimated, cursor: mapped.page.cursor };
             self.save(records, Some(amounts), errors, note).await?;
@@ -320,8 +317,7 @@ impl StreamWork<'_> {
         if let Some(late) = too_late(self.work.run, self.work.executor.store.now()) {
             return Err(Outcome::End(late));
         }
-        let (records, unchanged) = (&self.standing.records, self.checkpoint.unchanged);
-        match too_many_rejected(self.work.run, records, unchanged, MIN_JUDGED) {
+        match too_many_rejected(self.work.run, &self.standing.records, MIN_JUDGED) {
             Some(ending) => Err(Outcome::End(ending)),
             None => Ok(()),
         }

@@ -80,8 +80,9 @@ fn because(bad: Bad) -> edge::Refused {
 
 /// The same words whatever is wrong with the token: nobody learns which tokens exist.
 fn unauthorized(challenge: &'static str) -> Response {
-    let message = "Unauthorized: send `Authorization: Bearer mcp_…` with a live token. Whoever runs this \
-                   server makes tokens with `apixx-mcp token create`; `apixx-mcp demo` prints its own.";
+    let message = "Unauthorized: send `Authorization: Bearer mcp_…` with a live token. Make one on the \
+                   workspace's page \"MCP tokens\" (sign in at this server's address; /w/{workspace}/settings/mcp), or \
+                   with `apixx-mcp token create`; `apixx-mcp demo` prints its own.";
     let error = RpcError::new(StatusCode::UNAUTHORIZED.as_u16().into(), message);
     let mut response = refusal(StatusCode::UNAUTHORIZED, &error);
     response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static(challenge));

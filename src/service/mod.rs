@@ -30,4 +30,8 @@ pub struct Serving {
     pub refusals: Refusals,
     /// Fires when the server stops: waits are answered at once.
     pub stopping: CancellationToken,
+    /// Where browsers and clients find this server, without a slash at its end, where somebody said so.
+    pub public_url: Option<String>,
+    /// The version that it says it has.
+    pub version: String,
 }

@@ -5,11 +5,13 @@ use sqlx::FromRow;
 use sqlx::types::Json;
 
 use super::leases::ConnectorConfig;
-use super::{Store, StoreError, Tenancy};
+use super::{Store, StoreError, Tenancy, TenantTx};
 use crate::domain::connector::{AuthStatus, ConnectorStatus};
+use crate::domain::error_class::Origin;
+use crate::domain::failure::Failure;
 use crate::domain::flow::StatusReason;
 use crate::domain::health::{ConnectorCheck, connector_status};
-use crate::domain::ids::ConnectorId;
+use crate::domain::ids::{ConnectorId, RunId};
 
 statements! {
     CLAIM = plain "select * from claim_checks($1, $2, $3)";
@@ -46,6 +48,17 @@ statements! {
                status = $12, status_reasons = $13,
                status_since = case when status = $12 then status_since else $3 end
          where customer_id = $1 and connector_id = $2";
+    // Whoever holds a connector's row is not waited for: it is about to say how the connector is.
+    CHECK_SOON = plain "
+        update connectors c
+           set next_check_at = $3
+          from (select u.connector_id from connectors u
+                  join runs r on r.customer_id = $1 and r.run_id = $2
+                   and ((u.connector_id = r.source_connector_id and $4 <> 'destination')
+                     or (u.connector_id = r.destination_connector_id and $4 <> 'source'))
+                 where u.customer_id = $1 and u.enabled and u.next_check_at > $3
+                   for no key update of u skip locked) due
+         where c.customer_id = $1 and c.connector_id = due.connector_id";
 }
 
 /// The right to check one connector until the lease runs out.
@@ -184,20 +197,15 @@ impl Store {
             None => (known, before.auth_error, before.auth_expires_at),
         };
         let failures = if seen.error.is_some() { before.consecutive_failures + 1 } else { 0 };
-        let (status, reasons) = connector_status(
-            &ConnectorCheck {
-                enabled: true,
-                auth_status,
-                auth_error: auth_error.clone(),
-                consecutive_failures: failures,
-                last_error: seen.error.clone(),
-                last_check_at: Some(now),
-                interval_s: before.check_interval_s,
-                quotas: quotas.iter().map(|(name, used, limit, _)| (name.clone(), *used, *limit)).collect(),
-                throttled_1h: quotas.iter().map(|quota| quota.3).sum(),
-            },
-            now,
-        );
+        let (status, reasons) = connector_status(&ConnectorCheck {
+            enabled: true,
+            auth_status,
+            auth_error: auth_error.clone(),
+            consecutive_failures: failures,
+            last_error: seen.error.clone(),
+            quotas: quotas.iter().map(|(name, used, limit, _)| (name.clone(), *used, *limit)).collect(),
+            throttled_1h: quotas.iter().map(|quota| quota.3).sum(),
+        });
         tx.query(AFTER)
             .bind(id.to_owned())
             .bind(now)
@@ -218,6 +226,29 @@ impl Store {
         }
         tx.commit().await?;
         Ok(status)
+    }
+}
+
+impl TenantTx {
+    /// Has the connector checked at once that `failure` of a run says something of: the side it comes from, or both
+    /// where that is not known.
+    pub(super) async fn check_connectors_of(
+        &mut self,
+        run: &RunId,
+        failure: &Failure,
+    ) -> Result<(), StoreError> {
+        if !failure.class.is_of_the_connector() {
+            return Ok(());
+        }
+        let now = self.now();
+        let origin: Origin = failure.stage.origin();
+        self.query(CHECK_SOON)
+            .bind(run.as_str().to_owned())
+            .bind(now)
+            .bind(origin.as_str())
+            .execute(self.conn())
+            .await?;
+        Ok(())
     }
 }
 

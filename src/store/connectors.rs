@@ -15,8 +15,8 @@ use crate::domain::ids::ConnectorId;
 statements! {
     CONNECTORS = tenant "
         select c.connector_id, c.name, c.type, c.service, c.auth_type, c.auth_status, c.auth_expires_at,
-               c.auth_checked_at, c.auth_error, c.status, c.status_reasons, c.status_since, c.enabled,
-               c.check_interval_s, c.last_check_at, c.last_check_ok, c.last_check_ms, c.last_check_error,
+               c.auth_checked_at, c.auth_error, c.status, c.status_reasons, c.status_since,
+               ", stale!("c"), " as stale, c.last_check_at, c.last_check_ok, c.last_check_ms, c.last_check_error,
                c.last_activity_at, c.config -> 'tools' as tools,
                coalesce(q.quotas, '[]') as quotas,
                case when row_number() over () = 1 then (
@@ -176,6 +176,7 @@ struct ConnectorRow {
     status: String,
     status_reasons: Json<Vec<StatusReason>>,
     status_since: DateTime<Utc>,
+    stale: bool,
     last_check_at: Option<DateTime<Utc>>,
     last_check_ok: Option<bool>,
     last_check_ms: Option<i32>,
@@ -192,6 +193,14 @@ impl TryFrom<ConnectorRow> for Connector {
 
     fn try_from(row: ConnectorRow) -> Result<Self, StoreError> {
         let wrong = |column| StoreError::inconsistent("connectors", column);
+        let found = ConnectorStatus::parse(&row.status).ok_or(wrong("status"))?;
+        let (status, reasons, since) = match row.last_check_at.filter(|_| row.stale) {
+            Some(at) => {
+                let reason = StatusReason::new("STALE", "not checked lately", Some(at));
+                (ConnectorStatus::Unknown, vec![reason], at)
+            }
+            None => (found, row.status_reasons.0, row.status_since),
+        };
         Ok(Self {
             id: ConnectorId::parse(&row.connector_id).map_err(|_| wrong("connector_id"))?,
             name: row.name,
@@ -202,9 +211,9 @@ impl TryFrom<ConnectorRow> for Connector {
             auth_expires_at: row.auth_expires_at,
             auth_checked_at: row.auth_checked_at,
             auth_error: row.auth_error,
-            status: ConnectorStatus::parse(&row.status).ok_or(wrong("status"))?,
-            reasons: row.status_reasons.0,
-            since: row.status_since,
+            status,
+            reasons,
+            since,
             last_check_at: row.last_check_at,
             last_check_ok: row.last_check_ok,
             last_check_ms: row.last_check_ms,

@@ -29,18 +29,22 @@ statements! {
                            select sum(h.runs)::bigint as runs,
                                   sum(h.failed)::bigint as failed,
                                   sum(h.records_read)::bigint as read, sum(h.records_written)::bigint as written,
-                                  sum(h.records_failed)::bigint as rejected, sum(h.records_skipped)::bigint as skipped
-                             from (select h.runs, h.failed, h.records_read, h.records_written, h.records_failed, h.records_skipped
+                                  sum(h.records_failed)::bigint as rejected, sum(h.records_skipped)::bigint as skipped,
+                                  sum(h.records_unchanged)::bigint as unchanged
+                             from (select h.runs, h.failed, h.records_read, h.records_written, h.records_failed, h.records_skipped,
+                                          h.records_unchanged
                                      from run_stats h
                                     where h.customer_id = $1 and h.flow_id = f.flow_id and h.grain = 'hour' and h.status = ''
                                       and h.at > w.since and h.at < w.midnight
                                     union all
-                                   select h.runs, h.failed, h.records_read, h.records_written, h.records_failed, h.records_skipped
+                                   select h.runs, h.failed, h.records_read, h.records_written, h.records_failed, h.records_skipped,
+                                          h.records_unchanged
                                      from run_stats h
                                     where h.customer_id = $1 and h.flow_id = f.flow_id and h.grain = 'day' and h.status = ''
                                       and h.at >= w.midnight
                                     union all
-                                   select 1, (r.status = 'failed')::integer, r.records_read, r.records_written, r.records_failed, r.records_skipped
+                                   select 1, (r.status = 'failed')::integer, r.records_read, r.records_written, r.records_failed, r.records_skipped,
+                                          r.records_unchanged
                                      from runs r
                                     where r.customer_id = $1 and r.flow_id = f.flow_id
                                       and r.window_at >= w.since
@@ -55,7 +59,7 @@ statements! {
           join flow_versions v on v.customer_id = $1 and v.flow_id = f.flow_id and v.version = f.current_version
           left join lateral (
                select r.run_id, r.status, r.started_at, r.finished_at, r.reason_code, r.records_read, r.records_written,
-                      r.records_failed, r.records_skipped
+                      r.records_failed, r.records_skipped, r.records_unchanged
                  from runs r
                 where r.customer_id = $1 and r.flow_id = f.flow_id
                   and r.status in ('queued', 'running', 'retrying', 'cancelling')
@@ -110,12 +114,13 @@ pub struct FlowStats {
     written: i64,
     rejected: i64,
     skipped: i64,
+    unchanged: i64,
 }
 
 impl FlowStats {
     /// What happened to their records.
     pub fn records(&self) -> Records {
-        Records::new(self.read, self.written, self.rejected, self.skipped)
+        Records::new(self.read, self.written, self.rejected, self.skipped).with_unchanged(self.unchanged)
     }
 }
 

@@ -26,7 +26,7 @@ statements! {
          where f.customer_id = $1 and f.flow_id = $2 and f.state = 'active'
            for no key update of f";
     DECIDED = plain "
-        select status, reason_code, reason_message, finished_at, records_written, records_failed
+        select status, reason_code, reason_message, finished_at, records_written + records_unchanged as accepted, records_failed
           from runs
          where customer_id = $1 and flow_id = $2 and status in ('succeeded', 'partial', 'failed')
          order by window_at desc, run_id desc
@@ -42,13 +42,13 @@ statements! {
                   from (select r.finished_at - r.started_at as took from runs r
                          where r.customer_id = $1 and r.flow_id = $2 and r.status = 'succeeded' and r.started_at is not null
                          order by r.window_at desc, r.run_id desc limit 20) d) as median_s,
-               coalesce(sum(d.records_written), 0)::bigint as day_written,
+               coalesce(sum(d.records_written + d.records_unchanged), 0)::bigint as day_accepted,
                coalesce(sum(d.records_failed), 0)::bigint as day_failed
-          from (select h.records_written, h.records_failed from run_stats h
+          from (select h.records_written, h.records_unchanged, h.records_failed from run_stats h
                  where h.customer_id = $1 and h.flow_id = $2 and h.grain = 'hour' and h.status = ''
                    and h.at > $3
                  union all
-                select r.records_written, r.records_failed from runs r
+                select r.records_written, r.records_unchanged, r.records_failed from runs r
                  where r.customer_id = $1 and r.flow_id = $2 and r.window_at > $3
                    and r.window_at < date_trunc('hour', $3, 'UTC') + interval '1 hour') d";
     WRITE = plain "
@@ -115,7 +115,7 @@ struct DecidedRow {
     reason_code: Option<String>,
     reason_message: Option<String>,
     finished_at: DateTime<Utc>,
-    records_written: i64,
+    accepted: i64,
     records_failed: i64,
 }
 
@@ -124,7 +124,7 @@ struct NumbersRow {
     active_since: Option<DateTime<Utc>>,
     has_open_run: bool,
     median_s: Option<f64>,
-    day_written: i64,
+    day_accepted: i64,
     day_failed: i64,
 }
 
@@ -155,7 +155,7 @@ impl TenantTx {
             active_since: numbers.active_since,
             has_open_run: numbers.has_open_run,
             median_ms: numbers.median_s.map(|seconds| (seconds * 1_000.0) as i64),
-            day: (numbers.day_written, numbers.day_failed),
+            day: (numbers.day_accepted, numbers.day_failed),
             connectors: row.connectors.0.into_iter().map(connector_facts).collect(),
             degraded_error_rate: row.degraded_error_rate,
         };
@@ -191,7 +191,7 @@ fn decided_run(row: DecidedRow) -> Result<Decided, StoreError> {
         reason: row.reason_code.as_deref().and_then(ReasonCode::parse),
         message: row.reason_message,
         finished_at: row.finished_at,
-        written: row.records_written,
+        accepted: row.accepted,
         failed: row.records_failed,
     })
 }

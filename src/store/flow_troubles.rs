@@ -35,7 +35,7 @@ statements! {
                          limit $5) c
                   left join lateral (
                        select r.run_id, r.status, r.started_at, r.finished_at, r.reason_code, r.records_read,
-                              r.records_written, r.records_failed, r.records_skipped
+                              r.records_written, r.records_failed, r.records_skipped, r.records_unchanged
                          from runs r where r.customer_id = $1 and r.run_id = c.last_run_id) l on true) as worst
           from each_flow f
         having caller.id = $1

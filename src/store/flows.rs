@@ -17,12 +17,17 @@ use crate::domain::schedule::{Schedule, ScheduleKind};
 /// run and last success), `o` (its open run).
 macro_rules! flow_columns {
     () => {
-        "f.flow_id, f.name, f.sort_key, f.description, f.state, f.state_reason, f.state_by, f.state_changed_at, f.health,
-         f.health_reasons, f.source_connector_id, sc.name as source_name, sc.service as source_service,
-         sc.status as source_status, f.source_objects, f.destination_connector_id, dc.name as destination_name,
-         dc.service as destination_service, dc.status as destination_status, f.destination_objects,
+        concat!(
+            "f.flow_id, f.name, f.sort_key, f.description, f.state, f.state_reason, f.state_by, f.state_changed_at, f.health,
+         f.health_reasons, f.source_connector_id, sc.name as source_name, sc.service as source_service, ",
+            status_now!("sc"),
+            " as source_status, f.source_objects, f.destination_connector_id, dc.name as destination_name,
+         dc.service as destination_service, ",
+            status_now!("dc"),
+            " as destination_status, f.destination_objects,
          f.schedule_kind, f.schedule_cron, f.schedule_interval_s, f.schedule_timezone, f.next_run_at, f.tags,
          u.name as owner, f.current_version, f.last_decided_at, to_jsonb(l) as last_run, to_jsonb(ls) as last_success"
+        )
     };
 }
 
@@ -34,11 +39,11 @@ macro_rules! flow_joins {
          left join users u on u.customer_id = $1 and u.user_id = f.owner_user_id
          left join lateral (
               select r.run_id, r.status, r.started_at, r.finished_at, r.reason_code, r.records_read, r.records_written,
-                     r.records_failed, r.records_skipped
+                     r.records_failed, r.records_skipped, r.records_unchanged
                 from runs r where r.customer_id = $1 and r.run_id = f.last_run_id) l on true
          left join lateral (
               select r.run_id, r.status, r.started_at, r.finished_at, r.reason_code, r.records_read, r.records_written,
-                     r.records_failed, r.records_skipped
+                     r.records_failed, r.records_skipped, r.records_unchanged
                 from runs r where r.customer_id = $1 and r.run_id = f.last_success_run_id) ls on true"
     };
 }
@@ -178,12 +183,14 @@ pub struct RunBrief {
     records_written: i64,
     records_failed: i64,
     records_skipped: i64,
+    records_unchanged: i64,
 }
 
 impl RunBrief {
     /// What happened to its records.
     pub fn records(&self) -> Records {
         Records::new(self.records_read, self.records_written, self.records_failed, self.records_skipped)
+            .with_unchanged(self.records_unchanged)
     }
 }
 

@@ -63,12 +63,12 @@ statements! {
     STATS = plain "
         insert into run_stats (customer_id, flow_id, grain, at, status, trigger, source_connector_id,
                destination_connector_id, runs, partial, failed, cancelled, skipped, records_read, records_written,
-               records_failed, records_skipped, bytes_written)
+               records_failed, records_skipped, records_unchanged, bytes_written)
         select $1, l.flow_id, g.grain, date_trunc(g.grain, r.finished_at, 'UTC'), s.status, r.trigger, l.source,
                l.destination, count(*), count(*) filter (where r.status = 'partial'),
                count(*) filter (where r.status = 'failed'), count(*) filter (where r.status = 'cancelled'),
                count(*) filter (where r.status = 'skipped'), sum(r.records_read), sum(r.records_written), sum(r.records_failed),
-               sum(r.records_skipped), sum(r.bytes_written)
+               sum(r.records_skipped), sum(r.records_unchanged), sum(r.bytes_written)
           from runs r
          cross join (values ('hour'), ('day')) g (grain)
          cross join lateral (values (r.flow_id, r.source_connector_id, r.destination_connector_id), ('', '', ''))

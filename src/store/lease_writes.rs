@@ -17,16 +17,17 @@ statements! {
         update runs
            set records_read = records_read + $5, records_written = records_written + $6,
                records_failed = records_failed + $7, records_skipped = records_skipped + $8,
+               records_unchanged = records_unchanged + $14,
                bytes_read = bytes_read + $9, bytes_written = bytes_written + $10,
                records_estimated = coalesce($11, records_estimated), checkpoint = $12, phase = 'load'
          where customer_id = $1 and run_id = $2 and attempt = $3
            and status in ('running', 'cancelling') and lease_until > $4
            and coalesce((checkpoint ->> 'batch')::bigint, 0) = $13
         returning cancel_requested_at is not null as cancel_requested, records_read, records_written, records_failed,
-                  records_skipped";
+                  records_skipped, records_unchanged";
     SAVED_BEFORE = plain "
         select cancel_requested_at is not null as cancel_requested, records_read, records_written, records_failed,
-               records_skipped
+               records_skipped, records_unchanged
           from runs
          where customer_id = $1 and run_id = $2 and attempt = $3
            and status in ('running', 'cancelling') and lease_until > $4
@@ -87,6 +88,7 @@ struct StandingRow {
     records_written: i64,
     records_failed: i64,
     records_skipped: i64,
+    records_unchanged: i64,
 }
 
 /// What became of a lease.
@@ -106,7 +108,8 @@ impl From<StandingRow> for Standing {
                 row.records_written,
                 row.records_failed,
                 row.records_skipped,
-            ),
+            )
+            .with_unchanged(row.records_unchanged),
         }
     }
 }
@@ -134,6 +137,7 @@ impl Store {
             .bind(batch.estimated)
             .bind(Json(&batch.checkpoint))
             .bind(batch.checkpoint.batch - 1)
+            .bind(records.unchanged)
             .fetch_optional(tx.conn())
             .await?;
         let Some(saved) = saved else {

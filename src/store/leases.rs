@@ -22,7 +22,7 @@ statements! {
     CLAIM = plain "select * from claim_runs($1, $2, $3, $4, $5)";
     LOAD = tenant "
         select f.name as flow_name, v.definition, f.timeout_s, f.max_error_rate, r.started_at,
-               r.checkpoint, r.records_read, r.records_written, r.records_failed, r.records_skipped,
+               r.checkpoint, r.records_read, r.records_written, r.records_failed, r.records_skipped, r.records_unchanged,
                jsonb_build_object('id', s.connector_id, 'name', s.name, 'kind', s.kind, 'config', s.config) as source,
                jsonb_build_object('id', d.connector_id, 'name', d.name, 'kind', d.kind, 'config', d.config) as destination,
                case when not s.enabled then s.name when not d.enabled then d.name end as switched_off,
@@ -124,9 +124,6 @@ pub struct Checkpoint {
     pub stream: usize,
     /// The place in that stream, in its source's own form; `None` is its beginning.
     pub position: Option<Value>,
-    /// How many records so far the destination had already, as they are.
-    #[serde(default)]
-    pub unchanged: i64,
 }
 
 impl ConnectorConfig {
@@ -201,6 +198,7 @@ struct LoadRow {
     records_written: i64,
     records_failed: i64,
     records_skipped: i64,
+    records_unchanged: i64,
     source: Json<ConnectorConfig>,
     destination: Json<ConnectorConfig>,
     switched_off: Option<String>,
@@ -272,7 +270,8 @@ impl Store {
                 row.records_written,
                 row.records_failed,
                 row.records_skipped,
-            ),
+            )
+            .with_unchanged(row.records_unchanged),
         })
     }
 

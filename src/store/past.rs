@@ -71,6 +71,8 @@ pub struct PastRun {
     pub records_failed: i64,
     /// Records filtered out or unchanged.
     pub records_skipped: i64,
+    /// Of these, unchanged.
+    pub records_unchanged: i64,
     /// How many there will be.
     pub records_estimated: Option<i64>,
     /// Bytes taken from the source.

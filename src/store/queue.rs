@@ -186,7 +186,10 @@ impl TenantTx {
             .bind(failure.map(|failure| failure.message.clone()))
             .execute(self.conn())
             .await?;
-        Ok(())
+        match failure {
+            Some(failure) => self.check_connectors_of(run, failure).await,
+            None => Ok(()),
+        }
     }
 
     /// Back to the queue: the same run goes on from its checkpoint at `at`.

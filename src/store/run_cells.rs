@@ -10,7 +10,7 @@ use crate::domain::run::RunGrouping;
 /// The columns of a cell. The state is told where something asks for it; what succeeded is what no other column counts.
 pub(super) const CELL: &str = "hour, flow_id, source_connector_id, destination_connector_id, trigger, status, runs,
     partial, failed, cancelled, skipped, active, records_read, records_written, records_failed, records_skipped,
-    bytes_written";
+    records_unchanged, bytes_written";
 
 impl Shape {
     /// The cells of the window; `$n` are those of [`Shape`]'s statements.
@@ -86,7 +86,7 @@ impl Shape {
                 "select x.at, x.flow_id, x.source_connector_id, x.destination_connector_id, x.trigger, {state},
                         {sign}x.runs, {sign}x.partial, {sign}x.failed, {sign}x.cancelled, {sign}x.skipped, 0,
                         {sign}x.records_read, {sign}x.records_written, {sign}x.records_failed,
-                        {sign}x.records_skipped, {sign}x.bytes_written
+                        {sign}x.records_skipped, {sign}x.records_unchanged, {sign}x.bytes_written
                    from {from} cross join lateral (
                         select * from run_stats x
                          where x.customer_id = $1 and caller.id = $1 and {which} and x.grain = '{grain}'
@@ -119,7 +119,7 @@ impl Shape {
                     x.destination_connector_id, x.trigger, x.status, 1::bigint, (x.status = 'partial')::integer,
                     (x.status = 'failed')::integer, (x.status = 'cancelled')::integer, (x.status = 'skipped')::integer,
                     (x.status in ('queued', 'running', 'retrying', 'cancelling'))::integer, x.records_read,
-                    x.records_written, x.records_failed, x.records_skipped, x.bytes_written
+                    x.records_written, x.records_failed, x.records_skipped, x.records_unchanged, x.bytes_written
                from {from} cross join lateral (
                     select * from runs x
                      where x.customer_id = $1 and caller.id = $1

@@ -36,7 +36,7 @@ statements! {
                                   group by eg.error_class) g), '[]') as errors,
                (select to_json(p) from (
                     select p.run_id, p.status, p.started_at, p.finished_at, p.flow_version, p.records_read,
-                           p.records_written, p.records_failed, p.records_skipped, p.reason_code
+                           p.records_written, p.records_failed, p.records_skipped, p.records_unchanged, p.reason_code
                       from runs p
                      where p.customer_id = $1 and p.flow_id = r.flow_id
                        and (p.window_at, p.run_id) < (r.window_at, r.run_id)
@@ -44,7 +44,7 @@ statements! {
                      order by p.window_at desc, p.run_id desc limit 1) p) as previous_run,
                (select to_json(p) from (
                     select p.run_id, p.status, p.started_at, p.finished_at, p.flow_version, p.records_read,
-                           p.records_written, p.records_failed, p.records_skipped, p.reason_code
+                           p.records_written, p.records_failed, p.records_skipped, p.records_unchanged, p.reason_code
                       from runs p
                      where p.customer_id = $1 and p.flow_id = r.flow_id
                        and (p.window_at, p.run_id) > (r.window_at, r.run_id)
@@ -81,7 +81,7 @@ statements! {
           ", run_joins!(), "
           left join lateral (
                select p.run_id, p.status, p.started_at, p.finished_at, p.flow_version, p.records_read,
-                      p.records_written, p.records_failed, p.records_skipped, p.reason_code
+                      p.records_written, p.records_failed, p.records_skipped, p.records_unchanged, p.reason_code
                  from runs p
                 where p.customer_id = $1 and p.flow_id = r.flow_id and p.status = 'succeeded'
                   and (p.window_at, p.run_id) < (r.window_at, r.run_id)
@@ -200,6 +200,8 @@ pub struct Neighbour {
     pub records_failed: i64,
     /// Records skipped.
     pub records_skipped: i64,
+    /// Of these, unchanged.
+    pub records_unchanged: i64,
     /// Why it ended so.
     pub reason_code: Option<String>,
 }

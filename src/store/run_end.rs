@@ -39,11 +39,11 @@ statements! {
     COUNT = plain "
         insert into run_stats as s (customer_id, flow_id, grain, at, status, trigger, source_connector_id,
                destination_connector_id, runs, partial, failed, cancelled, skipped, records_read, records_written,
-               records_failed, records_skipped, bytes_written)
+               records_failed, records_skipped, records_unchanged, bytes_written)
         select r.customer_id, l.flow_id, g.grain, date_trunc(g.grain, r.finished_at, 'UTC'), s.status, r.trigger,
                l.source, l.destination, 1, (r.status = 'partial')::integer, (r.status = 'failed')::integer,
                (r.status = 'cancelled')::integer, (r.status = 'skipped')::integer, r.records_read, r.records_written,
-               r.records_failed, r.records_skipped, r.bytes_written
+               r.records_failed, r.records_skipped, r.records_unchanged, r.bytes_written
           from runs r
          cross join (values ('hour'), ('day')) g (grain)
          cross join lateral (values (r.flow_id, r.source_connector_id, r.destination_connector_id), ('', '', ''))
@@ -63,6 +63,7 @@ statements! {
                records_written = s.records_written + excluded.records_written,
                records_failed = s.records_failed + excluded.records_failed,
                records_skipped = s.records_skipped + excluded.records_skipped,
+               records_unchanged = s.records_unchanged + excluded.records_unchanged,
                bytes_written = s.bytes_written + excluded.bytes_written";
     COUNT_ERRORS = plain "
         insert into error_stats as s (customer_id, flow_id, grain, level, at, key, errors, runs)

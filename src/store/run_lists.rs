@@ -58,6 +58,8 @@ pub struct RunTotals {
     pub total_failed: i64,
     /// Records skipped.
     pub total_skipped: i64,
+    /// Of these, unchanged.
+    pub total_unchanged: i64,
     /// Bytes written.
     pub total_bytes: i64,
 }
@@ -66,6 +68,7 @@ impl RunTotals {
     /// What happened to their records.
     pub fn records(&self) -> Records {
         Records::new(self.total_read, self.total_written, self.total_failed, self.total_skipped)
+            .with_unchanged(self.total_unchanged)
     }
 
     /// Failed runs as a share of those that decide something, 0 to 1; `None` when there is none.
@@ -104,6 +107,8 @@ pub struct RunGroup {
     pub rejected: i64,
     /// Records skipped.
     pub skipped: i64,
+    /// Of these, unchanged.
+    pub unchanged: i64,
     /// Bytes written.
     pub bytes: i64,
     /// The newest run of the flow (groups by flow only), whether it matches or not.
@@ -269,6 +274,7 @@ fn add_other(groups: &mut Vec<RunGroup>, totals: &RunTotals, grouping: RunGroupi
         written: rest(totals.total_written, |group| group.written),
         rejected: rest(totals.total_failed, |group| group.rejected),
         skipped: rest(totals.total_skipped, |group| group.skipped),
+        unchanged: rest(totals.total_unchanged, |group| group.unchanged),
         bytes: rest(totals.total_bytes, |group| group.bytes),
         latest_run_id: None,
         latest_status: None,

@@ -125,17 +125,23 @@ impl Shape {
             sum(c.cancelled)::bigint as cancelled, sum(c.skipped)::bigint as skipped_runs,
             sum(c.records_read)::bigint as read, sum(c.records_written)::bigint as written,
             sum(c.records_failed)::bigint as rejected, sum(c.records_skipped)::bigint as skipped,
+            sum(c.records_unchanged)::bigint as unchanged,
             sum(c.bytes_written)::bigint as bytes";
         let groups = self.groups(sums);
         // Which connector runs share is only a question when they were picked by something else.
         let shared = if self.status || self.flow {
-            "(select json_agg(json_build_object('connector_id', n.connector_id, 'name', n.name, 'status', n.status,
-                        'auth_status', n.auth_status, 'reason', n.status_reasons -> 0 ->> 'message') order by n.name)
+            concat!(
+                "(select json_agg(json_build_object('connector_id', n.connector_id, 'name', n.name, 'status', ",
+                status_now!("n"),
+                ", 'auth_status', n.auth_status, 'reason', case when not ",
+                stale!("n"),
+                " then n.status_reasons -> 0 ->> 'message' end) order by n.name)
                 from (select k.connector_id from cells c
                        cross join lateral (select c.source_connector_id union select c.destination_connector_id) k (connector_id)
                        group by k.connector_id
                       having sum(c.runs) >= (select runs from totals) and (select runs from totals) >= 2) k
                 join connectors n on n.customer_id = $1 and n.connector_id = k.connector_id)"
+            )
         } else {
             "null::json"
         };
@@ -154,6 +160,7 @@ impl Shape {
                        coalesce(sum(c.records_written), 0)::bigint as total_written,
                        coalesce(sum(c.records_failed), 0)::bigint as total_failed,
                        coalesce(sum(c.records_skipped), 0)::bigint as total_skipped,
+                       coalesce(sum(c.records_unchanged), 0)::bigint as total_unchanged,
                        coalesce(sum(c.bytes_written), 0)::bigint as total_bytes
                   from cells c),
              page as (
@@ -161,7 +168,7 @@ impl Shape {
                   from caller cross join lateral ({page}) r
                   {joins})
              select t.runs, t.succeeded, t.partial, t.failed, t.cancelled, t.skipped, t.active, t.total_read,
-                    t.total_written, t.total_failed, t.total_skipped, t.total_bytes,
+                    t.total_written, t.total_failed, t.total_skipped, t.total_unchanged, t.total_bytes,
                     (row_number() over ()) = 1 as first_row,
                     case when (row_number() over ()) = 1 then {groups} end as groups,
                     case when (row_number() over ()) = 1 then {shared} end as shared, p.*
@@ -220,6 +227,7 @@ impl Shape {
                     'succeeded', g.succeeded, 'partial', g.partial, 'failed', g.failed, 'active', g.active,
                     'cancelled', g.cancelled, 'skipped_runs', g.skipped_runs,
                     'read', g.read, 'written', g.written, 'rejected', g.rejected, 'skipped', g.skipped,
+                    'unchanged', g.unchanged,
                     'bytes', g.bytes, 'latest_run_id', l.run_id, 'latest_status', l.status) order by {order})
                 from (select g.* from (select {key} as key, {sums} from {from} group by 1
                                         having sum(c.runs) > 0) g

@@ -21,8 +21,8 @@ macro_rules! run_columns {
          r.destination_connector_id, dc.name as destination_name, dc.service as destination_service,
          dc.status as destination_status, f.source_objects, f.destination_objects,
          r.scheduled_for, r.queued_at, r.started_at, r.finished_at, r.window_at, r.phase, r.attempt, r.max_attempts,
-         r.records_read, r.records_written, r.records_failed, r.records_skipped, r.records_estimated,
-         r.bytes_read, r.bytes_written, r.error_groups, r.top_error_class"
+         r.records_read, r.records_written, r.records_failed, r.records_skipped, r.records_unchanged,
+         r.records_estimated, r.bytes_read, r.bytes_written, r.error_groups, r.top_error_class"
     };
 }
 
@@ -30,22 +30,29 @@ macro_rules! run_columns {
 /// takes a customer to have few connectors and reads them all, however short the list.
 macro_rules! run_joins {
     () => {
-        "cross join lateral (
+        concat!(
+            "cross join lateral (
             select f.name, f.state, f.source_objects, f.destination_objects
               from flows f where f.customer_id = $1 and f.flow_id = r.flow_id offset 0) f
          cross join lateral (
-            select c.name, c.service, c.status
+            select c.name, c.service, ",
+            status_now!("c"),
+            " as status
               from connectors c where c.customer_id = $1 and c.connector_id = r.source_connector_id offset 0) sc
          cross join lateral (
-            select c.name, c.service, c.status
+            select c.name, c.service, ",
+            status_now!("c"),
+            " as status
               from connectors c where c.customer_id = $1 and c.connector_id = r.destination_connector_id offset 0) dc"
+        )
     };
 }
 pub(super) use {run_columns, run_joins};
 
 statements! {
     RUN_STATE = tenant "
-        select r.status, r.records_read, r.records_written, r.records_failed, r.records_skipped, r.records_estimated
+        select r.status, r.records_read, r.records_written, r.records_failed, r.records_skipped, r.records_unchanged,
+               r.records_estimated
           from runs r
          where r.customer_id = $1 and caller.id = $1 and r.run_id = $4
          limit 1";
@@ -178,7 +185,8 @@ impl FromRow<'_, PgRow> for Run {
             phase: columns.next()?,
             attempt: columns.next()?,
             max_attempts: columns.next()?,
-            records: Records::new(columns.next()?, columns.next()?, columns.next()?, columns.next()?),
+            records: Records::new(columns.next()?, columns.next()?, columns.next()?, columns.next()?)
+                .with_unchanged(columns.next()?),
             estimated: columns.next()?,
             bytes_read: columns.next()?,
             bytes_written: columns.next()?,
@@ -226,6 +234,7 @@ pub struct RunProgress {
     records_written: i64,
     records_failed: i64,
     records_skipped: i64,
+    records_unchanged: i64,
     /// How many records the source holds, where it can tell.
     pub records_estimated: Option<i64>,
 }
@@ -239,6 +248,7 @@ impl RunProgress {
     /// What happened to its records so far.
     pub fn records(&self) -> Records {
         Records::new(self.records_read, self.records_written, self.records_failed, self.records_skipped)
+            .with_unchanged(self.records_unchanged)
     }
 }
 

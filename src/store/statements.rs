@@ -39,6 +39,29 @@ macro_rules! caller {
     };
 }
 
+/// Whether what a check found of a connector is too old at `$3` to go by. One that is down stays so until a check finds
+/// otherwise.
+macro_rules! stale {
+    ($connector:literal) => {
+        concat!(
+            "(",
+            $connector,
+            ".status in ('healthy', 'degraded') and ",
+            $connector,
+            ".last_check_at + make_interval(secs => 60 + 3 * ",
+            $connector,
+            ".check_interval_s) < $3) is true"
+        )
+    };
+}
+
+/// The status of a connector at `$3`.
+macro_rules! status_now {
+    ($connector:literal) => {
+        concat!("case when ", stale!($connector), " then 'unknown' else ", $connector, ".status end")
+    };
+}
+
 /// Every statement of this floor, for the test that prepares each of them as the server's role.
 pub fn all_statements() -> Vec<&'static str> {
     let fixed = [

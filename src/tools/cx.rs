@@ -41,6 +41,12 @@ impl ToolCx<'_> {
         self.principal.workspace().zone
     }
 
+    /// Where people find the page of what `path` names in the workspace, where the server's address is known.
+    pub(super) fn page_url(&self, path: &str) -> Option<String> {
+        let site = self.serving.public_url.as_ref()?;
+        Some(format!("{site}/w/{}/{path}", self.principal.workspace().slug))
+    }
+
     /// Waits for a run to end, at most `seconds`, telling the client how far it is where it asked to be told. Not at
     /// all when the customer has too many waits, or where nobody may wait: then the answer is what is known now, as
     /// when the time is up.

@@ -45,6 +45,9 @@ struct DetailView {
     #[serde(skip_serializing_if = "Option::is_none")]
     active_run: Option<RunBriefView>,
     stats: StatsView,
+    /// Its page, for people.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    url: Option<String>,
 }
 
 #[derive(Serialize, JsonSchema)]
@@ -188,8 +191,10 @@ impl Tool for GetFlow {
             view.flow.schedule.text,
             view.flow.status
         );
-        let text = written(cx, &summary, &view, &found.notices());
-        Ok(Answer { text, output: Output { summary, flow: view, matched_by: found.matched_by.to_string() } })
+        let notices = found.notices();
+        let text = written(cx, &summary, &view, &notices);
+        let output = Output { summary, flow: view, matched_by: found.matched_by.to_string() };
+        Ok(Answer { text, output, notices })
     }
 }
 
@@ -217,6 +222,7 @@ fn view(cx: &ToolCx<'_>, detail: &FlowDetail) -> DetailView {
             d7: FiguresView::of(&detail.stats, 168),
             p50_duration_ms: detail.median_ms,
         },
+        url: cx.page_url(&format!("flows/{}", detail.flow.id)),
     }
 }
 
@@ -281,6 +287,9 @@ fn written(cx: &ToolCx<'_>, summary: &str, view: &DetailView, notices: &[String]
         .map(|ms| format!(" | median run {}", text::duration(ms)))
         .unwrap_or_default();
     page.line(format!("24 h: {} | 7 d: {}{median}", view.stats.h24.in_words(), view.stats.d7.in_words()));
+    if let Some(url) = &view.url {
+        page.line(format!("Page: {url}"));
+    }
     let next = match &flow.last_run {
         Some(run) if run.records.failed > 0 || run.status == "failed" => {
             format!("get_run_errors run_id={}", run.run_id)

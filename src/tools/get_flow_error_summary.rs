@@ -128,7 +128,7 @@ impl Tool for GetFlowErrorSummary {
                 "Record error rate {} ({} failed of {} attempted; {before})",
                 text::percent(rate),
                 text::count(totals.records.failed),
-                text::count(totals.records.written + totals.records.failed)
+                text::count(totals.records.attempted())
             ));
         }
         let mut shown = Vec::new();
@@ -181,7 +181,7 @@ impl Tool for GetFlowErrorSummary {
             total_errors: errors.total,
             total_groups: errors.keys,
         };
-        Ok(Answer { text, output })
+        Ok(Answer { text, output, notices })
     }
 }
 

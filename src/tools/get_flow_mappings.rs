@@ -242,7 +242,7 @@ impl Tool for GetFlowMappings {
             total: wanted.len(),
             next_cursor,
         };
-        Ok(Answer { text, output })
+        Ok(Answer { text, output, notices })
     }
 }
 

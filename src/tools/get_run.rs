@@ -75,6 +75,9 @@ struct DetailView {
     previous_run: Option<RunBriefView>,
     #[serde(skip_serializing_if = "Option::is_none")]
     next_run: Option<RunBriefView>,
+    /// Its page, for people.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    url: Option<String>,
 }
 
 /// How far a run is.
@@ -151,7 +154,7 @@ impl Tool for GetRun {
 fn told(cx: &ToolCx<'_>, detail: &RunDetail) -> Answer<Output> {
     let (now, zone) = (cx.now(), cx.zone());
     let run = &detail.run;
-    let view = view(detail, now);
+    let view = view(cx, detail);
     let done = run.status.is_final();
     let why = match (run.reason_code, &view.run.reason) {
         (Some(code), Some(reason)) => format!(" ({code}: {reason})"),
@@ -176,8 +179,12 @@ fn told(cx: &ToolCx<'_>, detail: &RunDetail) -> Answer<Output> {
     if let Some(position) = view.position_in_queue {
         page.line(format!("Waiting for a worker: position {position} in this workspace's queue"));
     }
+    let unchanged = match run.records.unchanged {
+        0 => String::new(),
+        unchanged => format!(" ({} of them unchanged)", text::count(unchanged)),
+    };
     page.line(format!(
-        "Records: read {} | written {} | failed {} | skipped {}{}. Bytes read {}, written {}",
+        "Records: read {} | written {} | failed {} | skipped {}{unchanged}{}. Bytes read {}, written {}",
         text::count(run.records.read),
         text::count(run.records.written),
         text::count(run.records.failed),
@@ -229,6 +236,9 @@ fn told(cx: &ToolCx<'_>, detail: &RunDetail) -> Answer<Output> {
             ));
         }
     }
+    if let Some(url) = &view.url {
+        page.line(format!("Page: {url}"));
+    }
     write_history(&mut page, &view, run.queued_at, now, zone);
     let mut notices = Vec::new();
     let mut next = Vec::new();
@@ -239,7 +249,7 @@ fn told(cx: &ToolCx<'_>, detail: &RunDetail) -> Answer<Output> {
         next.push(format!("get_run_errors run_id={}", run.id));
     }
     let text = page.end(&notices, &next);
-    Answer { text, output: Output { summary, run: view, next_poll_seconds } }
+    Answer { text, output: Output { summary, run: view, next_poll_seconds }, notices }
 }
 
 /// What changed before the run, its attempts and its timeline: as much of each as the page has room for.
@@ -293,8 +303,8 @@ pub(super) fn next_poll(running_ms: Option<i64>) -> u32 {
     }
 }
 
-fn view(detail: &RunDetail, now: DateTime<Utc>) -> DetailView {
-    let run = &detail.run;
+fn view(cx: &ToolCx<'_>, detail: &RunDetail) -> DetailView {
+    let (run, now) = (&detail.run, cx.now());
     let open = !run.status.is_final();
     DetailView {
         run: RunView::new(run, now),
@@ -347,6 +357,7 @@ fn view(detail: &RunDetail, now: DateTime<Utc>) -> DetailView {
             .map(Into::into),
         previous_run: detail.previous_run.as_ref().map(Into::into),
         next_run: detail.next_run.as_ref().map(Into::into),
+        url: cx.page_url(&format!("runs/{}", run.id)),
     }
 }
 

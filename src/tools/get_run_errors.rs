@@ -234,7 +234,7 @@ impl Tool for GetRunErrors {
             total_groups: errors.keys,
             next_cursor,
         };
-        Ok(Answer { text, output })
+        Ok(Answer { text, output, notices })
     }
 }
 

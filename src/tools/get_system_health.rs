@@ -181,6 +181,7 @@ impl Tool for GetSystemHealth {
             flows: &troubles.worst,
             connectors: &connectors,
             queue: &queue,
+            overdue_s,
             failing: troubles.counts.failing,
             in_trouble: troubles.counts.matching,
             active: counts.in_use() - counts.paused(),
@@ -254,7 +255,7 @@ impl Tool for GetSystemHealth {
             },
         };
         let text = written(&output, &asked, now);
-        Ok(Answer { text, output })
+        Ok(Answer { text, output, notices: asked.notices })
     }
 }
 
@@ -376,7 +377,7 @@ fn written(output: &Output, asked: &Asked, now: DateTime<Utc>) -> String {
         records(counted),
         against(output.records.error_rate, output.records.previous_error_rate),
         text::count(counted.failed),
-        text::count(counted.written + counted.failed)
+        text::count(counted.attempted())
     ));
     let quota = &output.api_quota;
     let limit = quota

@@ -19,6 +19,9 @@ use crate::view::text;
 /// A run that may start waits this long at most before the workspace counts as standing still, in seconds.
 const MOST_WAIT_S: i64 = 15 * 60;
 
+/// What is due is looked after within seconds; when it waits longer than this, in seconds, nobody looks after it.
+const MOST_LAG_S: i64 = 5 * 60;
+
 words! {
     /// How the workspace is as a whole.
     Verdict {
@@ -48,6 +51,8 @@ pub(super) struct Facts<'a> {
     pub(super) flows: &'a [TroubledFlow],
     pub(super) connectors: &'a [Connector],
     pub(super) queue: &'a Queue,
+    /// How long the flow whose schedule is due the longest has waited for its run, in seconds.
+    pub(super) overdue_s: Option<i64>,
     /// Flows that are failing.
     pub(super) failing: i64,
     /// Flows that are failing or degraded.
@@ -60,16 +65,18 @@ impl Facts<'_> {
     pub(super) fn verdict(&self) -> Verdict {
         let down = self.connectors.iter().any(|c| c.status == ConnectorStatus::Down && !c.flows.is_empty());
         let many = self.active > 0 && self.failing * 5 >= self.active;
-        if down || many || self.stuck_for().is_some() || self.no_worker() {
+        let still = self.no_worker() || self.stuck_for().is_some() || lag(self.overdue_s).is_some();
+        if down || many || still {
             return Verdict::Critical;
         }
         let degraded = self.connectors.iter().any(|c| c.status == ConnectorStatus::Degraded);
-        if self.in_trouble > 0 || degraded { Verdict::Degraded } else { Verdict::Healthy }
+        let unchecked = lag(self.queue.checker_lag_s).is_some();
+        if self.in_trouble > 0 || degraded || unchecked { Verdict::Degraded } else { Verdict::Healthy }
     }
 
-    /// Whether runs wait and nobody would take them, those that another run of their flow holds back included.
+    /// Whether nothing happens by itself any more. Workers follow the schedules, so that nothing need wait for one.
     fn no_worker(&self) -> bool {
-        self.queue.workers_alive == 0 && self.queue.queued > 0
+        self.queue.workers_alive == 0
     }
 
     /// For how many seconds the queue has stood still: a run that may start was not taken.
@@ -82,17 +89,19 @@ impl Facts<'_> {
         let mut causes = Vec::new();
         causes.extend(down(self.connectors).map(|connector| self.connector_down(connector, now, zone)));
         if self.no_worker() {
-            causes.push(AttentionView {
-                severity: "critical".to_owned(),
-                kind: "platform".to_owned(),
-                id: "workers".to_owned(),
-                name: "workers".to_owned(),
-                message: "no worker has reported in the last 2 minutes; queued runs wait".to_owned(),
-                since: None,
-                next_step: "start a worker (apixx-mcp worker)".to_owned(),
-            });
+            let message = "no worker has reported in the last 2 minutes; no run starts, no schedule is followed, no \
+                           connector is checked";
+            let next_step = "start a worker (apixx-mcp worker)";
+            causes.push(platform("critical", "workers", message.to_owned(), None, next_step));
         } else {
             causes.extend(self.stuck_for().map(|seconds| self.queue_stuck(seconds, now)));
+            causes.extend(lag(self.overdue_s).map(|seconds| {
+                let message = format!(
+                    "a schedule is {} late: runs do not start on time",
+                    text::duration(seconds * 1000)
+                );
+                platform("critical", "scheduler", message, Some(now - TimeDelta::seconds(seconds)), LOOK)
+            }));
         }
         let flows = |status, severity| {
             let flows = self.flows.iter().filter(move |flow| flow.status == status);
@@ -115,6 +124,10 @@ impl Facts<'_> {
                 next_step: format!("list_connectors query={}", connector.id),
             });
         }
+        causes.extend(lag(self.queue.checker_lag_s).filter(|_| !self.no_worker()).map(|seconds| {
+            let message = format!("a connector's check is {} late", text::duration(seconds * 1000));
+            platform("warning", "checks", message, Some(now - TimeDelta::seconds(seconds)), LOOK)
+        }));
         causes.extend(flows(FlowStatus::Degraded, "warning"));
         for connector in self.connectors.iter().filter(|c| c.status == ConnectorStatus::Healthy) {
             causes.extend(quiet_cause(connector, now, zone));
@@ -129,19 +142,12 @@ impl Facts<'_> {
         } else {
             ("", "start another worker (apixx-mcp worker)")
         };
-        AttentionView {
-            severity: "critical".to_owned(),
-            kind: "platform".to_owned(),
-            id: "queue".to_owned(),
-            name: "queue".to_owned(),
-            message: format!(
-                "{} ready to start, the oldest for {}{why}",
-                text::counted(self.queue.ready, "run is", "runs are"),
-                text::duration(seconds * 1000)
-            ),
-            since: Some(now - TimeDelta::seconds(seconds)),
-            next_step: next_step.to_owned(),
-        }
+        let message = format!(
+            "{} ready to start, the oldest for {}{why}",
+            text::counted(self.queue.ready, "run is", "runs are"),
+            text::duration(seconds * 1000)
+        );
+        platform("critical", "queue", message, Some(now - TimeDelta::seconds(seconds)), next_step)
     }
 
     fn connector_down(&self, connector: &Connector, now: DateTime<Utc>, zone: Tz) -> AttentionView {
@@ -166,6 +172,33 @@ impl Facts<'_> {
             },
         }
     }
+}
+
+/// What to do about a part of the workers that does not do its work.
+const LOOK: &str = "read the workers' log for what holds them up, or start another one (apixx-mcp worker)";
+
+/// A cause that is the platform's own: the part of it that stands still.
+fn platform(
+    severity: &str,
+    part: &str,
+    message: String,
+    since: Option<DateTime<Utc>>,
+    next_step: &str,
+) -> AttentionView {
+    AttentionView {
+        severity: severity.to_owned(),
+        kind: "platform".to_owned(),
+        id: part.to_owned(),
+        name: part.to_owned(),
+        message,
+        since,
+        next_step: next_step.to_owned(),
+    }
+}
+
+/// For how many seconds what is due has waited, where that is too long.
+fn lag(seconds: Option<i64>) -> Option<i64> {
+    seconds.filter(|seconds| *seconds > MOST_LAG_S)
 }
 
 /// The connectors that are down, each a cause of what fails of its flows.

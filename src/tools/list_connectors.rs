@@ -165,6 +165,7 @@ impl Tool for ListConnectors {
         Ok(Answer {
             text,
             output: Output { summary, as_of: now, counts, connectors: shown, total, next_cursor },
+            notices,
         })
     }
 }

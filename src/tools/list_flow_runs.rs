@@ -132,6 +132,6 @@ impl Tool for ListFlowRuns {
             totals,
             next_cursor,
         };
-        Ok(Answer { text, output })
+        Ok(Answer { text, output, notices })
     }
 }

@@ -248,7 +248,7 @@ impl Tool for ListFlows {
             total,
             next_cursor,
         };
-        Ok(Answer { text, output })
+        Ok(Answer { text, output, notices })
     }
 }
 

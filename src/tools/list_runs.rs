@@ -159,7 +159,7 @@ impl Tool for ListRuns {
             runs: shown.runs,
             next_cursor,
         };
-        Ok(Answer { text, output })
+        Ok(Answer { text, output, notices })
     }
 }
 

@@ -126,6 +126,7 @@ impl ToolServer {
     /// take turns.
     pub fn new(serving: Serving, access: Access, calls_at_once: usize) -> Self {
         let catalog = super::catalog();
+        let version = serving.version.clone();
         Self {
             serving,
             access,
@@ -134,7 +135,7 @@ impl ToolServer {
             implementation: Implementation {
                 name: env!("CARGO_PKG_NAME").to_owned(),
                 title: "APIXX workspace".to_owned(),
-                version: env!("CARGO_PKG_VERSION").to_owned(),
+                version,
             },
             lists: Mutex::default(),
             turns: Turns::new(calls_at_once),

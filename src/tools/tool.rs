@@ -31,6 +31,18 @@ pub(super) struct Answer<O> {
     pub(super) text: String,
     /// What a program reads.
     pub(super) output: O,
+    /// What the text says in its notes, for whoever is shown nothing but the JSON.
+    pub(super) notices: Vec<String>,
+}
+
+/// The JSON of an answer.
+#[derive(Serialize, JsonSchema)]
+struct Noted<O> {
+    #[serde(flatten)]
+    output: O,
+    /// What to know of this answer: a name that was guessed, a window that was cut, what is left out.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    notices: Vec<String>,
 }
 
 /// A tool: one file, one question.
@@ -137,7 +149,7 @@ impl Catalog {
             description: T::DESCRIPTION,
             reader: Reader::new(T::NAME, &input_schema),
             input_schema,
-            output_schema: schema::output::<T::Output>(),
+            output_schema: schema::output::<Noted<T::Output>>(),
             call: |cx, reader, arguments| Box::pin(run::<T>(cx, reader, arguments)),
         });
         self
@@ -168,7 +180,7 @@ async fn run<T: Tool>(
     let input: T::Input = arguments::deserialize(arguments)?;
     // What the schema admits is small; only a cursor may be long, and nobody waits with one.
     cx.exchange.arguments_read();
-    let answer = T::call(cx, input).await?;
-    let structured = to_raw_value(&answer.output).map_err(ToolError::Unserialisable)?;
-    Ok(Told { text: answer.text, structured })
+    let Answer { text, output, notices } = T::call(cx, input).await?;
+    let structured = to_raw_value(&Noted { output, notices }).map_err(ToolError::Unserialisable)?;
+    Ok(Told { text, structured })
 }

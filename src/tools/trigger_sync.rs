@@ -165,7 +165,8 @@ fn told(cx: &ToolCx<'_>, found: &Found, detail: &RunDetail, outcome: Outcome) ->
     } else {
         format!("get_run run_id={} wait_seconds=20", run.id)
     };
-    let text = page.end(&found.notices(), &[next]);
+    let notices = found.notices();
+    let text = page.end(&notices, &[next]);
     let output = Output {
         summary,
         run_id: run.id.to_string(),
@@ -185,7 +186,7 @@ fn told(cx: &ToolCx<'_>, found: &Found, detail: &RunDetail, outcome: Outcome) ->
         estimated_duration_ms: detail.median_ms,
         next_poll_seconds,
     };
-    Answer { text, output }
+    Answer { text, output, notices }
 }
 
 fn refused(cx: &ToolCx<'_>, found: &Found, request: &Request, refusal: Refusal) -> ToolError {

@@ -260,7 +260,8 @@ impl From<&Neighbour> for RunBriefView {
                 run.records_written,
                 run.records_failed,
                 run.records_skipped,
-            ),
+            )
+            .with_unchanged(run.records_unchanged),
             reason_code: run.reason_code.clone(),
             flow_version: Some(run.flow_version),
         }
@@ -275,7 +276,7 @@ impl RunBriefView {
         let why = self.reason_code.as_deref().map(|code| format!(" {code}")).unwrap_or_default();
         let failed = match self.records.failed {
             0 => String::new(),
-            n => format!(", {} of {} failed", text::count(n), text::count(self.records.written + n)),
+            n => format!(", {} of {} failed", text::count(n), text::count(self.records.attempted())),
         };
         format!("{at}{}{why}{failed} ({})", self.status, self.run_id)
     }
@@ -305,7 +306,7 @@ pub struct TotalsView {
     /// failed / (succeeded + partial + failed); absent when that is 0.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub run_failure_rate: Option<f64>,
-    /// records failed / (written + failed); absent when that is 0.
+    /// records failed / (written + unchanged + failed); absent when that is 0.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub record_error_rate: Option<f64>,
 }
@@ -398,7 +399,8 @@ impl GroupView {
             active: group.active,
             cancelled: Some(group.cancelled).filter(|number| *number > 0),
             skipped: Some(group.skipped_runs).filter(|number| *number > 0),
-            records: Records::new(group.read, group.written, group.rejected, group.skipped),
+            records: Records::new(group.read, group.written, group.rejected, group.skipped)
+                .with_unchanged(group.unchanged),
             bytes_written: group.bytes,
             latest_run_id: group.latest_run_id.clone(),
             latest_status: group.latest_status.clone(),

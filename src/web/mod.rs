@@ -84,7 +84,7 @@ impl Web {
             stopping: serving.stopping.clone(),
             people: People::new(store.clone()),
             store,
-            public_base: config.public_base(),
+            public_base: serving.public_url.clone(),
             only_tls: config.only_tls(),
             costs: new_token::costs(),
         }))

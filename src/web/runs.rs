@@ -97,6 +97,8 @@ struct Records {
     written: i64,
     failed: i64,
     skipped: i64,
+    #[serde(default)]
+    unchanged: i64,
 }
 
 #[derive(Deserialize)]

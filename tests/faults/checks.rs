@@ -197,7 +197,8 @@ async fn totals(
                 select l.flow_id, g.grain, s.status, date_trunc(g.grain, r.finished_at, 'UTC') as at, count(*) as runs,
                        count(*) filter (where r.status = 'partial') as p, count(*) filter (where r.status = 'failed') as x,
                        count(*) filter (where r.status = 'cancelled') as c, count(*) filter (where r.status = 'skipped') as k,
-                       sum(records_read) as r, sum(records_written) as w, sum(records_failed) as f, sum(records_skipped) as s
+                       sum(records_read) as r, sum(records_written) as w, sum(records_failed) as f, sum(records_skipped) as s,
+                       sum(records_unchanged) as u
                   from runs r
                  cross join (values ('hour'), ('day')) g (grain)
                  cross join lateral (values (r.flow_id), ('')) l (flow_id)
@@ -206,7 +207,8 @@ async fn totals(
              kept as (
                 select flow_id, grain, status, at, sum(runs) as runs, sum(partial) as p, sum(failed) as x, sum(cancelled) as c,
                        sum(skipped) as k, sum(records_read) as r, sum(records_written) as w,
-                       sum(records_failed) as f, sum(records_skipped) as s
+                       sum(records_failed) as f, sum(records_skipped) as s,
+                       sum(records_unchanged) as u
                   from run_stats group by 1, 2, 3, 4)
              select count(*) from ((table counted except table kept) union all (table kept except table counted)) d",
         ),

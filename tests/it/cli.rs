@@ -107,9 +107,11 @@ impl Drop for Demo {
 }
 
 async fn call(url: &str, token: &str, tool: &str, arguments: Value) -> (u16, Value) {
-    let message = json!({
-        "jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": { "name": tool, "arguments": arguments }
-    });
+    ask(url, token, "tools/call", json!({ "name": tool, "arguments": arguments })).await
+}
+
+async fn ask(url: &str, token: &str, method: &str, params: Value) -> (u16, Value) {
+    let message = json!({ "jsonrpc": "2.0", "id": 1, "method": method, "params": params });
     let request = reqwest::Client::new()
         .post(url)
         .header("Authorization", format!("Bearer {token}"))
@@ -395,11 +397,16 @@ async fn servers_and_workers_share_a_database_that_somebody_set_up() {
     assert!({ made }.status().unwrap().success());
     let token = program(&["token", "create", "--customer", "acme", "--name", "x"]).output().unwrap().stdout;
     let token = String::from_utf8(token).unwrap().lines().next().unwrap().to_owned();
-    let (one, first) = Running::start(program(&serve), "serving MCP at ");
+    let mut deployed = program(&serve);
+    deployed.env("APP_VERSION", "2026.11.3");
+    let (one, first) = Running::start(deployed, "serving MCP at ");
     let (other, second) = Running::start(program(&serve), "serving MCP at ");
     let (worker, _) = Running::start(program(&["worker"]), "working");
-    for line in [first, second] {
+    for (line, version) in [(first, "2026.11.3"), (second, env!("CARGO_PKG_VERSION"))] {
         let url = line.split_whitespace().last().unwrap();
+        let hello = json!({ "protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": { "name": "x", "version": "1" } });
+        let (_, hello) = ask(url, &token, "initialize", hello).await;
+        assert_eq!(hello["result"]["serverInfo"]["version"], version, "{hello}");
         let (status, body) = call(url, &token, "list_flows", json!({})).await;
         assert_eq!(status, 200);
         assert!(body["result"]["content"][0]["text"].as_str().unwrap().contains("Acme"), "{body}");

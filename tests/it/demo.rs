@@ -172,11 +172,11 @@ impl Demo {
             (
                 "run_stats",
                 "select (sum(runs), sum(partial), sum(failed), sum(cancelled), sum(skipped),
-                         sum(records_read), sum(records_written), sum(records_failed), sum(records_skipped), sum(bytes_written))::text
+                         sum(records_read), sum(records_written), sum(records_failed), sum(records_skipped), sum(records_unchanged), sum(bytes_written))::text
                    from run_stats where status = '' group by grain, flow_id = ''
                  union
                  select (count(*), count(*) filter (where status = 'partial'), count(*) filter (where status = 'failed'),
-                         count(*) filter (where status = 'cancelled'), count(*) filter (where status = 'skipped'), sum(records_read), sum(records_written), sum(records_failed), sum(records_skipped), sum(bytes_written))::text
+                         count(*) filter (where status = 'cancelled'), count(*) filter (where status = 'skipped'), sum(records_read), sum(records_written), sum(records_failed), sum(records_skipped), sum(records_unchanged), sum(bytes_written))::text
                    from runs where finished_at is not null",
             ),
             (

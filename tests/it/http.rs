@@ -89,6 +89,8 @@ async fn without_a_live_token_every_post_gets_the_same_answer() {
             assert_eq!(reply.status, StatusCode::UNAUTHORIZED, "{authorization:?}");
             assert_eq!(header(&reply, "www-authenticate"), *challenge, "{authorization:?}");
             assert_eq!(reply.body["error"]["code"], 401);
+            let said = reply.body["error"]["message"].as_str().unwrap();
+            assert!(said.contains("\"MCP tokens\"") && said.contains("/settings/mcp"), "{said}");
             assert!(reply.body.get("id").is_none());
             told.insert(reply.bytes);
         }

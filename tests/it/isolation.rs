@@ -1,16 +1,13 @@
 //! Between customers: a stranger cannot tell another customer's thing from one that never was, and each of the
 //! two locks, types and row-level security, holds alone.
 
-use apixx_mcp::observe::Refusals;
 use apixx_mcp::protocol::{CallError, CallTool, Exchange, Revision, Server};
 use apixx_mcp::service::Serving;
 use apixx_mcp::service::access::{Access, Wants};
-use apixx_mcp::service::watch::Waits;
-use apixx_mcp::store::{Store, Wakes, all_statements};
+use apixx_mcp::store::{Store, all_statements};
 use apixx_mcp::tools::{ToolServer, catalog};
 use serde_json::{Value, json};
 use sqlx::{AssertSqlSafe, ConnectOptions};
-use tokio_util::sync::CancellationToken;
 
 use crate::support::app::TestApp;
 
@@ -165,10 +162,7 @@ async fn the_types_hold_without_row_level_security() {
     assert!(store.role_may_bypass().await.unwrap(), "the server itself refuses to serve like this");
     let access = Access::new(store.clone(), std::num::NonZeroU32::new(10).unwrap());
     let cursors = store.cursor_key().await.unwrap();
-    let refusals = Refusals::new(store.clock().clone());
-    let (wakes, waits, stopping) =
-        (Wakes::default(), Waits::new(metrics::Gauge::noop()), CancellationToken::new());
-    let serving = Serving { store, cursors, wakes, waits, refusals, stopping };
+    let serving = Serving { store, cursors, ..app.serving().clone() };
     let server = ToolServer::new(serving, access.clone(), 4);
     let stranger = access.recognise(Some(&app.globex().token()), None, Wants::Service).await.unwrap();
     let exchange = Exchange::unheard("request", Revision::V2025_11_25);

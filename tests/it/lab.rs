@@ -212,6 +212,10 @@ async fn lab_moves_its_files_into_tables_and_says_what_it_rejected() {
     lab.clock.advance(TimeDelta::minutes(11));
     lab.work().await;
     assert_eq!(lab.last_run("Lab products").await, "partial 180 0 6 174");
+    // Nine are filtered out, and what the destination has already is as good as what it takes.
+    let why = "select health_reasons -> 0 ->> 'message' from flows where name = 'Products to Lab database'";
+    let why: String = sqlx::query_scalar(why).fetch_one(&mut lab.owner).await.unwrap();
+    assert_eq!(why, "the last run rejected 6 of 171 records (3.5 % >= 1.0 %)");
     assert_eq!(lab.last_run("Lab totals").await, format!("succeeded {0} 0 0 {0}", totals.len()));
     let ledger = lab.last_run("Lab ledger").await;
     let read: usize = ledger.split(' ').nth(1).unwrap().parse().unwrap();

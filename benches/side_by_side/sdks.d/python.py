@@ -42,8 +42,8 @@ async def call_tool(_context, params):
         row = await POOL.fetchrow(TEXTS["get_run"], asked["customer"], moment(asked["now"]), asked["run_id"])
         answer = dict(row)
     else:
-        times = [moment(asked[name]) for name in ("since", "until", "window_at")]
-        rows = await POOL.fetch(TEXTS["list_runs"], asked["customer"], *times[:2], 26, times[2], asked["run_id"])
+        times = [moment(asked[name]) for name in ("now", "since", "until", "window_at")]
+        rows = await POOL.fetch(TEXTS["list_runs"], asked["customer"], *times[:3], 26, times[3], asked["run_id"])
         answer = {"runs": [dict(row) for row in rows[:25]]}
     text = json.dumps(answer, default=datetime.isoformat)
     content = [types.TextContent(type="text", text=text)]

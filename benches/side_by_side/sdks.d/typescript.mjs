@@ -21,7 +21,8 @@ async function answered(name, asked) {
     const values = [asked.customer, asked.now, asked.run_id];
     return (await pool.query({ name, text: get_run, values })).rows[0];
   }
-  const values = [asked.customer, asked.since, asked.until, 26, asked.window_at, asked.run_id];
+  const { customer, now, since, until, window_at, run_id } = asked;
+  const values = [customer, now, since, until, 26, window_at, run_id];
   return { runs: (await pool.query({ name, text: list_runs, values })).rows.slice(0, 25) };
 }
 

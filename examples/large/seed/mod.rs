@@ -145,12 +145,12 @@ pub async fn seed(admin: &PgConnectOptions, large: &Large) {
 const ROLL_UPS: [&str; 3] = [
     "insert into run_stats (customer_id, flow_id, grain, at, status, trigger, source_connector_id,
             destination_connector_id, runs, partial, failed, cancelled, skipped, records_read, records_written,
-            records_failed, records_skipped, bytes_written)
+            records_failed, records_skipped, records_unchanged, bytes_written)
      select customer_id, flow_id, grain, date_trunc(grain, finished_at, 'UTC'), s.status, trigger, source_connector_id,
             destination_connector_id, count(*), count(*) filter (where r.status = 'partial'),
             count(*) filter (where r.status = 'failed'), count(*) filter (where r.status = 'cancelled'),
             count(*) filter (where r.status = 'skipped'), sum(records_read), sum(records_written), sum(records_failed),
-            sum(records_skipped), sum(bytes_written)
+            sum(records_skipped), sum(records_unchanged), sum(bytes_written)
        from runs r
       cross join (values ('hour'), ('day')) g (grain)
       cross join lateral (select '' union all select r.status where r.status <> 'succeeded') s (status)
@@ -159,10 +159,10 @@ const ROLL_UPS: [&str; 3] = [
       order by 4",
     "insert into run_stats (customer_id, flow_id, grain, at, status, trigger, source_connector_id,
             destination_connector_id, runs, partial, failed, cancelled, skipped, records_read, records_written,
-            records_failed, records_skipped, bytes_written)
+            records_failed, records_skipped, records_unchanged, bytes_written)
      select customer_id, '', grain, at, status, trigger, '', '', sum(runs), sum(partial), sum(failed), sum(cancelled),
             sum(skipped), sum(records_read), sum(records_written),
-            sum(records_failed), sum(records_skipped), sum(bytes_written)
+            sum(records_failed), sum(records_skipped), sum(records_unchanged), sum(bytes_written)
        from run_stats
       group by 1, 3, 4, 5, 6
       order by 4",

@@ -290,7 +290,7 @@ mod tests {
             reason: run.reason_code,
             message: run.reason_message.clone(),
             finished_at: run.finished_at.unwrap(),
-            written: run.records_written,
+            accepted: run.records_written,
             failed: run.records_failed,
         });
         let took = |run: &&&PastRun| run.finished_at.unwrap() - run.started_at.unwrap();

@@ -142,7 +142,7 @@ pub(super) fn checks(times: &Times) -> Vec<PastCheck> {
             "con_netsuite" => check.auth_expires_at = Some(times.now + TimeDelta::days(6)),
             _ => {}
         }
-        judge(&mut check, times.now);
+        judge(&mut check);
         check
     };
     found.into_iter().map(check).collect()

@@ -131,3 +131,36 @@ async fn a_wrong_configuration_is_said() {
         "the operator named no directory 'elsewhere'"
     );
 }
+
+/// A run that a connector refuses has it checked at once, and that side alone.
+#[tokio::test]
+async fn what_a_run_meets_is_looked_at_without_waiting_for_the_next_check() {
+    let lab = Lab::start().await;
+    let shop = lab.connector(ConnectorKind::Sim, json!({"sim": {}})).await;
+    let store = lab.connector(ConnectorKind::Sim, json!({"sim": {}})).await;
+    let flow = lab.flow(&shop, &store, streams("a", "b", json!({})), Policy::default()).await;
+    let (shop, store) = (shop.0.as_str(), store.0.as_str());
+    lab.engine.check_tick().await.unwrap();
+    lab.queue(&flow).await;
+    lab.work().await;
+    assert_eq!(lab.engine.check_tick().await.unwrap(), 0, "a run that ends well asks for no check");
+
+    let refused = json!({"auth_status": "revoked", "auth_error": "invalid_grant"});
+    for (broken, other, trouble, then) in [
+        (store, shop, refused, "down 0 AUTH_REVOKED 08:07:00"),
+        (shop, store, json!({"down": "connection refused"}), "degraded 1 POLL_FAILED 08:07:00"),
+    ] {
+        script(&lab, broken, trouble).await;
+        script(&lab, other, json!({})).await;
+        lab.queue(&flow).await;
+        assert_eq!(lab.work().await, 1);
+        assert_eq!(lab.engine.check_tick().await.unwrap(), 1);
+        assert_eq!(state(&lab, broken).await, then);
+        let soon = format!(
+            "update connectors set next_check_at = next_check_at - interval '1 day' where connector_id = '{broken}'"
+        );
+        lab.ask::<bool>(&format!("with due as ({soon} returning 1) select exists (select 1 from due)")).await;
+        script(&lab, broken, json!({})).await;
+        assert_eq!(lab.engine.check_tick().await.unwrap(), 1);
+    }
+}

@@ -271,12 +271,17 @@ impl Agent<'_> {
         let reply = self.post(&message).await;
         let result = &reply.body["result"];
         assert!(result.is_object(), "{tool}: {} {}", reply.status, reply.body);
-        Told {
+        let told = Told {
             text: result["content"][0]["text"].as_str().unwrap().to_owned(),
             structured: result["structuredContent"].clone(),
             is_error: result["isError"] == true,
             code: result["_meta"]["io.apixx/error"]["code"].clone(),
-        }
+        };
+        // Some clients show nothing but the text, others nothing but the JSON.
+        let notes: Vec<&str> = told.text.lines().filter_map(|line| line.strip_prefix("Note: ")).collect();
+        let noted = told.structured.get("notices").cloned().unwrap_or_else(|| json!([]));
+        assert!(told.is_error || noted == json!(notes), "{tool}: {}\n{noted}", told.text);
+        told
     }
 
     /// The text of a tool's answer, which must not be an error.

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::support::app::TestApp;
+use crate::support::app::{TestApp, counted, first_run};
 
 /// Runs a statement that changes the demo.
 async fn change(app: &TestApp, sql: &str) {
@@ -235,4 +235,52 @@ async fn events_that_are_not_told_are_counted() {
     let shown = told.text.lines().filter(|line| line.contains("<<data event ")).count();
     assert!((1..40).contains(&shown), "{}", told.text);
     assert!(told.text.contains(&format!("\n… {} more events\n", 40 - shown)), "{}", told.text);
+}
+
+/// A record that the destination has already counts as one that it takes: in the second run of a steady sync as in the
+/// first, and wherever a rate is told.
+#[tokio::test]
+async fn records_that_were_there_already_are_no_reason_to_worry() {
+    let app = TestApp::demo().await;
+    let script = json!({ "sim": { "auth_status": "valid", "unchanged": 1.0, "errors": [
+        { "rate": 0.05, "class": "VALIDATION", "code": "X", "message": "no" }] } });
+    let steady = "update connectors set config = $1 where connector_id = 'con_globex_snowflake'";
+    sqlx::query(steady).bind(script).execute(&mut app.owner().await).await.unwrap();
+    let flow = "flow_globex_accounts";
+    let started = app.globex().call("trigger_sync", json!({ "flow": flow })).await;
+    let run = first_run(&started.text);
+    app.work_until_idle().await;
+
+    let told = app.globex().call("get_run", json!({ "run_id": run })).await;
+    let records = &told.structured["run"]["records"];
+    let count = |what: &str| records[what].as_i64().unwrap();
+    let (unchanged, failed) = (count("unchanged"), count("failed"));
+    assert!(count("written") == 0 && failed > 0 && unchanged > failed, "{}", told.text);
+    assert!(count("skipped") >= unchanged && count("processed") == count("read"), "{}", told.text);
+    assert!(told.text.contains(&format!("({} of them unchanged)", counted(unchanged))), "{}", told.text);
+    let rate = failed as f64 / (unchanged + failed) as f64;
+    assert_eq!(told.structured["run"]["error_rate"], rate);
+
+    let mine = json!({ "flow": flow, "trigger": ["mcp"], "window": "today", "group_by": "flow" });
+    let listed = app.globex().call("list_runs", mine).await;
+    assert_eq!(listed.structured["totals"]["record_error_rate"], rate, "{}", listed.text);
+    assert_eq!(listed.structured["totals"]["records"], *records);
+    assert_eq!(listed.structured["groups"][0]["records"], *records);
+    assert_eq!(listed.structured["runs"][0]["records"], *records);
+
+    let worried = app.globex().call("get_flow", json!({ "flow": flow })).await;
+    let reason = format!("the last run rejected {failed} of {} records", unchanged + failed);
+    assert!(worried.text.contains(&reason), "{reason}\n{}", worried.text);
+    assert!(worried.text.contains(&format!("{} of {} failed", counted(failed), counted(unchanged + failed))));
+    let day: (i64, i64) = app
+        .row(
+            "select sum(records_failed)::bigint, sum(records_written + records_unchanged + records_failed)::bigint
+               from runs where customer_id = 'cus_globex' and flow_id = 'flow_globex_accounts'
+                and window_at >= $1 - interval '24 hours' and finished_at is not null",
+        )
+        .await;
+    assert_eq!(worried.structured["flow"]["stats"]["h24"]["error_rate"], day.0 as f64 / day.1 as f64);
+    assert_eq!(worried.structured["flow"]["stats"]["h24"]["records"]["unchanged"], unchanged);
+    let health = app.globex().text("get_system_health", json!({ "window": "today" })).await;
+    assert!(health.contains(&format!(" = {} failed of ", counted(failed))), "{health}");
 }

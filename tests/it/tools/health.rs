@@ -235,3 +235,89 @@ async fn causes_that_are_not_told_are_counted() {
     let first = told.lines().next().unwrap();
     assert!(first.contains("; 24 flows failing, and 19 flows in trouble are not listed."), "{told}");
 }
+
+/// Everything that happens by itself happens in workers: without one nothing is ever queued that could tell.
+#[tokio::test]
+async fn an_engine_that_stands_still_is_told_with_what_to_do() {
+    let app = TestApp::demo().await;
+    let mut owner = app.owner().await;
+    let health = async || app.globex().call("get_system_health", json!({})).await;
+    let dead = health().await;
+    assert_eq!(
+        (&dead.structured["verdict"], &dead.structured["queue"]["queued"]),
+        (&json!("critical"), &json!(0))
+    );
+    assert_eq!(dead.structured["attention"][0]["id"], "workers");
+    assert!(
+        dead.text.contains("Globex is critical. no worker has reported in the last 2 minutes"),
+        "{}",
+        dead.text
+    );
+    assert!(dead.text.contains("next: start a worker (apixx-mcp worker)"), "{}", dead.text);
+
+    report_a_worker(&app).await;
+    let well = health().await;
+    assert!(well.text.starts_with("Globex is healthy. Nothing needs attention."), "{}", well.text);
+
+    let late = |table: &str, column: &str, minutes: i32| {
+        format!(
+            "update {table} set {column} = $1 - interval '{minutes} minutes' where customer_id = 'cus_globex'"
+        )
+    };
+    for (table, column, verdict, part) in [
+        ("connectors", "next_check_at", "degraded", "checks"),
+        ("flows", "next_run_at", "critical", "scheduler"),
+    ] {
+        for (minutes, verdict) in [(4, "healthy"), (6, verdict), (-1, "healthy")] {
+            let update = sqlx::AssertSqlSafe(late(table, column, minutes));
+            sqlx::query(update).bind(app.clock.now()).execute(&mut owner).await.unwrap();
+            let told = health().await;
+            assert_eq!(told.structured["verdict"], verdict, "{column} {minutes}: {}", told.text);
+            let causes = told.structured["attention"].as_array().unwrap();
+            assert_eq!(causes.iter().any(|cause| cause["id"] == part), minutes == 6, "{}", told.text);
+        }
+    }
+}
+
+/// What a check found is not known for good.
+#[tokio::test]
+async fn a_connector_that_was_not_checked_lately_is_unknown() {
+    let app = TestApp::demo().await;
+    let mut owner = app.owner().await;
+    for (seconds, status) in [(3 * 300 + 60, "healthy"), (3 * 300 + 61, "unknown")] {
+        let checked = "update connectors set last_check_at = $1::timestamptz - make_interval(secs => $2)
+            where customer_id = 'cus_globex'";
+        sqlx::query(checked)
+            .bind(app.clock.now())
+            .bind(f64::from(seconds))
+            .execute(&mut owner)
+            .await
+            .unwrap();
+        let told = app.globex().call("list_connectors", json!({})).await;
+        assert_eq!(told.structured["counts"][status], 2, "{}", told.text);
+        for connector in told.structured["connectors"].as_array().unwrap() {
+            assert_eq!(connector["status"], status, "{}", told.text);
+            let stale = &connector["status_reasons"][0]["code"];
+            assert_eq!(stale == "STALE", status == "unknown", "{}", told.text);
+        }
+        let health = app.globex().call("get_system_health", json!({})).await;
+        assert_eq!(health.structured["connectors"][status], 2, "{}", health.text);
+        let flows = app.globex().call("list_flows", json!({})).await.structured;
+        let runs = app.globex().call("list_runs", json!({ "limit": 1 })).await.structured;
+        let flow = app.globex().call("get_flow", json!({ "flow": flows["flows"][0]["id"] })).await.structured;
+        for told in [&flows["flows"][0], &runs["runs"][0], &flow["flow"]] {
+            assert_eq!(
+                (&told["source"]["status"], &told["destination"]["status"]),
+                (&json!(status), &json!(status))
+            );
+        }
+    }
+    let told = app.globex().call("list_connectors", json!({ "status": ["unknown"] })).await;
+    assert!(told.text.contains("not checked lately"), "{}", told.text);
+
+    // What is down or switched off stays so.
+    let long_ago = "update connectors set last_check_at = $1::timestamptz - interval '1 day' where customer_id = 'cus_acme'";
+    sqlx::query(long_ago).bind(app.clock.now()).execute(&mut owner).await.unwrap();
+    let told = app.acme().text("list_connectors", json!({})).await;
+    assert!(told.starts_with("9 connectors: 1 down, 7 unknown, 1 disabled."), "{told}");
+}

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::support::app::TestApp;
+use crate::support::app::{TestApp, get};
 
 #[tokio::test]
 async fn what_source_and_destination_a_flow_uses() {
@@ -19,6 +19,47 @@ async fn what_source_and_destination_a_flow_uses() {
         .await;
     assert_eq!(row, ("NetSuite (ERP)".to_owned(), "Snowflake (Analytics)".to_owned()));
     assert!(told.contains("daily at 02:00 Europe/Berlin"), "{told}");
+}
+
+/// A client that shows a model nothing but the JSON leaves nothing out.
+#[tokio::test]
+async fn what_an_answer_notes_stands_in_its_json() {
+    let app = TestApp::demo().await;
+    let guessed = app.acme().call("get_flow", json!({ "flow": "ticket triage" })).await;
+    assert_eq!(
+        guessed.structured["notices"],
+        json!(["Matched \"ticket triage\" to \"Support ticket triage\"."])
+    );
+    let page = app.acme().call("list_runs", json!({ "limit": 1 })).await;
+    let notice = format!("more runs match; pass cursor={}", page.structured["next_cursor"].as_str().unwrap());
+    assert_eq!(page.structured["notices"], json!([notice]));
+    let plain = app.acme().call("get_flow", json!({ "flow": guessed.structured["flow"]["id"] })).await;
+    assert_eq!(plain.structured.get("notices"), None);
+}
+
+/// A person is led from an answer to its page, where somebody said under which address the pages are found.
+#[tokio::test]
+async fn a_flow_and_a_run_say_where_their_pages_are() {
+    let app = TestApp::demo_with(&[("server.public_url", "https://mcp.example.com")]).await;
+    let flow = app.acme().call("get_flow", json!({ "flow": "NetSuite → Snowflake invoices" })).await;
+    let run = app.acme().call("get_run", json!({ "run_id": "run_abc123" })).await;
+    let id = flow.structured["flow"]["id"].as_str().unwrap();
+    for (told, url, path) in [
+        (&flow, &flow.structured["flow"]["url"], format!("/w/acme/flows/{id}")),
+        (&run, &run.structured["run"]["url"], "/w/acme/runs/run_abc123".to_owned()),
+    ] {
+        assert_eq!(*url, format!("https://mcp.example.com{path}"));
+        assert!(told.text.contains(&format!("\nPage: https://mcp.example.com{path}")), "{}", told.text);
+        assert_eq!(
+            get(&app.router, &path).await.0,
+            303,
+            "who is not signed in is asked to: there is such a page"
+        );
+    }
+    let silent = TestApp::demo().await;
+    let flow = silent.acme().call("get_flow", json!({ "flow": id })).await;
+    assert_eq!(flow.structured["flow"].get("url"), None);
+    assert!(!flow.text.contains("Page: "), "{}", flow.text);
 }
 
 #[tokio::test]
