@@ -293,7 +293,8 @@ mod tests {
         let next = |status: &str, failed: i64| {
             let run = json!({
                 "run_id": "run_1", "status": status, "started_at": null, "finished_at": null, "reason_code": "WHY",
-                "records_read": failed, "records_written": 0, "records_failed": failed, "records_skipped": 0
+                "records_read": failed, "records_written": 0, "records_failed": failed, "records_skipped": 0,
+                "records_unchanged": 0
             });
             let flow = json!({ "id": "flow_1", "name": "Orders", "status": "failing", "reasons": [], "last_run": run });
             let flow: TroubledFlow = serde_json::from_value(flow).unwrap();
