@@ -1,12 +1,7 @@
 //! What the operator sees: health, measures, and one line in the log for what is refused.
 
-use std::cell::RefCell;
-use std::io::{self, Write};
-use std::sync::Once;
-
-use apixx_mcp::config::{LogConfig, LogFormat};
 use apixx_mcp::domain::token::PlainToken;
-use apixx_mcp::observe::{metrics as measures, subscriber};
+use apixx_mcp::observe::metrics as measures;
 use apixx_mcp::service::access::{Access, Refused, Wants};
 use axum::body::Body;
 use chrono::TimeDelta;
@@ -17,6 +12,7 @@ use serde_json::{Value, json};
 use tower::ServiceExt;
 
 use crate::support::app::{TestApp, first_run, get};
+use crate::support::log::Log;
 
 fn list() -> String {
     json!({ "jsonrpc": "2.0", "id": 1, "method": "tools/list" }).to_string()
@@ -29,41 +25,6 @@ fn call(tool: &str, arguments: Value) -> String {
 
 /// A request by its method, headers and body; its status, and the cause in its line.
 type Case<'a> = (&'a str, Vec<(&'a str, &'a str)>, String, u16, &'a str);
-
-thread_local! {
-    static LOGGED: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
-}
-
-/// What is logged on this thread, a JSON object a line, as the product writes it for machines. One subscriber serves all tests: with one each, what a line's
-/// place in the code knows of who listens depends on which test came first.
-struct Log;
-
-impl Write for Log {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        LOGGED.with_borrow_mut(|logged| logged.write(bytes))
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-impl Log {
-    fn keep() -> Self {
-        static ONCE: Once = Once::new();
-        ONCE.call_once(|| {
-            let config = LogConfig { filter: "info".into(), format: LogFormat::Json };
-            tracing::subscriber::set_global_default(subscriber(&config, || Log).unwrap()).unwrap();
-        });
-        Self
-    }
-
-    /// The lines since the last time.
-    fn lines(&self) -> Vec<Value> {
-        let text = String::from_utf8(LOGGED.take()).unwrap();
-        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
-    }
-}
 
 #[tokio::test]
 async fn the_operator_hears_of_health_and_asks_the_database_once_a_second() {
