@@ -1,17 +1,24 @@
 //! What the operator sees: health, measures, and one line in the log for what is refused.
 
+use std::io;
+
+use apixx_mcp::domain::scope::Scopes;
 use apixx_mcp::domain::token::PlainToken;
 use apixx_mcp::observe::metrics as measures;
 use apixx_mcp::service::access::{Access, Refused, Wants};
+use apixx_mcp::store::customers::Actor;
 use axum::body::Body;
 use chrono::TimeDelta;
 use futures_util::future::join_all;
+use futures_util::stream;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request};
 use http_body_util::BodyExt;
 use serde_json::{Value, json};
+use sqlx::Connection;
 use tower::ServiceExt;
 
 use crate::support::app::{TestApp, first_run, get};
+use crate::support::browser::Browser;
 use crate::support::log::Log;
 
 fn list() -> String {
@@ -21,6 +28,24 @@ fn list() -> String {
 fn call(tool: &str, arguments: Value) -> String {
     let params = json!({ "name": tool, "arguments": arguments });
     json!({ "jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params }).to_string()
+}
+
+/// A request as the newest revision sends it, but for what it repeats in headers.
+fn with_meta() -> String {
+    let key = |name: &str| format!("io.modelcontextprotocol/{name}");
+    let meta = json!({ key("protocolVersion"): "2026-07-28", key("clientCapabilities"): {} });
+    json!({ "jsonrpc": "2.0", "id": 1, "method": "tools/list", "params": { "_meta": meta } }).to_string()
+}
+
+/// A further token of a customer, called `added`.
+async fn added_token(app: &TestApp, customer: &str) -> PlainToken {
+    let token = PlainToken::new(app.store.ids());
+    let tenancy = app.store.customer_named(customer).await.unwrap().unwrap();
+    let mut tx = app.store.begin(&tenancy).await.unwrap();
+    let Actor::User { id, .. } = tx.owner().await.unwrap() else { panic!("an owner is a person") };
+    tx.add_token(&id, "added", &token, Scopes::all(), None).await.unwrap();
+    tx.commit().await.unwrap();
+    token
 }
 
 /// A request by its method, headers and body; its status, and the cause in its line.
@@ -110,9 +135,22 @@ async fn each_refusal_has_one_line_that_says_why() {
         .execute(&mut owner)
         .await
         .unwrap();
+    let known = added_token(&app, "globex").await;
+    app.access().recognise(Some(known.reveal()), None, Wants::Service).await.unwrap();
+    let meanwhile = format!("Bearer {}", known.reveal());
+    sqlx::query("update tokens set revoked_at = created_at where name = 'added'")
+        .execute(&mut owner)
+        .await
+        .unwrap();
+    sqlx::query("update tokens set scopes = '{flows:read}' where customer_id = 'cus_lab'")
+        .execute(&mut owner)
+        .await
+        .unwrap();
+    let narrow = format!("Bearer {}", app.lab().token());
     let payload = "ana@acme.example";
     let invalid = call("get_run", json!({ "run": payload, payload: 1 }));
     let old = ("mcp-protocol-version", "2025-06-18");
+    let modern = ("mcp-protocol-version", "2026-07-28");
     let auth = |value| ("authorization", value);
     let cases: Vec<Case<'_>> = vec![
         ("POST", vec![], list(), 401, "no_token"),
@@ -145,6 +183,10 @@ async fn each_refusal_has_one_line_that_says_why() {
             200,
             "invalid_request",
         ),
+        ("POST", vec![auth(&narrow)], call("list_runs", json!({})), 200, "INSUFFICIENT_SCOPE"),
+        ("POST", vec![auth(&meanwhile)], call("list_flows", json!({})), 200, "TOKEN_REVOKED"),
+        ("POST", vec![auth(&live), modern], list(), 400, "invalid_params"),
+        ("POST", vec![auth(&live), modern], with_meta(), 400, "header_mismatch"),
         ("POST", vec![auth("Bearer junk")], list(), 429, "malformed_token"),
     ];
     log.lines();
@@ -190,6 +232,96 @@ async fn each_refusal_has_one_line_that_says_why() {
             _ => {}
         }
     }
+}
+
+/// Refusals that take a crowd, or time.
+#[tokio::test]
+async fn each_refusal_under_load_has_one_line_that_says_why() {
+    let app =
+        TestApp::demo_with(&[("server.max_concurrent_calls", "1"), ("server.body_timeout_s", "1")]).await;
+    let log = Log::keep();
+    let causes = || -> Vec<String> {
+        let lines = log.lines();
+        let refused = lines.iter().filter(|line| line["fields"]["message"] == "refused");
+        refused.map(|line| line["fields"]["cause"].as_str().unwrap().to_owned()).collect()
+    };
+    app.acme().text("list_flows", json!({})).await;
+    let broken = Body::from_stream(stream::iter([Err::<bytes::Bytes, _>(io::Error::other("gone"))]));
+    assert_eq!(app.send(app.acme().request(broken)).await.status, 400);
+    assert_eq!(causes(), ["body_broken"]);
+
+    // Nobody's token can be looked at: a call that has the only turn waits, eight large ones wait for theirs, and two
+    // strangers are in the way of the third.
+    let mut owner = app.owner().await;
+    let mut tx = owner.begin().await.unwrap();
+    sqlx::query("lock table tokens in access exclusive mode").execute(&mut *tx).await.unwrap();
+    let flows = call("list_flows", json!({}));
+    let large = || app.acme().request(flows.clone() + &" ".repeat(65 * 1024));
+    let stranger = || app.holder_of(PlainToken::new(app.store.ids()).reveal()).request(list());
+    let first = [app.acme().request(flows.clone())].into_iter().chain((0..8).map(|_| large()));
+    let held = join_all(first.chain([stranger(), stranger()]).map(|request| app.send(request)));
+    let refused = async {
+        let slow = Body::from_stream(stream::pending::<io::Result<bytes::Bytes>>());
+        let requests = [large(), app.acme().request(slow), stranger()];
+        let replies = join_all(requests.map(|request| app.send(request))).await;
+        let told = causes();
+        tx.rollback().await.unwrap();
+        (replies, told)
+    };
+    let (_, (replies, mut told)) = tokio::join!(held, refused);
+    assert_eq!(replies.iter().map(|reply| reply.status.as_u16()).collect::<Vec<_>>(), [503, 408, 503]);
+    told.sort();
+    assert_eq!(told, ["body_too_slow", "busy", "large_bodies"]);
+    causes();
+
+    let globex = app.globex();
+    let mut under_way = Vec::new();
+    for _ in 0..256 {
+        under_way.push(app.access().recognise(Some(&globex.token()), None, Wants::Service).await.unwrap());
+    }
+    assert_eq!(globex.post(&serde_json::from_str(&list()).unwrap()).await.status, 429);
+    assert_eq!(causes(), ["too_many_at_once"]);
+    drop(under_way);
+    let message = serde_json::from_str(&list()).unwrap();
+    let mut requests = 0;
+    while globex.post(&message).await.status == 200 {
+        requests += 1;
+        assert!(requests < 10_000, "the plan has no end");
+    }
+    assert_eq!(causes(), ["rate_limit"]);
+    app.store.close().await;
+    assert_eq!(app.send(stranger()).await.status, 503);
+    assert_eq!(causes(), ["database"]);
+}
+
+#[tokio::test]
+async fn each_page_that_is_refused_has_one_line_that_says_why() {
+    let app = TestApp::demo().await;
+    let log = Log::keep();
+    log.lines();
+    let cause = || log.lines().last().map(|line| line["fields"]["cause"].clone());
+    let ana = Browser::of(&app, "ana.ruiz@acme.example").await;
+    assert_eq!(ana.get("/w/globex").await.status, 404);
+    assert_eq!(cause(), Some(json!("path")));
+    assert_eq!(ana.post_from("/sign-out", &[], "cross-site").await.status, 403);
+    assert_eq!(cause(), Some(json!("cross_site")));
+    assert_eq!(ana.post("/sign-in", &[("else", "x")]).await.status, 422);
+    assert_eq!(cause(), Some(json!("form")));
+    let acme = app.store.customer_named("acme").await.unwrap().unwrap();
+    let all: Vec<_> = (0..256).map(|_| app.access().enter(&acme).unwrap()).collect();
+    assert_eq!(ana.get("/w/acme").await.status, 429);
+    assert_eq!(cause(), Some(json!("pages_limit")));
+    drop(all);
+    sqlx::query("update users set role = 'viewer'").execute(&mut app.owner().await).await.unwrap();
+    assert_eq!(ana.get("/w/acme/settings/mcp/new").await.status, 403);
+    assert_eq!(cause(), Some(json!("role")));
+    let form = [("email", "nobody@example.com"), ("password", "guess guess guess")];
+    assert_eq!(ana.post("/sign-in", &form).await.status, 401);
+    assert_eq!(cause(), Some(json!("sign_in")));
+    for _ in 0..10 {
+        ana.post("/sign-in", &form).await;
+    }
+    assert_eq!(cause(), Some(json!("sign_in_limit")));
 }
 
 #[tokio::test]
@@ -368,4 +500,47 @@ async fn who_finds_no_connection_in_time_is_told_to_come_again() {
     app.acme().text("list_flows", json!({})).await;
     drop(taken);
     app.acme().text("trigger_sync", json!({ "flow": "NetSuite → Snowflake invoices" })).await;
+}
+
+/// Every cause that HTTP, the protocol, the guards and the pages know stands in a test above, but for a few.
+#[test]
+fn no_cause_is_untold() {
+    /// Where no request can be refused so, or why it has no line of its own here.
+    const NOT_HERE: &[(&str, &str)] = &[
+        ("missing_capability", "no tool of ours needs one"),
+        ("unavailable", "told as `busy`, `database` or by the line of the call"),
+        ("internal", "a fault of ours, with a line of its own"),
+    ];
+    let told = include_str!("operating.rs").split("fn no_cause_is_untold").next().unwrap();
+    let pattern = regex::Regex::new(
+        r#"(?:StatusCode::[A-Z_]+,|because\(|cause:|\.refused\(|[A-Z_]+ =>|\["revoked_token",|_token",)\s*"([a-z]+(?:_[a-z]+)*)""#,
+    )
+    .unwrap();
+    let mut causes = std::collections::BTreeSet::new();
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    for file in [
+        "protocol/http/mod.rs",
+        "protocol/http/gate.rs",
+        "protocol/http/media.rs",
+        "protocol/http/body.rs",
+        "protocol/jsonrpc.rs",
+        "middleware/bearer.rs",
+        "service/access.rs",
+        "store/tokens.rs",
+        "tools/server.rs",
+        "app/router.rs",
+        "web/mod.rs",
+        "web/sign_in.rs",
+        "web/trouble.rs",
+    ] {
+        let text = std::fs::read_to_string(root.join(file)).unwrap();
+        let code = text.split("#[cfg(test)]").next().unwrap().to_owned();
+        causes.extend(pattern.captures_iter(&code).map(|found| found[1].to_owned()));
+    }
+    assert!(causes.len() > 30, "{causes:?}");
+    for cause in causes {
+        let here = told.contains(&format!("\"{cause}\""));
+        let elsewhere = NOT_HERE.iter().any(|(known, _)| *known == cause);
+        assert!(here != elsewhere, "{cause}");
+    }
 }
