@@ -34,8 +34,8 @@ const FLAT: f64 = 1.5;
 /// Pages by which the height of an index and the raggedness of an hour may differ where hardly any are touched.
 const SLACK: u64 = 20;
 /// Microseconds of the processor by which the same may differ. Among ten times the runs more cells of the roll-ups are
-/// taken, up to each of a flow's states in each hour, and the hours at the edges of a window, which are counted run by run,
-/// hold ten times as many.
+/// taken (up to one for each hour, trigger and state, some two microseconds each), and the hours at the edges of a window,
+/// which are counted run by run, hold ten times as many. What grows with the runs themselves passes this soon.
 const CPU_SLACK: f64 = 5_000.0;
 
 /// Bytes of the largest answer, its text and the same rows typed.
