@@ -16,7 +16,25 @@ pub struct Case {
     pub arguments: Value,
     /// Pages that it may touch at most, at any number of runs.
     pub most: u64,
+    /// With which code it is refused, if it is to be.
+    pub refused: Option<&'static str>,
+    /// What takes back what a call did.
+    pub undo: Option<&'static str>,
 }
+
+/// A place in the middle of a list.
+pub struct Further {
+    pub place: usize,
+    pub tool: &'static str,
+    pub name: String,
+    /// The question, with its cursor.
+    pub arguments: Value,
+}
+
+/// Takes back the run that was asked for here, with everything that says so.
+const UNDO: &str = "
+    delete from audit_log where action = 'run.triggered';
+    delete from runs where status = 'queued' and trigger_note = 'large';";
 
 /// What a row of a list of runs costs beyond its own page: the root, branch and leaf of the indexes of its flow and two
 /// connectors, and their rows.
@@ -34,14 +52,18 @@ const FLOW_ROW: u64 = 1 + 3 + 3 + 3 + 5 + 5;
 /// The flows of the largest workspace, read whole: ten rows a page.
 const FLOWS: u64 = 250;
 
-/// Every question that is measured. `runs` is a recent run with errors and `retried` a flow that was retried lately, of
-/// either workspace; `cursors` are places in the middle of the deep workspace's runs, each with the arguments that it
-/// belongs to.
-pub fn cases(runs: [&str; 2], retried: [&str; 2], cursors: &[(String, Value)]) -> Vec<Case> {
+/// A request for a run: the flow's name, the flow, its open runs, its connectors, the load, the run itself; and the run read
+/// again, which tells its place among those that wait.
+const TRIGGER: u64 = 400;
+
+/// Every question that is measured. `runs` is a run with errors, as many at any number of runs, and `retried` a flow that
+/// was retried lately, of either workspace.
+pub fn cases(runs: [&str; 2], retried: [&str; 2], further: Vec<Further>) -> Vec<Case> {
     let mut cases = Vec::new();
     for (place, who) in [(WIDE, "wide"), (DEEP, "deep")] {
         let mut add = |tool, name: &str, arguments: Value, most| {
-            cases.push(Case { place, tool, name: format!("{who}: {name}"), arguments, most });
+            let name = format!("{who}: {name}");
+            cases.push(Case { place, tool, name, arguments, most, refused: None, undo: None });
         };
         let flow = flow_name(0);
         add("list_runs", "24h", json!({}), PAGE);
@@ -93,8 +115,7 @@ pub fn cases(runs: [&str; 2], retried: [&str; 2], cursors: &[(String, Value)]) -
         // One run in a hundred of the flow, each on a page of its own.
         let retries = json!({ "flow": retried[place], "window": "30d", "trigger": ["retry"] });
         add("list_flow_runs", "30d, retries", retries, 1_500);
-        add("get_run", "with errors", json!({ "run_id": runs[place] }), 150);
-        add("get_run", "no such run", json!({ "run_id": "run_nothinglikethat" }), 10);
+        add("get_run", "with errors", json!({ "run_id": runs[place] }), 200);
         // Up to a hundred samples of each group lie apart.
         add("get_run_errors", "classes", json!({ "run_id": runs[place] }), 700);
         for window in ["24h", "7d", "30d", "90d"] {
@@ -115,18 +136,40 @@ pub fn cases(runs: [&str; 2], retried: [&str; 2], cursors: &[(String, Value)]) -
         add("get_flow", "by name", json!({ "flow": flow }), 200);
         add("get_flow", "by id", json!({ "flow": flow_id(place, 1) }), 200);
         add("get_flow", "by alias", json!({ "flow": "Pipeline 10" }), 200);
-        add("get_flow", "did you mean", json!({ "flow": "HubSpt Snowflak contcts" }), FLOWS);
-        add("get_flow", "ambiguous", json!({ "flow": "contacts" }), FLOWS);
         add("get_flow_mappings", "by name", json!({ "flow": flow }), 60);
         add("list_connectors", "all", json!({}), 2 * FLOWS);
+        let mut refuse = |tool, name: &str, arguments: Value, most, code| {
+            let name = format!("{who}: {name}");
+            cases.push(Case { place, tool, name, arguments, most, refused: Some(code), undo: None });
+        };
+        refuse("get_run", "no such run", json!({ "run_id": "run_nothinglikethat" }), 10, "RUN_NOT_FOUND");
+        let misspelt = json!({ "flow": "HubSpt Snowflak contcts" });
+        refuse("get_flow", "did you mean", misspelt, FLOWS, "FLOW_NOT_FOUND");
+        refuse("get_flow", "ambiguous", json!({ "flow": "contacts" }), FLOWS, "FLOW_AMBIGUOUS");
+        // The seed lets the first flow run, and lets none run from here on.
+        let free = if place == WIDE { 150 } else { 10 };
+        for (name, number) in [("attach", 0), ("start", free)] {
+            let arguments = json!({ "flow": flow_id(place, number), "reason": "large" });
+            cases.push(Case {
+                place,
+                tool: "trigger_sync",
+                name: format!("{who}: {name}"),
+                arguments,
+                most: TRIGGER,
+                refused: None,
+                undo: Some(UNDO),
+            });
+        }
     }
-    let deep = |name: &str, arguments: &Value| Case {
-        place: DEEP,
-        tool: "list_runs",
-        name: format!("deep: {name}"),
-        arguments: arguments.clone(),
-        most: PAGE,
-    };
-    cases.extend(cursors.iter().map(|(name, arguments)| deep(name, arguments)));
+    cases.extend(further.into_iter().map(|Further { place, tool, name, arguments }| {
+        let most = match tool {
+            // In the order of the list the flows lie apart.
+            "list_flows" => 2 * FLOWS + 51 * FLOW_ROW,
+            "get_run_errors" => 700,
+            _ => PAGE,
+        };
+        let name = format!("{}: {name}", if place == WIDE { "wide" } else { "deep" });
+        Case { place, tool, name, arguments, most, refused: None, undo: None }
+    }));
     cases
 }

@@ -26,13 +26,17 @@ use sqlx::{ConnectOptions, PgConnection};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
-use gates::{Case, cases};
+use gates::{Case, Further, cases};
 use probe::{Cost, Plans, Probe};
 
 /// How much more a tool may cost on the larger installation.
 const FLAT: f64 = 1.5;
 /// Pages by which the height of an index and the raggedness of an hour may differ where hardly any are touched.
 const SLACK: u64 = 20;
+/// Microseconds of the processor by which the same may differ. Among ten times the runs more cells of the roll-ups are
+/// taken (up to one for each hour, trigger and state, some two microseconds each), and the hours at the edges of a window,
+/// which are counted run by run, hold ten times as many. What grows with the runs themselves passes this soon.
+const CPU_SLACK: f64 = 5_000.0;
 
 /// Bytes of the largest answer, its text and the same rows typed.
 const BYTES: usize = 96 * 1024;
@@ -109,32 +113,36 @@ async fn measure(
     let mut conn = admin.connect().await.unwrap();
     let (mut runs, mut retried) = (Vec::new(), Vec::new());
     for place in [seed::WIDE, seed::DEEP] {
-        let newest = json!({ "flow": seed::flow_id(place, 0), "status": ["partial", "failed"], "limit": 1 });
+        let incident = seed::flow_id(place, seed::INCIDENT);
+        let newest = json!({ "flow": incident, "status": ["partial"], "limit": 1 });
         let (_, found, _) = probe.call(place, "list_flow_runs", &newest).await;
         runs.push(found["runs"][0]["run_id"].as_str().unwrap().to_owned());
         let newest = json!({ "window": "30d", "trigger": ["retry"], "limit": 1 });
         let (_, found, _) = probe.call(place, "list_runs", &newest).await;
         retried.push(found["runs"][0]["flow_id"].as_str().unwrap().to_owned());
     }
-    let cursors = cursors(&mut conn).await;
-    for (name, arguments) in &cursors {
-        let (text, _, failed) = probe.call(seed::DEEP, "list_runs", arguments).await;
-        assert!(!failed, "{name}: {text}");
+    let mut further = cursors(&mut conn).await;
+    for (place, tool, arguments, pages) in [
+        (seed::DEEP, "list_flow_runs", json!({ "flow": seed::flow_name(0), "limit": 100 }), 20),
+        (seed::WIDE, "list_flows", json!({ "limit": 200 }), 20),
+        (seed::DEEP, "get_run_errors", json!({ "run_id": runs[1], "limit": 100, "group_by": "none" }), 5),
+    ] {
+        further.push(paged(&probe, place, tool, arguments, pages).await);
     }
-    let cases: Vec<Case> = cases([&runs[0], &runs[1]], [&retried[0], &retried[1]], &cursors)
+    let cases: Vec<Case> = cases([&runs[0], &runs[1]], [&retried[0], &retried[1]], further)
         .into_iter()
         .filter(|case| format!("{} {}", case.tool, case.name).contains(only))
         .collect();
     let mut costs = Vec::new();
     for case in &cases {
-        costs.push(probe.pages(case.place, case.tool, &case.arguments).await);
+        costs.push(probe.pages(case).await);
     }
     let mut faults = probe.custom_plans().await;
     faults.extend(recounted(&probe, &mut conn).await);
     probe.stop().await;
     let mut probe = Probe::start(&serving, &admin, plans, false).await;
     for (case, cost) in cases.iter().zip(&mut costs) {
-        cost.cpu_us = probe.cpu(case.place, case.tool, &case.arguments).await;
+        cost.cpu_us = probe.cpu(case).await;
     }
     probe.stop().await;
     let before: Value =
@@ -191,13 +199,17 @@ fn told(cases: &[Case], costs: &[Cost], before: &Value) -> Vec<String> {
         if pages.is_some_and(|pages| cost.pages as f64 > pages as f64 * FLAT && cost.pages > pages + SLACK) {
             faults.push(format!("{name}: {} pages after {}", cost.pages, pages.unwrap_or_default()));
         }
+        if cpu.is_some_and(|cpu| cost.cpu_us > cpu * FLAT && cost.cpu_us > cpu + CPU_SLACK) {
+            let before = cpu.unwrap_or_default();
+            faults.push(format!("{name}: {:.0} us of the processor after {before:.0}", cost.cpu_us));
+        }
     }
     faults
 }
 
 /// Places after the first, the thousandth and the last but thousandth run of the deep workspace, sealed as the
 /// product seals them.
-async fn cursors(conn: &mut PgConnection) -> Vec<(String, Value)> {
+async fn cursors(conn: &mut PgConnection) -> Vec<Further> {
     let key: Vec<u8> =
         sqlx::query_scalar("select cursor_key from installation").fetch_one(&mut *conn).await.unwrap();
     let key = CursorKey::new(&key.try_into().unwrap());
@@ -209,7 +221,9 @@ async fn cursors(conn: &mut PgConnection) -> Vec<(String, Value)> {
             .await
             .unwrap();
     let mut cursors = Vec::new();
-    for depth in [1, 1_000, count - 1_000] {
+    let depths =
+        [(1, "after one"), (1_000, "after a thousand"), (count - 1_000, "a thousand before the end")];
+    for (depth, name) in depths {
         let (at, run): (chrono::DateTime<chrono::Utc>, String) = sqlx::query_as(
             "select window_at, run_id from runs where customer_id = $1 and finished_at is not null
               order by window_at desc, run_id desc limit 1 offset $2",
@@ -222,11 +236,37 @@ async fn cursors(conn: &mut PgConnection) -> Vec<(String, Value)> {
         let filters = r#"{"status":null,"flow":null,"connector":null,"trigger":null,"window":"90d","since":null,"until":null,"timezone":null,"group_by":"none"}"#;
         let position = json!([at.to_rfc3339(), run]).to_string();
         let cursor = key.seal(&customer, &format!("list_runs{filters}"), &position);
-        cursors.push((format!("cursor at depth {depth}"), json!({ "window": "90d", "cursor": cursor })));
+        let arguments = json!({ "window": "90d", "cursor": cursor });
+        cursors.push(Further {
+            place: seed::DEEP,
+            tool: "list_runs",
+            name: format!("90d, {name}"),
+            arguments,
+        });
     }
-    let depths = ["after one", "after a thousand", "a thousand before the end"];
-    cursors.iter_mut().zip(depths).for_each(|((name, _), depth)| *name = format!("90d, {depth}"));
     cursors
+}
+
+/// A list after so many pages, or on its last one if that comes before.
+async fn paged(
+    probe: &Probe,
+    place: usize,
+    tool: &'static str,
+    mut arguments: Value,
+    pages: usize,
+) -> Further {
+    let mut turned = 0;
+    while turned < pages {
+        let (text, typed, failed) = probe.call(place, tool, &arguments).await;
+        assert!(!failed, "{tool} {arguments}: {text}");
+        let Some(cursor) = typed["next_cursor"].as_str() else { break };
+        arguments["cursor"] = cursor.into();
+        turned += 1;
+    }
+    assert!(turned > 0, "{tool} {arguments} has one page");
+    // As many at a time as usual.
+    arguments.as_object_mut().unwrap().remove("limit");
+    Further { place, tool, name: "far on".to_owned(), arguments }
 }
 
 /// Totals that a tool tells are those of a count, of runs in any state and in each, and of errors.

@@ -16,7 +16,11 @@ use tracing::field::{Field, Visit};
 use tracing_subscriber::Layer;
 use tracing_subscriber::layer::Context;
 
+use super::gates::Case;
 use super::seed;
+
+/// Rounds of calls of which the cheapest counts: what disturbs a processor only ever adds.
+const ROUNDS: usize = 10;
 
 /// What PostgreSQL told of the statements that ended (module `auto_explain`), in order.
 #[derive(Clone, Default)]
@@ -147,16 +151,32 @@ impl Probe {
         (text, result["structuredContent"].clone(), result["isError"] == true)
     }
 
+    /// Asks what a case asks, and takes back what that did. Returns the text and the typed answer, and whether it failed.
+    async fn ask(&mut self, case: &Case) -> (String, Value, bool) {
+        let answer = self.call(case.place, case.tool, &case.arguments).await;
+        if let Some(undo) = case.undo {
+            run(&mut self.admin, undo).await;
+        }
+        answer
+    }
+
     /// What a warm call costs in pages.
-    pub async fn pages(&self, place: usize, tool: &str, arguments: &Value) -> Cost {
+    pub async fn pages(&mut self, case: &Case) -> Cost {
         let mut cheapest = Cost { pages: u64::MAX, ..Cost::default() };
         for _ in 0..3 {
             self.plans.take();
-            let (text, typed, _) = self.call(place, tool, arguments).await;
+            let (text, typed, failed) = self.ask(case).await;
             let bytes = text.len() + typed.to_string().len();
             let mut cost = Cost { chars: text.chars().count(), bytes, ..Cost::default() };
             for plan in self.plans.take() {
                 self.count(&plan, &mut cost);
+            }
+            // What is answered otherwise, or from nowhere, costs what says nothing.
+            if failed != case.refused.is_some_and(|code| text.starts_with(code)) {
+                cost.faults.push(format!("answers: {text}"));
+            }
+            if cost.statements == 0 {
+                cost.faults.push("asks the database nothing".to_owned());
             }
             if cost.pages < cheapest.pages {
                 cheapest = cost;
@@ -180,9 +200,9 @@ impl Probe {
     }
 
     /// The processor time that the backend spends on a warm call, in microseconds.
-    pub async fn cpu(&mut self, place: usize, tool: &str, arguments: &Value) -> f64 {
+    pub async fn cpu(&mut self, case: &Case) -> f64 {
         for _ in 0..3 {
-            self.call(place, tool, arguments).await;
+            self.ask(case).await;
         }
         let pids: Vec<i32> = sqlx::query_scalar(
             "select pid from pg_stat_activity where application_name = 'apixx-mcp' and usename = $1",
@@ -197,10 +217,10 @@ impl Probe {
             pids.iter().map(|pid| time(of(pid)) / 1_000.0).sum()
         };
         let mut rounds = Vec::new();
-        for _ in 0..5 {
+        for _ in 0..ROUNDS {
             let before = spent();
             for _ in 0..4 {
-                self.call(place, tool, arguments).await;
+                self.ask(case).await;
             }
             rounds.push((spent() - before) / 4.0);
         }

@@ -14,7 +14,7 @@ use super::seed;
 
 /// Rows of each kind that go at once, as the product has it.
 const AT_ONCE: i32 = 1_000;
-/// How long a tool may take meanwhile. Generous: it is no measurement, only no lock that is held for long.
+/// How long a batch may take, and a tool meanwhile. Generous: it is no measurement, only no lock that is held for long.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Lets ten days pass, drops what is old and asks meanwhile. Returns what went wrong.
@@ -29,7 +29,7 @@ pub async fn prove(server: &Embedded, plans: &Plans) -> Vec<String> {
     let mut faults = Vec::new();
 
     let began = Instant::now();
-    while store.purge(&keep, AT_ONCE).await.unwrap() {}
+    while store.purge(&keep, AT_ONCE).await.unwrap().more() {}
     let first = began.elapsed();
     let began = Instant::now();
     store.purge(&keep, AT_ONCE).await.unwrap();
@@ -60,18 +60,20 @@ pub async fn prove(server: &Embedded, plans: &Plans) -> Vec<String> {
         (calls, slowest)
     };
     let purge = async {
-        let (mut batches, mut longest) = (0, Duration::ZERO);
+        let (mut batches, mut longest, mut large) = (0, Duration::ZERO, Vec::new());
         loop {
             let began = Instant::now();
-            let more = store.purge(&keep, AT_ONCE).await.unwrap();
+            let gone = store.purge(&keep, AT_ONCE).await.unwrap();
             (batches, longest) = (batches + 1, longest.max(began.elapsed()));
-            if !more {
+            let too_many = |(_, rows): &&(String, i64)| *rows > i64::from(AT_ONCE);
+            large.extend(gone.rows.iter().find(too_many).cloned());
+            if !gone.more() {
                 done.cancel();
-                return (batches, longest);
+                return (batches, longest, large);
             }
         }
     };
-    let ((calls, slowest), (batches, longest)) = tokio::join!(read, purge);
+    let ((calls, slowest), (batches, longest, large)) = tokio::join!(read, purge);
     let after = (ask(count).await, ask(stats).await, ask(open).await);
     println!(
         "ten days later: {} runs went in {batches} batches, the longest {:.0} ms; {calls} calls meanwhile, the slowest {:.0} ms",
@@ -84,6 +86,10 @@ pub async fn prove(server: &Embedded, plans: &Plans) -> Vec<String> {
     }
     if (after.1, after.2) != (before.1, before.2) {
         faults.push("roll-ups or open runs changed".to_owned());
+    }
+    faults.extend(large.into_iter().map(|(kind, rows)| format!("{rows} {kind} went at once")));
+    if longest > PATIENCE {
+        faults.push(format!("a batch took {longest:?}"));
     }
     if slowest > PATIENCE {
         faults.push(format!("a tool took {slowest:?} meanwhile"));

@@ -169,7 +169,7 @@ impl Engine {
     /// When the database fails.
     pub async fn purge_tick(&self) -> Result<usize, StoreError> {
         let mut batches = 1;
-        while self.store.purge(&self.settings.retention, PURGED_AT_ONCE).await? {
+        while self.store.purge(&self.settings.retention, PURGED_AT_ONCE).await?.more() {
             batches += 1;
         }
         counter!("apixx_retention_batches_total").increment(batches as u64);

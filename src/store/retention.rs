@@ -23,12 +23,27 @@ pub struct Retention {
     pub stats_days: i32,
 }
 
+/// What a batch took.
+#[derive(Clone, Debug)]
+pub struct Purged {
+    /// Rows by kind.
+    pub rows: Vec<(String, i64)>,
+    most: i64,
+}
+
+impl Purged {
+    /// Whether there may be more.
+    pub fn more(&self) -> bool {
+        self.rows.iter().any(|(_, rows)| *rows >= self.most)
+    }
+}
+
 impl Store {
-    /// Deletes up to `most` rows of each kind that have outlived their time; says whether there may be more.
+    /// Deletes up to `most` rows of each kind that have outlived their time.
     ///
     /// # Errors
     /// When the database fails.
-    pub async fn purge(&self, keep: &Retention, most: i32) -> Result<bool, StoreError> {
+    pub async fn purge(&self, keep: &Retention, most: i32) -> Result<Purged, StoreError> {
         let purge = sqlx::query_as(PURGE)
             .bind(self.now())
             .bind(most)
@@ -36,13 +51,14 @@ impl Store {
             .bind(keep.usage_days)
             .bind(keep.stats_days);
         let lent = self.pool().lend().await?;
-        let gone: Vec<(String, i64)> =
+        let mut rows: Vec<(String, i64)> =
             lent.within(PATIENCE, async |connection| purge.fetch_all(connection).await).await?;
-        for (kind, rows) in gone.iter().filter(|(_, rows)| *rows > 0) {
-            tracing::debug!(kind, rows, "outlived their time");
-        }
         let ended: i64 =
             sqlx::query_scalar(PEOPLE).bind(self.now()).bind(most).fetch_one(self.pool()).await?;
-        Ok(gone.iter().map(|(_, rows)| *rows).chain([ended]).any(|rows| rows >= i64::from(most)))
+        rows.push(("people".to_owned(), ended));
+        for (kind, rows) in rows.iter().filter(|(_, rows)| *rows > 0) {
+            tracing::debug!(kind, rows, "outlived their time");
+        }
+        Ok(Purged { rows, most: i64::from(most) })
     }
 }

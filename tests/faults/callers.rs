@@ -1,6 +1,6 @@
 //! Those who call: each answer is looked at, and anything that is neither true nor "come again" is a violation.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -36,6 +36,12 @@ pub struct Accepted {
     pub flow: &'static str,
     pub run: String,
     pub key: Option<String>,
+}
+
+/// What the rows of a list say under `key`.
+fn listed(result: &Value, list: &str, key: &str) -> BTreeSet<String> {
+    let rows = result["structuredContent"][list].as_array().cloned().unwrap_or_default();
+    rows.iter().filter_map(|row| row[key].as_str().map(str::to_owned)).collect()
 }
 
 /// What the callers of a schedule share.
@@ -196,7 +202,8 @@ impl Callers {
                 0..3 if !known.is_empty() => {
                     ("get_run", json!({ "run_id": known[dice.random_range(0..known.len())].run }))
                 }
-                3 => ("list_runs", json!({})),
+                // A clock that jumps may let a run end hours from now.
+                3 => ("list_runs", json!({ "since": "2000-01-01", "until": "2100-01-01", "limit": 100 })),
                 4 => ("get_system_health", json!({})),
                 _ => ("list_flows", json!({})),
             };
@@ -214,10 +221,26 @@ impl Callers {
                     }
                     seen.insert(id, now);
                 }
+                Heard::Result(result) if tool == "list_flows" => {
+                    let names = listed(&result, "flows", "name");
+                    if let Some(flow) = FLOWS.iter().find(|flow| !names.contains(flow.name)) {
+                        self.violation(format!("list_flows leaves out {}: {names:?}", flow.name));
+                    }
+                }
+                Heard::Result(result) if tool == "list_runs" => self.all_there(&result, &known),
                 Heard::Result(_) | Heard::ComeAgain => {}
                 other => self.violation(format!("{tool}: {other:?}")),
             }
             sleep(Duration::from_millis(dice.random_range(30..120))).await;
+        }
+    }
+
+    /// A list of runs has each that somebody was told of before it was asked for, as far as its page goes.
+    pub fn all_there(&self, result: &Value, known: &[Accepted]) {
+        let runs = listed(result, "runs", "run_id");
+        let page_ends = result["structuredContent"]["next_cursor"].is_string();
+        if let Some(told) = known.iter().find(|told| !page_ends && !runs.contains(&told.run)) {
+            self.violation(format!("list_runs leaves out {} of {}: {runs:?}", told.run, told.flow));
         }
     }
 

@@ -193,31 +193,43 @@ async fn totals(
     for (what, difference) in [
         (
             "run_stats",
-            "with counted as (
-                select l.flow_id, g.grain, s.status, date_trunc(g.grain, r.finished_at, 'UTC') as at, count(*) as runs,
+            "with of_flows as (
+                select r.customer_id, r.flow_id, g.grain, s.status, date_trunc(g.grain, r.finished_at, 'UTC') as at, r.trigger,
+                       r.source_connector_id, r.destination_connector_id, count(*) as runs,
                        count(*) filter (where r.status = 'partial') as p, count(*) filter (where r.status = 'failed') as x,
                        count(*) filter (where r.status = 'cancelled') as c, count(*) filter (where r.status = 'skipped') as k,
                        sum(records_read) as r, sum(records_written) as w, sum(records_failed) as f, sum(records_skipped) as s,
-                       sum(records_unchanged) as u
+                       sum(records_unchanged) as u, sum(bytes_written) as b
                   from runs r
                  cross join (values ('hour'), ('day')) g (grain)
-                 cross join lateral (values (r.flow_id), ('')) l (flow_id)
                  cross join lateral (select '' union all select r.status where r.status <> 'succeeded') s (status)
-                 group by 1, 2, 3, 4),
+                 group by 1, 2, 3, 4, 5, 6, 7, 8),
+             counted as (
+                table of_flows
+                 union all
+                select customer_id, '', grain, status, at, trigger, '', '', sum(runs), sum(p), sum(x), sum(c), sum(k), sum(r),
+                       sum(w), sum(f), sum(s), sum(u), sum(b)
+                  from of_flows group by customer_id, grain, status, at, trigger),
              kept as (
-                select flow_id, grain, status, at, sum(runs) as runs, sum(partial) as p, sum(failed) as x, sum(cancelled) as c,
-                       sum(skipped) as k, sum(records_read) as r, sum(records_written) as w,
-                       sum(records_failed) as f, sum(records_skipped) as s,
-                       sum(records_unchanged) as u
-                  from run_stats group by 1, 2, 3, 4)
+                select customer_id, flow_id, grain, status, at, trigger, source_connector_id, destination_connector_id, runs,
+                       partial, failed, cancelled, skipped, records_read, records_written, records_failed, records_skipped,
+                       records_unchanged, bytes_written
+                  from run_stats)
              select count(*) from ((table counted except table kept) union all (table kept except table counted)) d",
         ),
         (
             "error_stats",
             "with counted as (
-                select r.flow_id, date_trunc('hour', r.finished_at, 'UTC') as hour, sum(c.count) as errors
-                  from runs r join run_error_counts c on c.run_id = r.run_id group by 1, 2),
-             kept as (select flow_id, at as hour, errors::numeric from error_stats where level = 'all' and grain = 'hour')
+                select r.customer_id, r.flow_id, g.grain, l.level, date_trunc(g.grain, r.finished_at, 'UTC') as at, l.key,
+                       sum(c.count) as errors, count(distinct r.run_id) as runs
+                  from runs r
+                  join run_error_counts c using (customer_id, run_id)
+                  join error_groups e using (customer_id, group_id)
+                 cross join (values ('hour'), ('day')) g (grain)
+                 cross join lateral (values ('all', ''), ('class', e.error_class), ('code', e.code),
+                                            ('field', coalesce(e.field, '(none)')), ('group', e.group_id)) l (level, key)
+                 group by 1, 2, 3, 4, 5, 6),
+             kept as (select customer_id, flow_id, grain, level, at, key, errors, runs from error_stats)
              select count(*) from ((table counted except table kept) union all (table kept except table counted)) d",
         ),
         (

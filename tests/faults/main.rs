@@ -20,7 +20,7 @@ mod proxy;
 mod schedule;
 mod world;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -30,12 +30,15 @@ use std::time::Instant;
 use anyhow::{Context, bail};
 
 use lane::Lane;
+use proxy::Step;
 use schedule::Report;
 
 /// Schedules of a run that nobody asked more of.
 const FEW: u64 = 4;
 /// From so many on the private PostgreSQL has its turn too, once.
 const MANY: u64 = 20;
+/// From so many on every step must have been struck.
+const ENOUGH: u64 = 100;
 
 struct Arguments {
     first: u64,
@@ -84,6 +87,7 @@ fn main() -> ExitCode {
 
 async fn faults() -> anyhow::Result<()> {
     let Some(Arguments { first, count, lanes }) = arguments()? else { return Ok(()) };
+    proxy::words_are_of_one_statement().map_err(anyhow::Error::msg)?;
     let place = tempfile::Builder::new().prefix("apixx-faults-").tempdir()?;
     open_to_postgres(place.path())?;
     let liar = liar();
@@ -134,12 +138,18 @@ async fn faults() -> anyhow::Result<()> {
     let failed: Vec<u64> =
         reports.iter().filter(|(_, report)| !report.violations.is_empty()).map(|(seed, _)| *seed).collect();
     summary(&reports, began);
-    if failed.is_empty() {
+    let struck: BTreeSet<Step> =
+        reports.iter().flat_map(|(_, report)| &report.steps).map(|(step, _)| *step).collect();
+    let never: Vec<Step> = Step::all().filter(|step| !struck.contains(step)).collect();
+    if !never.is_empty() {
+        println!("faults: never struck at {never:?}");
+    }
+    if failed.is_empty() && (count < ENOUGH || never.is_empty()) {
         return Ok(());
     }
     let kept = place.keep();
     bail!(
-        "{} of {} schedules failed: seeds {failed:?}; their logs are in {}",
+        "{} of {} schedules failed: seeds {failed:?}; never struck at {never:?}; logs are in {}",
         failed.len(),
         reports.len(),
         kept.display()
@@ -160,13 +170,19 @@ fn tell(seed: u64, report: &Report, started: Instant) {
 }
 
 fn summary(reports: &[(u64, Report)], began: Instant) {
-    let mut kinds: BTreeMap<&str, u64> = BTreeMap::new();
+    let (mut kinds, mut missed): (BTreeMap<&str, u64>, BTreeMap<&str, u64>) = Default::default();
     for fault in reports.iter().flat_map(|(_, report)| &report.faults) {
         *kinds.entry(fault).or_default() += 1;
+    }
+    for what in reports.iter().flat_map(|(_, report)| &report.missed) {
+        *missed.entry(what).or_default() += 1;
     }
     let sum = |of: fn(&Report) -> u64| reports.iter().map(|(_, report)| of(report)).sum::<u64>();
     for (kind, times) in &kinds {
         println!("  {times:5} {kind}");
+    }
+    for (what, times) in &missed {
+        println!("  {times:5} did not come about: {what}");
     }
     println!(
         "faults: {} schedules, {} faults, {} runs, {} answers ({} come again), {} failed, {:.0} s",

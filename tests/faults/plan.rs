@@ -124,7 +124,23 @@ impl Plan {
             _ => Moment::Answered,
         };
         let token_faults = [0, 1].map(|_| dice.random_bool(0.25).then(|| moment(&mut dice)));
-        let faults = (0..dice.random_range(1..=4)).map(|_| fault(&mut dice, moment)).collect();
+        let mut faults: Vec<Fault> =
+            (0..dice.random_range(1..=4)).map(|_| fault(&mut dice, moment)).collect();
+        // Runs are taken back from a worker that goes silent with one.
+        if faults.iter().any(|fault| matches!(fault.kind, Kind::At { step: Step::Reap, .. })) {
+            faults.push(Fault {
+                kind: Kind::At {
+                    seats: FIRST_WORKER..SEATS.len(),
+                    step: Step::Checkpoint,
+                    commit: false,
+                    pass: 0,
+                    moment: Moment::Before,
+                    what: AtStep::Kill,
+                },
+                at: Duration::ZERO,
+                lasts: ms(&mut dice, 50, 2_200),
+            });
+        }
         Self {
             seed,
             size: dice.random_range(200..=1_200),
@@ -154,7 +170,7 @@ fn fault(dice: &mut StdRng, moment: impl Fn(&mut StdRng) -> Moment) -> Fault {
         53..55 => Kind::Backend,
         _ => {
             // Steps with how often they come about, and whether they have a transaction of their own.
-            let (step, most, commit) = match dice.random_range(0..13) {
+            let (step, most, commit) = match dice.random_range(0..15) {
                 0 => (Step::Claim, 3, false),
                 1 => (Step::Load, 2, false),
                 2 | 3 => (Step::Checkpoint, 20, dice.random_bool(0.7)),
@@ -164,10 +180,12 @@ fn fault(dice: &mut StdRng, moment: impl Fn(&mut StdRng) -> Moment) -> Fault {
                 9 => (Step::Heartbeat, 1, dice.random_bool(0.5)),
                 10 => (Step::Reap, 0, dice.random_bool(0.5)),
                 11 => (Step::Usage, 1, false),
+                12 => (Step::Permits, 1, false),
+                13 => (Step::Recognition, 1, false),
                 _ => (Step::Trigger, 1, dice.random_bool(0.8)),
             };
             let seats = match step {
-                Step::Usage | Step::Trigger => 0..FIRST_WORKER,
+                Step::Usage | Step::Permits | Step::Recognition | Step::Trigger => 0..FIRST_WORKER,
                 _ => FIRST_WORKER..SEATS.len(),
             };
             let what = match dice.random_range(0..10) {

@@ -166,8 +166,10 @@ async fn ask(callers: &Callers, token: &str, what: &str, time: Duration) {
             Heard::ComeAgain => {}
             other => callers.violation(format!("trigger_sync, {what}: {other:?}")),
         }
-        match callers.tool(0, token, "list_runs", json!({})).await {
-            Heard::Result(_) | Heard::ComeAgain => {}
+        let known = callers.accepted.lock().unwrap().clone();
+        match callers.tool(0, token, "list_runs", json!({ "limit": 100 })).await {
+            Heard::Result(result) => callers.all_there(&result, &known),
+            Heard::ComeAgain => {}
             other => callers.violation(format!("list_runs, {what}: {other:?}")),
         }
         sleep(Duration::from_millis(60)).await;

@@ -146,11 +146,11 @@ impl Seat {
         self.disturbed.store(true, Ordering::SeqCst);
         self.signal(Signal::SIGCONT);
         self.signal(Signal::SIGTERM);
-        let killed = self.killed.load(Ordering::SeqCst);
         let Some(mut child) = self.child.lock().await.take() else { return Ok(()) };
         let ended = timeout(PATIENCE, child.wait()).await;
         match ended {
-            Ok(Ok(status)) if status.success() || killed => Ok(()),
+            // A fault at a step may still kill it meanwhile.
+            Ok(Ok(status)) if status.success() || self.killed.load(Ordering::SeqCst) => Ok(()),
             Ok(status) => bail!("{} was asked to end and ended as {status:?}", self.name),
             Err(_) => {
                 child.kill().await.context("cannot kill")?;

@@ -35,27 +35,48 @@ pub enum Step {
     DestinationWrite,
 }
 
+/// The steps, each with words that only its statement has.
+const STEPS: [(&str, Step); 14] = [
+    ("claim_runs(", Step::Claim),
+    ("jsonb_build_object('id', s.connector_id", Step::Load),
+    ("set lease_until = $4", Step::Heartbeat),
+    ("set records_read = records_read +", Step::Checkpoint),
+    ("set status = case when $3 <> 'completed'", Step::Finish),
+    ("attempt < max_attempts as attempts_left", Step::Reap),
+    ("insert into runs (", Step::Trigger),
+    ("insert into tokens (", Step::TokenAdded),
+    ("update tokens set revoked_at", Step::TokenRevoked),
+    ("flush_usage(", Step::Usage),
+    ("lease_permits(", Step::Permits),
+    ("token_owner(", Step::Recognition),
+    ("from apixx_rows", Step::SourceRead),
+    ("jsonb_populate_recordset(null::", Step::DestinationWrite),
+];
+
 impl Step {
-    /// The step that a statement belongs to, by words that only it has.
-    fn of(statement: &str) -> Option<Self> {
-        let table: [(&str, Self); 14] = [
-            ("claim_runs(", Self::Claim),
-            ("jsonb_build_object('id', s.connector_id", Self::Load),
-            ("set lease_until = $4", Self::Heartbeat),
-            ("set records_read = records_read +", Self::Checkpoint),
-            ("set status = case when $3 <> 'completed'", Self::Finish),
-            ("attempt < max_attempts as attempts_left", Self::Reap),
-            ("insert into runs (", Self::Trigger),
-            ("insert into tokens (", Self::TokenAdded),
-            ("update tokens set revoked_at", Self::TokenRevoked),
-            ("flush_usage(", Self::Usage),
-            ("lease_permits(", Self::Permits),
-            ("token_owner(", Self::Recognition),
-            ("from apixx_rows", Self::SourceRead),
-            ("jsonb_populate_recordset", Self::DestinationWrite),
-        ];
-        table.iter().find(|(words, _)| statement.contains(words)).map(|(_, step)| *step)
+    /// Every step.
+    pub fn all() -> impl Iterator<Item = Self> {
+        STEPS.iter().map(|(_, step)| *step)
     }
+
+    /// The step that a statement belongs to.
+    fn of(statement: &str) -> Option<Self> {
+        STEPS.iter().find(|(words, _)| statement.contains(words)).map(|(_, step)| *step)
+    }
+}
+
+/// That the words of each step stand in one statement of the program, or in none where they are for a flow's database: a
+/// fault at a statement that is called otherwise now would strike elsewhere, or never.
+pub fn words_are_of_one_statement() -> Result<(), String> {
+    let all = apixx_mcp::store::all_statements();
+    for (words, step) in STEPS {
+        let found = all.iter().filter(|statement| statement.contains(words)).count();
+        let expected = usize::from(!matches!(step, Step::SourceRead | Step::DestinationWrite));
+        if found != expected {
+            return Err(format!("{step:?} is looked for by `{words}`, which {found} statements have"));
+        }
+    }
+    Ok(())
 }
 
 /// When a trap springs, seen from the message it waits for.

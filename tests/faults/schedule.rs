@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
-use anyhow::{Context, anyhow, bail};
+use anyhow::{anyhow, bail};
 use apixx_mcp::embedded;
 use nix::sys::signal::Signal;
 use sqlx::PgConnection;
@@ -33,6 +33,10 @@ const SLOWNESS: f64 = 5.0;
 pub struct Report {
     /// The faults that came about.
     pub faults: Vec<String>,
+    /// Those that waited for a step that did not come.
+    pub missed: Vec<String>,
+    /// The steps that were struck, and how.
+    pub steps: Vec<(Step, String)>,
     pub violations: Vec<String>,
     pub runs: u64,
     pub answers: u64,
@@ -49,7 +53,28 @@ struct Stage {
     sprung: broadcast::Sender<usize>,
     /// How long everything may take to become quiet.
     quiet: Duration,
+    lease: Duration,
     happened: Mutex<Vec<String>>,
+    missed: Mutex<Vec<String>>,
+    steps: Mutex<Vec<(Step, String)>>,
+}
+
+impl Stage {
+    /// A trap was set for a step; it sprang, or the step did not come.
+    fn trapped(&self, step: Step, what: String, sprang: bool) {
+        if sprang {
+            self.steps.lock().unwrap().push((step, what.clone()));
+            self.happened.lock().unwrap().push(what);
+        } else {
+            self.missed.lock().unwrap().push(what);
+        }
+    }
+}
+
+/// Whether a trap springs within that time.
+async fn springs(sprung: &mut broadcast::Receiver<usize>, id: usize, within: Duration) -> bool {
+    let sprang = async { while sprung.recv().await.is_ok_and(|sprang| sprang != id) {} };
+    timeout(within, sprang).await.is_ok()
 }
 
 /// Plays the schedule of a seed in `dir`.
@@ -99,9 +124,10 @@ pub async fn play(lane: &Arc<Lane>, seed: u64, dir: &Path, liar: Option<&Path>) 
     for name in [&database, &flows_database] {
         lane.admin(format!("drop database {name} with (force)")).await?;
     }
-    let faults = std::mem::take(&mut *stage.happened.lock().unwrap());
     Ok(Report {
-        faults,
+        faults: std::mem::take(&mut *stage.happened.lock().unwrap()),
+        missed: std::mem::take(&mut *stage.missed.lock().unwrap()),
+        steps: std::mem::take(&mut *stage.steps.lock().unwrap()),
         violations,
         runs: runs.cast_unsigned(),
         answers: callers.answers.load(Ordering::Relaxed),
@@ -169,7 +195,10 @@ fn set(
         cli,
         sprung,
         quiet: QUIET.max(Duration::from_secs_f64(lease * 20.0)),
+        lease: Duration::from_secs_f64(lease),
         happened: Mutex::default(),
+        missed: Mutex::default(),
+        steps: Mutex::default(),
     })
 }
 
@@ -242,15 +271,23 @@ async fn quiet(stage: &Stage) -> anyhow::Result<()> {
 /// A token is made, used, revoked, and tried for a while longer.
 async fn token_life(stage: &Arc<Stage>, plan: &Plan, callers: &Arc<Callers>) -> anyhow::Result<()> {
     let (proxy, config) = &stage.cli;
+    let mut sprung = stage.sprung.subscribe();
     let trap = |moment: Option<Moment>, step, id| {
         if let Some(moment) = moment {
             proxy.arm(Trap { step, commit: true, pass: 0, moment, action: Action::Cut, id });
-            stage.happened.lock().unwrap().push(format!("Cut {moment:?} {step:?} (commit)"));
+        }
+    };
+    let told = async |sprung: &mut _, moment: Option<Moment>, step, id| {
+        if let Some(moment) = moment {
+            // The command has ended; only the word of it may still be on its way.
+            let sprang = springs(sprung, id, Duration::from_secs(1)).await;
+            stage.trapped(step, format!("Cut {moment:?} {step:?} (commit)"), sprang);
         }
     };
     trap(plan.token_faults[0], Step::TokenAdded, 1_000);
     let create = ["token", "create", "--customer", CUSTOMER, "--name", "second", "--json"];
     let printed = until_done(config, &create, |_| false).await?.ok_or_else(|| anyhow!("no token"))?;
+    told(&mut sprung, plan.token_faults[0], Step::TokenAdded, 1_000).await;
     proxy.heal();
     let (id, token) = secret(&printed)?;
     let (revoked, maybe, until) =
@@ -266,6 +303,7 @@ async fn token_life(stage: &Arc<Stage>, plan: &Plan, callers: &Arc<Callers>) -> 
     // A first try that was cut may have done it.
     until_done(config, &["token", "revoke", &id], |said| said.contains("there is no live token")).await?;
     *revoked.lock().unwrap() = Some(Instant::now());
+    told(&mut sprung, plan.token_faults[1], Step::TokenRevoked, 1_001).await;
     sleep(Duration::from_millis(1_400)).await;
     until.store(true, Ordering::Relaxed);
     holder.await?;
@@ -343,19 +381,18 @@ async fn strike(stage: &Arc<Stage>, id: usize, fault: Fault) -> anyhow::Result<(
                 };
                 proxy.arm(Trap { step: *step, commit: *commit, pass: *pass, moment: *moment, action, id });
             }
-            let waited = timeout(Duration::from_secs(4), async {
-                while sprung.recv().await.context("the proxy is gone")? != id {}
-                anyhow::Ok(())
-            });
-            let waited = waited.await;
+            // What is taken from a silent worker is taken once its lease has run out.
+            let patience = if *step == Step::Reap { stage.lease * 2 } else { Duration::ZERO };
+            let sprang = springs(&mut sprung, id, patience + Duration::from_secs(4)).await;
             seats.clone().for_each(|seat| stage.proxies[seat].disarm(id));
-            if waited.is_err() {
-                return Ok(());
+            stage.trapped(*step, kind.to_string(), sprang);
+            if sprang {
+                sleep(lasts).await;
+                for seat in seats.clone() {
+                    stage.seats[seat].revive().await?;
+                }
             }
-            sleep(lasts).await;
-            for seat in seats.clone() {
-                stage.seats[seat].revive().await?;
-            }
+            return Ok(());
         }
     }
     happened();

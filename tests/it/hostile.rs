@@ -1,6 +1,7 @@
 //! What a careless and a hostile caller send to the tools.
 
 use apixx_mcp::tools::catalog;
+use chrono::TimeDelta;
 use serde_json::{Map, Value, json};
 
 use crate::support::app::TestApp;
@@ -219,13 +220,40 @@ async fn a_token_without_the_scope_neither_sees_nor_calls_a_tool() {
     let told = app.globex().call("trigger_sync", json!({ "flow": "Salesforce → Snowflake accounts" })).await;
     assert!(told.is_error && told.text.contains("needs scope sync:trigger"), "{}", told.text);
     assert_eq!(told.code, "INSUFFICIENT_SCOPE");
-    // Without payloads:read a run's errors come without what was in the records.
-    let run = app
-        .column("select run_id from runs r where customer_id = 'cus_globex' and records_failed > 0 limit 1")
-        .await;
-    if let Some(run) = run.first() {
-        let told = app.globex().call("get_run_errors", json!({ "run_id": run, "limit": 5 })).await;
-        assert_eq!(told.structured["payloads"], "hidden");
-        assert!(!told.structured.to_string().contains("payload_excerpt"));
+}
+
+/// Without `payloads:read` errors are counted and sorted, and nothing is told of a record.
+#[tokio::test]
+async fn a_token_without_payloads_is_told_nothing_of_a_record() {
+    let app = TestApp::demo().await;
+    let mut owner = app.owner().await;
+    sqlx::query("update run_errors set record_key = 'HIDDEN key', message = 'HIDDEN words', payload = '{\"HIDDEN\": 1}'")
+        .execute(&mut owner)
+        .await
+        .unwrap();
+    let questions = [
+        ("get_run_errors", json!({ "run_id": "run_abc123", "samples_per_group": 5, "limit": 5 }), "/errors"),
+        ("get_flow_error_summary", json!({ "flow": "Shopify orders", "window": "30d" }), "/groups/0/samples"),
+    ];
+    for (tool, arguments, records) in &questions {
+        let told = app.acme().call(tool, arguments.clone()).await;
+        assert_eq!(
+            told.structured.pointer(records).unwrap()[0]["record_key"],
+            "<<data HIDDEN key data>>",
+            "{tool}"
+        );
+    }
+    sqlx::query(
+        "update tokens set scopes = array_remove(scopes, 'payloads:read') where customer_id = 'cus_acme'",
+    )
+    .execute(&mut owner)
+    .await
+    .unwrap();
+    app.clock.advance(TimeDelta::seconds(1));
+    for (tool, arguments, _) in questions {
+        let told = app.acme().call(tool, arguments).await;
+        assert!(told.structured["total_errors"].as_i64().unwrap() > 0, "{tool}: {}", told.text);
+        let all = format!("{}\n{}", told.text, told.structured);
+        assert!(!all.contains("HIDDEN"), "{tool}: {all}");
     }
 }

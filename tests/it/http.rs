@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::support::app::{Reply, TestApp};
+use crate::support::app::{Reply, TestApp, first_run};
 use crate::support::browser::Browser;
 
 fn list() -> Value {
@@ -382,4 +382,33 @@ async fn answer(stream: &mut TcpStream) -> String {
     let mut bytes = Vec::new();
     stream.read_to_end(&mut bytes).await.unwrap();
     String::from_utf8(bytes).unwrap()
+}
+
+/// Who waits for a run with a token that is revoked meanwhile is not told how it ended.
+#[tokio::test]
+async fn a_token_that_is_revoked_during_a_wait_reads_nothing_after_it() {
+    let app = TestApp::demo().await;
+    let started = app.acme().text("trigger_sync", json!({ "flow": "NetSuite → Snowflake invoices" })).await;
+    let run = first_run(&started);
+    let acme = app.store.customer_named("acme").await.unwrap().unwrap();
+    let others: Vec<_> = (0..63).map(|_| app.serving().waits.begin(&acme).unwrap()).collect();
+    let agent = app.acme();
+    let wait = agent.call("get_run", json!({ "run_id": run, "wait_seconds": 50 }));
+    let meanwhile = async {
+        let mut looks = 0;
+        while app.serving().waits.begin(&acme).is_some() {
+            looks += 1;
+            assert!(looks < 1_000, "it does not wait");
+            app.column("select 'a while'").await;
+        }
+        app.column(
+            "update tokens set revoked_at = created_at where customer_id = 'cus_acme' returning token_id",
+        )
+        .await;
+        app.work_until_idle().await;
+        drop(others);
+    };
+    let (told, ()) = tokio::join!(wait, meanwhile);
+    assert_eq!(told.code, "TOKEN_REVOKED", "{}", told.text);
+    assert!(!told.text.contains("run_"), "{}", told.text);
 }

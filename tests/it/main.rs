@@ -20,6 +20,7 @@ mod limits;
 mod listen;
 mod operating;
 mod readme;
+mod refusals;
 mod round_trips;
 mod sizes;
 mod statements;

@@ -78,6 +78,10 @@ pub const WIDE: usize = 0;
 /// The place of the customer with many runs and errors.
 pub const DEEP: usize = 1;
 
+/// The flow of the wide and of the deep customer whose newest run has an incident of one size.
+#[allow(dead_code, reason = "each of the programs that share this file uses a part of it")]
+pub const INCIDENT: usize = 7;
+
 /// The moment at which all of it is seen: 2026-11-21T08:07:37Z.
 pub fn now() -> DateTime<Utc> {
     DateTime::from_timestamp(1_795_248_457, 0).unwrap()

@@ -11,7 +11,7 @@ use rand::{RngExt, SeedableRng};
 use sqlx::PgPool;
 
 use super::copy::Table;
-use super::{DAYS, DEEP, Large, WIDE, customer_id, flow_id, group_id, now};
+use super::{DAYS, DEEP, INCIDENT, Large, WIDE, customer_id, flow_id, group_id, now};
 
 /// Most samples kept of one group in one run, as the product keeps them.
 const MAX_SAMPLES: u64 = 100;
@@ -201,6 +201,29 @@ pub(super) async fn put(large: Large, pool: &PgPool) -> Past {
             last.success = Some(run.id.clone());
         }
         tables.add(&run, &kinds, number % 10 == 0, &mut dice).await;
+    }
+    // The newest runs of two flows reject the same records whatever the size of the installation.
+    for flow in [WIDE, DEEP].map(|place| &flows[place][INCIDENT]) {
+        let ends = now() - TimeDelta::seconds(1);
+        let run = Run {
+            flow,
+            id: run_id(ends, dice.random()),
+            status: "partial",
+            trigger: "api",
+            scheduled: None,
+            queued: ends - TimeDelta::seconds(60),
+            started: Some(ends - TimeDelta::seconds(59)),
+            finished: Some(ends),
+            read: 5_000,
+            errors: vec![(1, 150), (2, 50)],
+        };
+        for (kind, _) in &run.errors {
+            let fresh = Seen { first: ends, last: ends, run: String::new() };
+            let seen = seen.entry((flow.place, flow.number, *kind)).or_insert(fresh);
+            (seen.last, seen.run) = (ends, run.id.clone());
+        }
+        last.entry((flow.place, flow.number)).or_default().run = Some(run.id.clone());
+        tables.add(&run, &kinds, true, &mut dice).await;
     }
     // What is open: twenty runs that go and a hundred that wait in the wide workspace, a few in others.
     for (place, flows) in flows.iter().enumerate().take(60) {

@@ -44,19 +44,21 @@ pub(super) async fn whole(
     time: Duration,
     large: &Arc<Semaphore>,
 ) -> Result<(Bytes, Option<OwnedSemaphorePermit>), Problem> {
-    let mut place = None;
+    let (mut place, mut wants) = (None, false);
     let mut body = Limited::new(body, max);
     let mut whole = BytesMut::new();
     let read = async {
         // What says how large it is waits before anything of it is kept.
         let said = body.size_hint().lower();
         if usize::try_from(said).is_ok_and(|said| said > LARGE) {
+            wants = true;
             place = Arc::clone(large).acquire_owned().await.ok();
         }
         while let Some(frame) = body.frame().await {
             let Ok(data) = frame?.into_data() else { continue };
             whole.extend_from_slice(&data);
             if whole.len() > LARGE && place.is_none() {
+                wants = true;
                 place = Arc::clone(large).acquire_owned().await.ok();
             }
         }
@@ -69,7 +71,7 @@ pub(super) async fn whole(
             let message = "The body broke off; send it again, whole.";
             Err(Problem::new(StatusCode::BAD_REQUEST, "body_broken", message))
         }
-        Err(_) if place.is_none() && large.available_permits() == 0 => {
+        Err(_) if wants && place.is_none() => {
             let message = "Too many large bodies at once: come again later, or send less.";
             Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "large_bodies", message))
         }

@@ -1,33 +1,14 @@
 //! PostgreSQL connectors, against a database of their own.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU32, Ordering};
 
 use apixx_mcp::domain::connector::ConnectorKind;
 use serde_json::{Value, json};
 use sqlx::postgres::PgConnectOptions;
-use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Executor, PgConnection};
+use sqlx::{AssertSqlSafe, ConnectOptions, Executor, PgConnection};
 
 use super::{Lab, Policy, streams};
-use crate::support::database::{FLOWS, TestDatabase};
-
-/// A database that a flow may use, as a role that owns nothing else; dropped by the next start of the tests.
-async fn target() -> PgConnectOptions {
-    static NEXT: AtomicU32 = AtomicU32::new(0);
-    let name = format!("test_{}_{}_lab", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
-    let database = TestDatabase::create().await;
-    let mut owner = database.owner.connect().await.unwrap();
-    // Who makes a database for another role must belong to it; two tests may grant that at once.
-    owner
-        .execute(AssertSqlSafe(format!(
-            "do $$ begin perform pg_advisory_xact_lock(4711); grant {FLOWS} to current_user; end $$"
-        )))
-        .await
-        .unwrap();
-    owner.execute(AssertSqlSafe(format!("create database {name} owner {FLOWS}"))).await.unwrap();
-    owner.close().await.unwrap();
-    database.owner.clone().username(FLOWS).database(&name)
-}
+use crate::support::database::{FLOWS, TestDatabase, flows_database};
 
 struct Bench {
     lab: Lab,
@@ -36,7 +17,7 @@ struct Bench {
 
 impl Bench {
     async fn start() -> Self {
-        let target = target().await;
+        let target = flows_database().await;
         let lab = Lab::start_with(BTreeMap::from([("lab".to_owned(), target.clone())])).await;
         Self { lab, target }
     }
@@ -535,7 +516,7 @@ async fn what_does_not_exist_is_said_plainly() {
 #[tokio::test]
 async fn our_own_database_is_out_of_reach() {
     let database = TestDatabase::create().await;
-    let target = target().await;
+    let target = flows_database().await;
     let dsns = BTreeMap::from([
         ("owner".to_owned(), database.owner.clone()),
         ("server".to_owned(), database.server.clone()),

@@ -1,7 +1,9 @@
 //! The product as it is served, in process: HTTP in, JSON out, on a database of its own and a clock that
 //! stands still.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 
 use apixx_mcp::app::process::{Process, TimeOf};
 use apixx_mcp::config::{Config, Sources};
@@ -20,7 +22,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use http::{HeaderMap, Method, Request, StatusCode};
 use http_body_util::BodyExt;
 use serde_json::{Value, json};
-use sqlx::postgres::{PgConnection, PgRow};
+use sqlx::postgres::{PgConnectOptions, PgConnection, PgRow};
 use sqlx::{AssertSqlSafe, ConnectOptions, FromRow, Row};
 use tokio::sync::OnceCell;
 use tokio_util::sync::CancellationToken;
@@ -172,9 +174,18 @@ impl TestApp {
 
     /// Everything that happens by itself, to be ticked by hand. Scripted connectors do not wait.
     pub fn engine(&self) -> Engine {
+        self.engine_with(BTreeMap::new(), BTreeMap::new())
+    }
+
+    /// The same, with directories and databases that flows may use.
+    pub fn engine_with(
+        &self,
+        files_roots: BTreeMap<String, PathBuf>,
+        postgres_dsns: BTreeMap<String, PgConnectOptions>,
+    ) -> Engine {
         let connectors = Connectors {
-            files_roots: Default::default(),
-            postgres_dsns: Default::default(),
+            files_roots,
+            postgres_dsns,
             own: DatabaseIdentity { system: 0, database: self.database.name.clone(), roles: vec![] },
             pacer: Pacer::Instant,
             clock: self.clock.clone(),

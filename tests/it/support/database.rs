@@ -55,6 +55,22 @@ impl TestDatabase {
     }
 }
 
+/// A database that a flow may use, as a role that owns nothing else; dropped by the next start of the tests.
+pub async fn flows_database() -> PgConnectOptions {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let name = format!("test_{}_{}_lab", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+    let owner = &keeper().owner;
+    let mut connection = owner.connect().await.expect("the test server answers");
+    // Who makes a database for another role must belong to it; two tests may grant that at once.
+    for statement in [
+        format!("do $$ begin perform pg_advisory_xact_lock(4711); grant {FLOWS} to current_user; end $$"),
+        format!("create database {name} owner {FLOWS}"),
+    ] {
+        run(&mut connection, statement).await.expect("a database can be made");
+    }
+    owner.clone().username(FLOWS).database(&name)
+}
+
 impl Drop for TestDatabase {
     fn drop(&mut self) {
         // What is not dropped before the process ends, the next one drops.
