@@ -96,7 +96,6 @@ pub struct Run {
     run_id: String,
     flow_id: String,
     flow_name: String,
-    flow_state: String,
     status: String,
     reason_code: Option<String>,
     reason_message: Option<String>,

@@ -8,14 +8,13 @@ use super::columns::Columns;
 use super::{Reader, StoreError};
 use crate::domain::connector::ConnectorStatus;
 use crate::domain::error_class::ErrorClass;
-use crate::domain::flow::FlowState;
 use crate::domain::ids::{ConnectorId, FlowId, RunId};
 use crate::domain::run::{ReasonCode, Records, RunStatus, Trigger};
 
 /// The columns of [`RunRow`], over `r` (runs), `f` (flows), `sc` and `dc` (the connectors as of the run).
 macro_rules! run_columns {
     () => {
-        "r.run_id, r.flow_id, f.name as flow_name, f.state as flow_state, r.status, r.reason_code, r.reason_message,
+        "r.run_id, r.flow_id, f.name as flow_name, r.status, r.reason_code, r.reason_message,
          r.trigger, r.triggered_by, r.trigger_note, r.retry_of, r.flow_version,
          r.source_connector_id, sc.name as source_name, sc.service as source_service, sc.status as source_status,
          r.destination_connector_id, dc.name as destination_name, dc.service as destination_service,
@@ -32,7 +31,7 @@ macro_rules! run_joins {
     () => {
         concat!(
             "cross join lateral (
-            select f.name, f.state, f.source_objects, f.destination_objects
+            select f.name, f.source_objects, f.destination_objects
               from flows f where f.customer_id = $1 and f.flow_id = r.flow_id offset 0) f
          cross join lateral (
             select c.name, c.service, ",
@@ -67,8 +66,6 @@ pub struct Run {
     pub flow: FlowId,
     /// The flow's name today.
     pub flow_name: String,
-    /// The flow's state today.
-    pub flow_state: FlowState,
     /// Where the run is.
     pub status: RunStatus,
     /// Why it ended so.
@@ -149,7 +146,6 @@ impl FromRow<'_, PgRow> for Run {
         let id = columns.word(|text| RunId::parse(text).ok())?;
         let flow = columns.word(|text| FlowId::parse(text).ok())?;
         let flow_name = columns.next()?;
-        let flow_state = columns.word(FlowState::parse)?;
         let status = columns.word(RunStatus::parse)?;
         let reason_code = columns.word_if_any(ReasonCode::parse)?;
         let reason = columns.next()?;
@@ -166,7 +162,6 @@ impl FromRow<'_, PgRow> for Run {
             id,
             flow,
             flow_name,
-            flow_state,
             status,
             reason_code,
             reason,
