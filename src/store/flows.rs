@@ -51,23 +51,19 @@ macro_rules! flow_joins {
 pub(super) use {flow_columns, flow_joins};
 
 /// What a list of flows may be narrowed by: `$4` states, `$5` healths (of active flows), `$6` words, each to
-/// be found, `$7` connector, `$8` object read, `$9` object written.
+/// be found, `$7` connector, `$8` object read, `$9` object written. (Names and owners are gathered once, not for each flow.)
 macro_rules! flow_filter {
     () => {
         "(case when $4::text[] is null and $5::text[] is null then f.state in ('active', 'paused')
                else f.state = any (coalesce($4, '{}')) or (f.state = 'active' and f.health = any (coalesce($5, '{}'))) end)
-         and ($6::text[] is null or f.flow_id in (
-              select x.flow_id
-                from flows x
-                left join users u on u.customer_id = $1 and u.user_id = x.owner_user_id
-                left join (select n.flow_id, string_agg(n.name_key, ' ') as keys
-                             from flow_names n where n.customer_id = $1
-                            group by n.flow_id) n on n.flow_id = x.flow_id
-               cross join lateral (
-                     select concat_ws(' ', x.sort_key, n.keys, lower(u.name), lower(array_to_string(x.tags, ' '))) as text
-                     offset 0) t
-               where x.customer_id = $1
-                 and not exists (select 1 from unnest($6) w (word) where position(w.word in t.text) = 0)))
+         and ($6::text[] is null or not exists (
+              select 1 from unnest($6) w (word)
+               where position(w.word in concat_ws(' ', f.sort_key, lower(array_to_string(f.tags, ' ')),
+                     (select jsonb_object_agg(n.flow_id, n.keys)
+                        from (select n.flow_id, string_agg(n.name_key, ' ') as keys
+                                from flow_names n where n.customer_id = $1 group by n.flow_id) n) ->> f.flow_id,
+                     (select jsonb_object_agg(u.user_id, lower(u.name))
+                        from users u where u.customer_id = $1) ->> f.owner_user_id)) = 0))
          and ($7::text[] is null or f.source_connector_id = any ($7) or f.destination_connector_id = any ($7))
          and ($8::text is null or $8 = any (f.object_keys_read))
          and ($9::text is null or $9 = any (f.object_keys_written))"
