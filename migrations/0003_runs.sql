@@ -64,7 +64,7 @@ create index runs_claimable on runs (customer_id, priority, available_at, run_id
     where origin = 'native' and status in ('queued', 'retrying');
 create index runs_leased on runs (lease_until)
     where origin = 'native' and status in ('running', 'cancelling');
-create index runs_active on runs (customer_id)
+create index runs_active on runs (customer_id, flow_id)
     where status in ('queued', 'running', 'retrying', 'cancelling');
 -- what lists walk
 -- (what the hour at the edge of a window comes to, and which runs a filter picks, is read from these two alone)

@@ -52,6 +52,9 @@ const FLOW_ROW: u64 = 1 + 3 + 3 + 3 + 5 + 5;
 /// The flows of the largest workspace, read whole: ten rows a page.
 const FLOWS: u64 = 250;
 
+/// The connectors of the largest workspace: each row says when its connector was last checked.
+const CONNECTORS: u64 = 100;
+
 /// A request for a run: the flow's name, the flow, its open runs, its connectors, the load, the run itself; and the run read
 /// again, which tells its place among those that wait.
 const TRIGGER: u64 = 400;
@@ -125,7 +128,7 @@ pub fn cases(runs: [&str; 2], retried: [&str; 2], further: Vec<Further>) -> Vec<
         add("get_flow_error_summary", "30d by group", groups, 700);
         for window in ["24h", "30d"] {
             // Flows read whole, to be counted and with the connectors; those listed; open runs; totals of two windows.
-            let most = 2 * FLOWS + 5 * FLOW_ROW + TOTALS;
+            let most = 2 * FLOWS + 5 * FLOW_ROW + TOTALS + CONNECTORS;
             add("get_system_health", window, json!({ "window": window }), most);
         }
         add("list_flows", "first page", json!({}), FLOWS + 51 * FLOW_ROW);
