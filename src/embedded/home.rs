@@ -30,7 +30,14 @@ pub(super) struct Home {
     named: PathBuf,
     root: PathBuf,
     run: PathBuf,
-    _lock: File,
+    lock: File,
+}
+
+impl Drop for Home {
+    fn drop(&mut self) {
+        // Said, not only left: a child that is just being started has the file open as well, until it is another program.
+        let _best_effort = self.lock.unlock();
+    }
 }
 
 impl Home {
@@ -47,7 +54,7 @@ impl Home {
         check_reachable(&root, account, dir)?;
         let run = run_dir(&root);
         make_run_dir(&run, &root, account).map_err(failed)?;
-        let home = Self { named: dir.to_owned(), root, run, _lock: lock };
+        let home = Self { named: dir.to_owned(), root, run, lock };
         home.sweep().map_err(failed)?;
         Ok(home)
     }
@@ -218,5 +225,9 @@ pub(super) fn check_run_dir(run: &Path, account: &Account) -> io::Result<()> {
 /// Whether a process of ours has the data directory `root` at this moment.
 pub(super) fn is_in_use(root: &Path) -> bool {
     let lock = File::open(root.join(LOCK));
-    lock.is_ok_and(|file| matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)))
+    lock.is_ok_and(|file| {
+        let in_use = matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock));
+        let _best_effort = file.unlock();
+        in_use
+    })
 }
