@@ -5,7 +5,7 @@ use serde::Deserialize;
 use sqlx::FromRow;
 use sqlx::types::Json;
 
-use super::flows::{Flow, FlowRow, RunBrief, flow_columns, flow_joins};
+use super::flows::{Flow, FlowRow, RunBrief, brief_columns, flow_columns, flow_joins};
 use super::run_detail::VersionChange;
 use super::{Reader, StoreError};
 use crate::domain::definition::FlowDefinition;
@@ -58,8 +58,7 @@ statements! {
           from flows f ", flow_joins!(), "
           join flow_versions v on v.customer_id = $1 and v.flow_id = f.flow_id and v.version = f.current_version
           left join lateral (
-               select r.run_id, r.status, r.started_at, r.finished_at, r.reason_code, r.records_read, r.records_written,
-                      r.records_failed, r.records_skipped, r.records_unchanged
+               select ", brief_columns!("r"), "
                  from runs r
                 where r.customer_id = $1 and r.flow_id = f.flow_id
                   and r.status in ('queued', 'running', 'retrying', 'cancelling')

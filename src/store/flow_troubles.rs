@@ -4,7 +4,7 @@ use serde::Deserialize;
 use sqlx::FromRow;
 use sqlx::types::Json;
 
-use super::flows::{FlowCounts, RunBrief, flow_counts};
+use super::flows::{FlowCounts, RunBrief, brief_columns, flow_counts};
 use super::{Reader, StoreError};
 use crate::domain::flow::{FlowStatus, StatusReason};
 use crate::domain::ids::ConnectorId;
@@ -34,8 +34,7 @@ statements! {
                          order by c.rank, c.sort_key, c.flow_id
                          limit $5) c
                   left join lateral (
-                       select r.run_id, r.status, r.started_at, r.finished_at, r.reason_code, r.records_read,
-                              r.records_written, r.records_failed, r.records_skipped, r.records_unchanged
+                       select ", brief_columns!("r"), "
                          from runs r where r.customer_id = $1 and r.run_id = c.last_run_id) l on true) as worst
           from each_flow f
         having caller.id = $1

@@ -31,24 +31,56 @@ macro_rules! flow_columns {
     };
 }
 
-/// What [`flow_columns`] stands on, after the `from flows f`.
-macro_rules! flow_joins {
-    () => {
-        "join connectors sc on sc.customer_id = $1 and sc.connector_id = f.source_connector_id
-         join connectors dc on dc.customer_id = $1 and dc.connector_id = f.destination_connector_id
-         left join users u on u.customer_id = $1 and u.user_id = f.owner_user_id
-         left join lateral (
-              select r.run_id, r.status, r.started_at, r.finished_at, r.reason_code, r.records_read, r.records_written,
-                     r.records_failed, r.records_skipped, r.records_unchanged
-                from runs r where r.customer_id = $1 and r.run_id = f.last_run_id) l on true
-         left join lateral (
-              select r.run_id, r.status, r.started_at, r.finished_at, r.reason_code, r.records_read, r.records_written,
-                     r.records_failed, r.records_skipped, r.records_unchanged
-                from runs r where r.customer_id = $1 and r.run_id = f.last_success_run_id) ls on true"
+/// The columns of [`RunBrief`], over the runs that are called so.
+macro_rules! brief_columns {
+    ($run:literal) => {
+        concat!(
+            $run,
+            ".run_id, ",
+            $run,
+            ".status, ",
+            $run,
+            ".started_at, ",
+            $run,
+            ".finished_at, ",
+            $run,
+            ".reason_code, ",
+            $run,
+            ".records_read, ",
+            $run,
+            ".records_written, ",
+            $run,
+            ".records_failed, ",
+            $run,
+            ".records_skipped, ",
+            $run,
+            ".records_unchanged"
+        )
     };
 }
 
-pub(super) use {flow_columns, flow_joins};
+/// What [`flow_columns`] stands on, after the `from flows f`.
+macro_rules! flow_joins {
+    () => {
+        concat!(
+            "join connectors sc on sc.customer_id = $1 and sc.connector_id = f.source_connector_id
+         join connectors dc on dc.customer_id = $1 and dc.connector_id = f.destination_connector_id
+         left join users u on u.customer_id = $1 and u.user_id = f.owner_user_id
+         left join lateral (
+              select ",
+            brief_columns!("r"),
+            "
+                from runs r where r.customer_id = $1 and r.run_id = f.last_run_id) l on true
+         left join lateral (
+              select ",
+            brief_columns!("r"),
+            "
+                from runs r where r.customer_id = $1 and r.run_id = f.last_success_run_id) ls on true"
+        )
+    };
+}
+
+pub(super) use {brief_columns, flow_columns, flow_joins};
 
 /// What a list of flows may be narrowed by: `$4` states, `$5` healths (of active flows), `$6` words, each to
 /// be found, `$7` connector, `$8` object read, `$9` object written. (Names and owners are gathered once, not for each flow.)
@@ -175,6 +207,9 @@ pub struct RunBrief {
     pub finished_at: Option<DateTime<Utc>>,
     /// Why it ended so.
     pub reason_code: Option<String>,
+    /// The version of the flow that ran, where that was asked for.
+    #[serde(default)]
+    pub flow_version: Option<i32>,
     records_read: i64,
     records_written: i64,
     records_failed: i64,

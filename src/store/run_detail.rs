@@ -5,10 +5,10 @@ use serde::Deserialize;
 use sqlx::FromRow;
 use sqlx::types::Json;
 
+use super::flows::{RunBrief, brief_columns};
 use super::runs::{Run, run_columns, run_joins};
 use super::{Reader, StoreError};
 use crate::domain::ids::RunId;
-use crate::domain::run::RunStatus;
 
 statements! {
     RUN = tenant "
@@ -35,16 +35,14 @@ statements! {
                                   where c.customer_id = $1 and c.run_id = r.run_id
                                   group by eg.error_class) g), '[]') as errors,
                (select to_json(p) from (
-                    select p.run_id, p.status, p.started_at, p.finished_at, p.flow_version, p.records_read,
-                           p.records_written, p.records_failed, p.records_skipped, p.records_unchanged, p.reason_code
+                    select ", brief_columns!("p"), ", p.flow_version
                       from runs p
                      where p.customer_id = $1 and p.flow_id = r.flow_id
                        and (p.window_at, p.run_id) < (r.window_at, r.run_id)
                        and p.status in ('succeeded', 'partial', 'failed', 'cancelled')
                      order by p.window_at desc, p.run_id desc limit 1) p) as previous_run,
                (select to_json(p) from (
-                    select p.run_id, p.status, p.started_at, p.finished_at, p.flow_version, p.records_read,
-                           p.records_written, p.records_failed, p.records_skipped, p.records_unchanged, p.reason_code
+                    select ", brief_columns!("p"), ", p.flow_version
                       from runs p
                      where p.customer_id = $1 and p.flow_id = r.flow_id
                        and (p.window_at, p.run_id) > (r.window_at, r.run_id)
@@ -80,8 +78,7 @@ statements! {
           from runs r
           ", run_joins!(), "
           left join lateral (
-               select p.run_id, p.status, p.started_at, p.finished_at, p.flow_version, p.records_read,
-                      p.records_written, p.records_failed, p.records_skipped, p.records_unchanged, p.reason_code
+               select ", brief_columns!("p"), ", p.flow_version
                  from runs p
                 where p.customer_id = $1 and p.flow_id = r.flow_id and p.status = 'succeeded'
                   and (p.window_at, p.run_id) < (r.window_at, r.run_id)
@@ -105,11 +102,11 @@ pub struct RunDetail {
     /// Its errors by class, most first.
     pub errors: Vec<ClassCount>,
     /// The run of the flow that ended before it.
-    pub previous_run: Option<Neighbour>,
+    pub previous_run: Option<RunBrief>,
     /// The run of the flow that ended after it.
-    pub next_run: Option<Neighbour>,
+    pub next_run: Option<RunBrief>,
     /// The last run before it that succeeded.
-    pub last_success: Option<Neighbour>,
+    pub last_success: Option<RunBrief>,
     /// The newest twelve versions of the flow made since then, until six hours after the run.
     pub versions: Vec<VersionChange>,
     /// What people did to the flow and its connectors since then, until six hours after the run.
@@ -124,9 +121,9 @@ impl RunDetail {
     /// How many versions of the flow were made since the last success and before the oldest of those listed: they are
     /// numbered one by one.
     pub fn versions_unlisted(&self) -> i32 {
-        match (self.versions.first(), &self.last_success) {
+        match (self.versions.first(), self.last_success.as_ref().and_then(|run| run.flow_version)) {
             (Some(oldest), Some(success)) if self.versions.len() == MAX_VERSIONS => {
-                oldest.version - success.flow_version - 1
+                oldest.version - success - 1
             }
             _ => 0,
         }
@@ -179,33 +176,6 @@ pub struct ClassCount {
     pub count: i64,
 }
 
-/// A run beside another one.
-#[derive(Clone, Debug, Deserialize)]
-pub struct Neighbour {
-    /// Its id.
-    pub run_id: String,
-    /// How it ended.
-    pub status: RunStatus,
-    /// When it started.
-    pub started_at: Option<DateTime<Utc>>,
-    /// When it ended.
-    pub finished_at: Option<DateTime<Utc>>,
-    /// The version of the flow that ran.
-    pub flow_version: i32,
-    /// Records read.
-    pub records_read: i64,
-    /// Records written.
-    pub records_written: i64,
-    /// Records rejected.
-    pub records_failed: i64,
-    /// Records skipped.
-    pub records_skipped: i64,
-    /// Of these, unchanged.
-    pub records_unchanged: i64,
-    /// Why it ended so.
-    pub reason_code: Option<String>,
-}
-
 /// A version of a flow, as a change.
 #[derive(Clone, Debug, Deserialize)]
 pub struct VersionChange {
@@ -239,9 +209,9 @@ struct DetailRow {
     attempts: Json<Vec<Attempt>>,
     events: Json<Vec<Event>>,
     errors: Json<Vec<ClassCount>>,
-    previous_run: Option<Json<Neighbour>>,
-    next_run: Option<Json<Neighbour>>,
-    last_success: Option<Json<Neighbour>>,
+    previous_run: Option<Json<RunBrief>>,
+    next_run: Option<Json<RunBrief>>,
+    last_success: Option<Json<RunBrief>>,
     versions: Json<Vec<VersionChange>>,
     changes: Json<Vec<Change>>,
     queue_position: i64,

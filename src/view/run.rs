@@ -10,7 +10,6 @@ use super::text;
 use crate::domain::ids::{ConnectorId, FlowId, RunId};
 use crate::domain::run::{Records, RunStatus};
 use crate::store::flows::RunBrief;
-use crate::store::run_detail::Neighbour;
 use crate::store::run_lists::{RunGroup, RunTotals, SharedConnector};
 use crate::store::runs::{Run, Side};
 
@@ -242,28 +241,7 @@ impl From<&RunBrief> for RunBriefView {
             duration_ms: span(run.started_at, run.finished_at),
             records: run.records(),
             reason_code: run.reason_code.clone(),
-            flow_version: None,
-        }
-    }
-}
-
-impl From<&Neighbour> for RunBriefView {
-    fn from(run: &Neighbour) -> Self {
-        Self {
-            run_id: run.run_id.clone(),
-            status: run.status.to_string(),
-            started_at: run.started_at.map(Moment),
-            finished_at: run.finished_at.map(Moment),
-            duration_ms: span(run.started_at, run.finished_at),
-            records: Records::new(
-                run.records_read,
-                run.records_written,
-                run.records_failed,
-                run.records_skipped,
-            )
-            .with_unchanged(run.records_unchanged),
-            reason_code: run.reason_code.clone(),
-            flow_version: Some(run.flow_version),
+            flow_version: run.flow_version,
         }
     }
 }
