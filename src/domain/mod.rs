@@ -62,6 +62,7 @@ pub(crate) use words;
 
 pub mod clock;
 pub mod connector;
+pub mod counts;
 pub mod definition;
 pub mod error_class;
 pub mod failure;

@@ -11,6 +11,7 @@ use super::Serving;
 use super::access::Principal;
 use super::turns::{Busy, Held};
 use crate::domain::connector::ConnectorStatus;
+use crate::domain::counts::counted;
 use crate::domain::flow::FlowState;
 use crate::domain::ids::{FlowId, RunId};
 use crate::domain::run::{RunStatus, Trigger};
@@ -329,11 +330,6 @@ fn over_limit(load: &Load, plan: &Plan, now: DateTime<Utc>) -> Option<String> {
         "the daily allowance of {} is used up; it resets at {reset} 00:00 UTC",
         counted(most.into(), "run", "runs")
     ))
-}
-
-/// `3 runs`, `1 run`.
-fn counted(number: i64, one: &str, many: &str) -> String {
-    format!("{number} {}", if number == 1 { one } else { many })
 }
 
 /// Waits until the connector was checked again, or patience ends; not at all when the customer has too many waits.

@@ -5,6 +5,8 @@ use std::fmt::Write;
 use chrono::{DateTime, Datelike, NaiveDate, Offset, TimeDelta, Timelike, Utc};
 use chrono_tz::Tz;
 
+pub(super) use crate::domain::counts::put_count;
+pub use crate::domain::counts::{count, counted};
 pub use crate::domain::untrusted::{fenced, named, word};
 
 /// A moment in a zone, to the minute, with its offset: `2026-11-21 08:05 +01:00`.
@@ -85,14 +87,13 @@ pub fn age(moment: DateTime<Utc>, now: DateTime<Utc>) -> String {
 /// A moment in a zone, on the same day as `other` only its time: `14:22:47`.
 pub fn clock_time(moment: DateTime<Utc>, other: DateTime<Utc>, zone: Tz) -> String {
     let (local, other) = (moment.with_timezone(&zone), other.with_timezone(&zone));
-    let time = format!("{:02}:{:02}:{:02}", local.hour(), local.minute(), local.second());
-    if local.date_naive() == other.date_naive() {
-        return time;
-    }
     let mut text = String::with_capacity(20);
-    put_date(&mut text, local.date_naive());
-    text.push(' ');
-    text + &time
+    if local.date_naive() != other.date_naive() {
+        put_date(&mut text, local.date_naive());
+        text.push(' ');
+    }
+    let _ = write!(text, "{:02}:{:02}:{:02}", local.hour(), local.minute(), local.second());
+    text
 }
 
 /// A duration: `820 ms`, `44s`, `7m 44s`, `2h 5m`, `3d 4h`.
@@ -105,33 +106,6 @@ pub fn duration(millis: i64) -> String {
         s if s < 86_400 => format!("{}h {}m", s / 3_600, s % 3_600 / 60),
         s => format!("{}d {}h", s / 86_400, s % 86_400 / 3_600),
     }
-}
-
-/// A count with separators: `1,203`.
-pub fn count(number: i64) -> String {
-    let mut text = String::with_capacity(26);
-    put_count(&mut text, number);
-    text
-}
-
-/// The same, behind what stands there.
-pub(super) fn put_count(text: &mut String, number: i64) {
-    if number < 0 {
-        text.push('-');
-    }
-    let number = number.unsigned_abs();
-    let digits = number.checked_ilog10().unwrap_or(0);
-    for place in (0..=digits).rev() {
-        text.extend(char::from_digit((number / 10_u64.pow(place) % 10) as u32, 10));
-        if place > 0 && place % 3 == 0 {
-            text.push(',');
-        }
-    }
-}
-
-/// `3 flows`, `1 flow`.
-pub fn counted(number: i64, one: &str, many: &str) -> String {
-    format!("{} {}", count(number), if number == 1 { one } else { many })
 }
 
 /// A share of one in percent: `25.3 %`.
@@ -220,9 +194,6 @@ mod tests {
 
     #[test]
     fn figures_read_as_people_write_them() {
-        assert_eq!(count(1_203), "1,203");
-        assert_eq!(count(-1_000_000), "-1,000,000");
-        assert_eq!(count(12), "12");
         assert_eq!(percent(1203.0 / 4764.0), "25.3 %");
         assert_eq!(bytes(9_541_222), "9.1 MB");
         assert_eq!(bytes(512), "512 B");
