@@ -10,6 +10,7 @@ mod json_file;
 mod json_out;
 mod postgres;
 mod sim;
+mod sim_script;
 
 use std::cmp::Ordering;
 use std::collections::BTreeMap;

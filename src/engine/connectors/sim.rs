@@ -1,157 +1,29 @@
 //! A scripted system: it answers checks, gives records and takes them as its configuration says, without a
 //! network. The demo workspaces run on it, and tests script their faults with it.
 //!
-//! The configuration of a connector of kind `sim` is `{"sim": {…}, "tools": […]}`, every key optional:
-//!
-//! ```json
-//! {"sim": {
-//!   "auth_status": "valid",            // or expired, revoked, invalid, expiring_soon …: what a check reports;
-//!                                      // a broken one fails every run before it reads (AUTH_EXPIRED)
-//!   "auth_error": "invalid_grant: refresh token is invalid or revoked",
-//!   "auth_expires_in_s": 518400,
-//!   "down": "connection refused",      // checks and runs fail with this sentence (CONNECTIVITY)
-//!   "quotas": [{"name": "daily_api_requests", "unit": "requests", "used": 87412, "limit": 100000,
-//!               "resets_in_s": 54000, "throttled_1h": 0}],
-//!                                      // or "resets_daily": true, at midnight UTC
-//!
-//!   // as a source
-//!   "records": 8412,                   // how many a full run gives (default 100)
-//!   "spread": 0.05,                    // +/- share of that, chosen per run
-//!   "seconds": 16,                     // how long reading takes, evenly paced (default 0: at once)
-//!   "template": {"id": "{n}", "name": "#{n}", "status": {"$pick": ["paid", "refunded"]}},
-//!                                      // a record: "{n}" alone is its number (from 1), inside a text it is
-//!                                      // spelt out, {"$pick": […]} takes one value per record
-//!   "objects": {"invoice": {"records": 8412, "seconds": 16, "template": {…}}},
-//!                                      // the same four keys for one object, before the general ones
-//!   "fail_read": {"after": 500, "attempts": 1, "class": "UNAVAILABLE", "code": "503", "message": "…"},
-//!                                      // the run fails so after that many records, in its first attempts
-//!
-//!   // as a destination
-//!   "errors": [{"rate": 0.012, "class": "REFERENCE", "code": "INVALID_KEY_OR_REF", "field": "item",
-//!               "message": "Invalid item reference key SKU-{n} for subsidiary 3"}],
-//!                                      // each rejects that share of the records
-//!   "unchanged": 0.25,                 // share of records that it has already
-//!   "fail_write": {"after": 500, "attempts": 1, "class": "UNAVAILABLE", "code": "503", "message": "…"}
-//! }}
-//! ```
-//!
 //! What happens to record `n` of a run depends on the run's id and `n` alone, so a resumed run goes on as the
 //! interrupted one would have.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use chrono::{NaiveTime, TimeDelta};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
-use serde::Deserialize;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
+use super::sim_script::{Config, Fault, Quota, Script};
 use super::{
     CheckReport, Connector, Fields, Item, Pacer, Page, ReadRequest, Sink, Source, WriteReport, WriteRequest,
     configuration,
 };
 use crate::domain::clock::Clock;
-use crate::domain::connector::AuthStatus;
 use crate::domain::error_class::{ErrorClass, Stage};
 use crate::domain::failure::Failure;
 use crate::store::checks::{AuthSeen, QuotaSeen};
 
 /// Most records of one run.
 const MAX_RECORDS: i64 = 10_000_000;
-
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Config {
-    #[serde(default)]
-    sim: Script,
-    /// The tools of a scripted MCP server: lists show them, runs do not need them.
-    #[serde(default, rename = "tools")]
-    _tools: Value,
-}
-
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Script {
-    auth_status: Option<AuthStatus>,
-    auth_error: Option<String>,
-    auth_expires_in_s: Option<i32>,
-    down: Option<String>,
-    #[serde(default)]
-    quotas: Vec<Quota>,
-    records: Option<i64>,
-    spread: Option<f64>,
-    seconds: Option<f64>,
-    template: Option<Map<String, Value>>,
-    #[serde(default)]
-    objects: BTreeMap<String, Object>,
-    fail_read: Option<Fault>,
-    #[serde(default)]
-    errors: Vec<Rejects>,
-    #[serde(default)]
-    unchanged: f64,
-    fail_write: Option<Fault>,
-}
-
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Object {
-    records: Option<i64>,
-    spread: Option<f64>,
-    seconds: Option<f64>,
-    template: Option<Map<String, Value>>,
-}
-
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Quota {
-    name: String,
-    #[serde(default = "requests")]
-    unit: String,
-    used: i64,
-    limit: i64,
-    resets_in_s: Option<i32>,
-    #[serde(default)]
-    resets_daily: bool,
-    #[serde(default)]
-    throttled_1h: i32,
-}
-
-fn requests() -> String {
-    "requests".to_owned()
-}
-
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Fault {
-    #[serde(default)]
-    after: i64,
-    attempts: Option<i32>,
-    class: ErrorClass,
-    code: String,
-    message: String,
-}
-
-impl Fault {
-    fn strikes(&self, records: i64, attempt: i32) -> bool {
-        records >= self.after && self.attempts.is_none_or(|attempts| attempt <= attempts)
-    }
-
-    fn failure(&self, stage: Stage) -> Failure {
-        Failure::new(self.class, self.code.clone(), stage, &self.message).in_foreign_words()
-    }
-}
-
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Rejects {
-    rate: f64,
-    class: ErrorClass,
-    code: String,
-    field: Option<String>,
-    message: String,
-}
 
 /// A scripted system.
 #[derive(Debug)]
