@@ -126,9 +126,9 @@ impl Process {
         let access = Access::new(store.clone(), config.auth.failed_attempts_per_minute);
         let refusals = Refusals::new(store.clock().clone());
         let (wakes, waits) = (Wakes::default(), Waits::new(gauge!("apixx_waits")));
-        let public_url = config.server.public_base();
+        let public_base = config.server.public_base();
         let version = config.app_version.clone().unwrap_or_else(|| env!("CARGO_PKG_VERSION").to_owned());
-        let serving = Serving { store, cursors, wakes, waits, refusals, stopping, public_url, version };
+        let serving = Serving { store, cursors, wakes, waits, refusals, stopping, public_base, version };
         Ok(Self { serving, access, config, options: options.clone(), time })
     }
 

@@ -31,7 +31,7 @@ pub struct Serving {
     /// Fires when the server stops: waits are answered at once.
     pub stopping: CancellationToken,
     /// Where browsers and clients find this server, without a slash at its end, where somebody said so.
-    pub public_url: Option<String>,
+    pub public_base: Option<String>,
     /// The version that it says it has.
     pub version: String,
 }

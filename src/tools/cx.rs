@@ -43,7 +43,7 @@ impl ToolCx<'_> {
 
     /// Where people find the page of what `path` names in the workspace, where the server's address is known.
     pub(super) fn page_url(&self, path: &str) -> Option<String> {
-        let site = self.serving.public_url.as_ref()?;
+        let site = self.serving.public_base.as_ref()?;
         Some(format!("{site}/w/{}/{path}", self.principal.workspace().slug))
     }
 

@@ -84,7 +84,7 @@ impl Web {
             stopping: serving.stopping.clone(),
             people: People::new(store.clone()),
             store,
-            public_base: serving.public_url.clone(),
+            public_base: serving.public_base.clone(),
             only_tls: config.only_tls(),
             costs: new_token::costs(),
         }))
