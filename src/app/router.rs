@@ -61,7 +61,6 @@ fn http_config(config: &ServerConfig) -> HttpConfig {
     HttpConfig {
         allowed_hosts: allowed_hosts(config),
         allowed_origins: config.allowed_origins.clone(),
-        max_body_bytes: config.max_body_bytes.get(),
         body_timeout: config.body_timeout,
         max_depth: config.max_depth.get(),
         max_batch: config.max_batch.get(),

@@ -47,8 +47,6 @@ pub struct ServerConfig {
     pub call_timeout: Duration,
     /// Calls worked on at the same time.
     pub max_concurrent_calls: NonZeroUsize,
-    /// Bytes of a request's body.
-    pub max_body_bytes: NonZeroUsize,
     /// Levels of nesting in a request's JSON, 100 at most.
     pub max_depth: NonZeroUsize,
     /// Messages in one batch.

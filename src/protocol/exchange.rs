@@ -5,7 +5,7 @@ use std::sync::{Mutex, PoisonError};
 use bytes::Bytes;
 use serde::Serialize;
 use serde_json::Value;
-use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio::sync::mpsc;
 
 use super::jsonrpc::{self, Id};
 use super::model::{ClientCapabilities, LogLevel};
@@ -27,9 +27,6 @@ pub struct Exchange {
     pub(super) log_level: Option<LogLevel>,
     pub(super) notifications: Option<mpsc::Sender<Bytes>>,
     pub(super) last_progress: Mutex<f64>,
-    /// The place of the request's body among the large ones, as long as something large may be left of it.
-    pub(super) place: Mutex<Option<OwnedSemaphorePermit>>,
-    pub(super) may_wait: bool,
 }
 
 impl Exchange {
@@ -43,21 +40,7 @@ impl Exchange {
             log_level: None,
             notifications: None,
             last_progress: Mutex::new(f64::NEG_INFINITY),
-            place: Mutex::new(None),
-            may_wait: true,
         }
-    }
-
-    /// Says that the arguments were read and that what they became is small: a large body gives its place to another. A
-    /// call that does not say so keeps the place until its end.
-    pub fn arguments_read(&self) {
-        self.place.lock().unwrap_or_else(PoisonError::into_inner).take();
-    }
-
-    /// Whether the call may wait for something to happen: not in a large batch, which keeps its place among the large
-    /// bodies until its last message is answered.
-    pub fn may_wait(&self) -> bool {
-        self.may_wait
     }
 
     /// Whether the client asked for progress, so that working it out is worth while.

@@ -46,8 +46,7 @@ pub trait Server: Send + Sync + 'static {
     fn caller_key(&self, caller: &Self::Caller) -> String;
 
     /// Serves one call. The future is dropped when the client goes away, cancels, or the time is up, so what it
-    /// does must be whole or not at all. A call that may wait says [`Exchange::arguments_read`] before, and asks
-    /// [`Exchange::may_wait`].
+    /// does must be whole or not at all.
     ///
     /// # Errors
     /// See [`CallError`]; a failure the model can act on is an [`ToolAnswer`] with `is_error`.

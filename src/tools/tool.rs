@@ -178,8 +178,6 @@ async fn run<T: Tool>(
 ) -> Result<Told, ToolError> {
     let arguments = reader.read(arguments)?;
     let input: T::Input = arguments::deserialize(arguments)?;
-    // What the schema admits is small; only a cursor may be long, and nobody waits with one.
-    cx.exchange.arguments_read();
     let Answer { text, output, notices } = T::call(cx, input).await?;
     let structured = to_raw_value(&Noted { output, notices }).map_err(ToolError::Unserialisable)?;
     Ok(Told { text, structured })

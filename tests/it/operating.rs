@@ -4,7 +4,6 @@ use apixx_mcp::domain::token::PlainToken;
 use apixx_mcp::observe::metrics as measures;
 use apixx_mcp::service::access::{Access, Refused, Wants};
 use chrono::TimeDelta;
-use futures_util::future::join_all;
 use http::HeaderValue;
 use http_body_util::BodyExt;
 use serde_json::{Value, json};
@@ -186,30 +185,6 @@ async fn a_call_that_nobody_waited_for_is_counted_too() {
     ] {
         assert!(text.contains(&format!("\n{line}\n")), "no {line} in\n{text}");
     }
-}
-
-/// Eight large bodies have places; who waits with its arguments read has none of them.
-#[tokio::test]
-async fn large_calls_that_wait_are_in_the_way_of_no_other() {
-    let app = TestApp::demo().await;
-    let run =
-        first_run(&app.acme().text("trigger_sync", json!({ "flow": "NetSuite → Snowflake invoices" })).await);
-    let acme = app.store.customer_named("acme").await.unwrap().unwrap();
-    let padded = |message: String| app.acme().request(message + &" ".repeat(65 * 1024));
-    let wait = || app.send(padded(call("get_run", json!({ "run_id": run, "wait_seconds": 50 }))));
-    let waits = join_all((0..64).map(|_| wait()));
-    let meanwhile = async {
-        let mut looks = 0;
-        while app.serving().waits.begin(&acme).is_some() {
-            looks += 1;
-            assert!(looks < 1_000, "not all of them wait");
-            app.column("select 'a while'").await;
-        }
-        assert_eq!(app.send(padded(list())).await.status, 200);
-        app.serving().stopping.cancel();
-    };
-    let (told, ()) = tokio::join!(waits, meanwhile);
-    assert!(told.iter().all(|reply| reply.status == 200));
 }
 
 #[tokio::test]

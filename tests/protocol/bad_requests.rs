@@ -152,7 +152,7 @@ async fn depth_is_bounded_outside_strings_only() {
     assert_eq!(call(&text).send(&app).await.status, StatusCode::OK);
     let after_text = format!("[\"\\\\\",{}]", nested(61));
     assert_eq!(call(&after_text).send(&app).await.error(), INVALID_REQUEST);
-    for bomb in ["[".repeat(500_000), "{\"a\":".repeat(100_000), nested(200_000)] {
+    for bomb in ["[".repeat(60_000), "{\"a\":".repeat(10_000), nested(30_000)] {
         assert_eq!(Post::bytes(bomb).send(&app).await.error(), INVALID_REQUEST);
     }
 }

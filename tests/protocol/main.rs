@@ -10,7 +10,6 @@ mod fixture;
 mod headers;
 #[path = "../properties/mod.rs"]
 mod held;
-mod large_bodies;
 mod negotiation;
 mod probe;
 mod properties;

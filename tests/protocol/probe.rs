@@ -122,12 +122,7 @@ impl Server for Probe {
             exchange.progress(1.0, None, None).await;
         }
         match call.name.as_str() {
-            "wait" if !exchange.may_wait() => Ok(ToolAnswer::text("not here")),
             "wait" => {
-                if call.arguments.contains_key("read") {
-                    drop(call);
-                    exchange.arguments_read();
-                }
                 let _dropped = Dropped(self.events.clone());
                 let _ = self.events.send(Event::Started);
                 std::future::pending().await

@@ -67,7 +67,7 @@ async fn a_connection_outlives_refusals_that_came_before_their_bodies() {
 async fn a_connection_that_ends_with_a_refusal_says_so() {
     let known = Post::bytes("").header("authorization", "Bearer secret");
     for (post, framing, status) in [
-        (Post::bytes(""), "content-length: 65537", 401),
+        (Post::bytes(""), "content-length: 65537", 413),
         (Post::bytes(""), "content-length: 10\r\nexpect: 100-continue", 401),
         (known.clone(), "content-length: 2000000", 413),
         (known, "content-length: 10", 408),

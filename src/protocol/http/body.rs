@@ -1,24 +1,16 @@
 //! Reads a body within its bounds of size and time, or reads past one that nobody wants.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::{Body, HttpBody};
 use axum::response::Response;
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, StatusCode, Version};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::Problem;
-
-/// Bytes from which on a body counts as large. Arguments of tools are far smaller.
-const LARGE: usize = 64 * 1024;
-
-/// Large bodies of which something is left at the same time: they are read, or what was read waits to become small.
-pub(super) const LARGE_AT_ONCE: usize = 8;
 
 /// Refuses a body that says it is too large, before anything is known of the caller.
 ///
@@ -32,48 +24,17 @@ pub(super) fn declared_size(headers: &HeaderMap, max: usize) -> Result<(), Probl
     }
 }
 
-/// The whole body, and the place it has among the large ones, to be kept until nothing large is left of it: a body may
-/// become a hundred times its size once it is read, which may not happen to many large ones at once.
+/// The whole body.
 ///
 /// # Errors
-/// 413 beyond `max` bytes, 408 when it is not whole within `time`, 400 when the client breaks off, 503 when there are
-/// too many large ones.
-pub(super) async fn whole(
-    body: Body,
-    max: usize,
-    time: Duration,
-    large: &Arc<Semaphore>,
-) -> Result<(Bytes, Option<OwnedSemaphorePermit>), Problem> {
-    let (mut place, mut wants) = (None, false);
-    let mut body = Limited::new(body, max);
-    let mut whole = BytesMut::new();
-    let read = async {
-        // What says how large it is waits before anything of it is kept.
-        let said = body.size_hint().lower();
-        if usize::try_from(said).is_ok_and(|said| said > LARGE) {
-            wants = true;
-            place = Arc::clone(large).acquire_owned().await.ok();
-        }
-        while let Some(frame) = body.frame().await {
-            let Ok(data) = frame?.into_data() else { continue };
-            whole.extend_from_slice(&data);
-            if whole.len() > LARGE && place.is_none() {
-                wants = true;
-                place = Arc::clone(large).acquire_owned().await.ok();
-            }
-        }
-        Ok::<_, Box<dyn std::error::Error + Send + Sync>>(())
-    };
-    match tokio::time::timeout(time, read).await {
-        Ok(Ok(())) => Ok((whole.freeze(), place)),
+/// 413 beyond `max` bytes, 408 when it is not whole within `time`, 400 when the client breaks off.
+pub(super) async fn whole(body: Body, max: usize, time: Duration) -> Result<Bytes, Problem> {
+    match tokio::time::timeout(time, Limited::new(body, max).collect()).await {
+        Ok(Ok(whole)) => Ok(whole.to_bytes()),
         Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large(max)),
         Ok(Err(_)) => {
             let message = "The body broke off; send it again, whole.";
             Err(Problem::new(StatusCode::BAD_REQUEST, "body_broken", message))
-        }
-        Err(_) if wants && place.is_none() => {
-            let message = "Too many large bodies at once: come again later, or send less.";
-            Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "large_bodies", message))
         }
         Err(_) => {
             let message =
@@ -82,6 +43,9 @@ pub(super) async fn whole(
         }
     }
 }
+
+/// Bytes of a refused body that are read past.
+const PASSED_OVER: usize = 64 * 1024;
 
 /// What becomes of a body after a refusal that did not wait for it. The next request of an HTTP/1 connection stands
 /// behind it, so it is read past, within the `time` of any body; a client that did not look for an answer before it had
@@ -93,11 +57,11 @@ pub(super) fn pass_over(body: Body, parts: &Parts, time: Duration, response: &mu
     if parts.version > Version::HTTP_11 || body.is_end_stream() {
         return;
     }
-    let long = usize::try_from(body.size_hint().lower()).map_or(true, |said| said > LARGE);
+    let long = usize::try_from(body.size_hint().lower()).map_or(true, |said| said > PASSED_OVER);
     if long || parts.headers.contains_key(EXPECT) {
         return ends_connection(parts, response);
     }
-    let mut rest = Limited::new(body, LARGE);
+    let mut rest = Limited::new(body, PASSED_OVER);
     tokio::spawn(tokio::time::timeout(time, async move { while let Some(Ok(_)) = rest.frame().await {} }));
 }
 

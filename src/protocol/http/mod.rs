@@ -22,7 +22,6 @@ use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER};
 use http::request::Parts;
 use http::uri::Authority;
 use http::{HeaderValue, Method, StatusCode, Uri};
-use tokio::sync::Semaphore;
 
 use super::inflight::Inflight;
 use super::jsonrpc::{self, RpcError};
@@ -43,7 +42,8 @@ pub struct HttpConfig {
     /// The origins whose pages may call (`Origin`, as `https://app.example.com`). A request without `Origin` comes
     /// from no page and is fine. Loopback origins are allowed as loopback hosts are.
     pub allowed_origins: Vec<Uri>,
-    /// The largest body, in bytes; 413 beyond.
+    /// The largest body, in bytes; 413 beyond. What is read may take a hundred times as much, so that this, times the
+    /// calls under way, is what a flood can cost.
     pub max_body_bytes: usize,
     /// How long a body may take to arrive whole; 408 beyond.
     pub body_timeout: Duration,
@@ -62,7 +62,7 @@ impl Default for HttpConfig {
         Self {
             allowed_hosts: vec![Authority::from_static("localhost")],
             allowed_origins: Vec::new(),
-            max_body_bytes: 1024 * 1024,
+            max_body_bytes: 64 * 1024,
             body_timeout: Duration::from_secs(10),
             max_depth: 64,
             max_batch: 50,
@@ -100,8 +100,7 @@ where
     P::Caller: FromRequestParts<S>,
     S: Clone + Send + Sync + 'static,
 {
-    let large = Arc::new(Semaphore::new(body::LARGE_AT_ONCE));
-    let shared = Arc::new(Shared { server, config, inflight: Inflight::default(), large });
+    let shared = Arc::new(Shared { server, config, inflight: Inflight::default() });
     let handler = move |State(state): State<S>, request: Request| {
         let shared = Arc::clone(&shared);
         async move { handle(shared, state, request).await }
@@ -114,8 +113,6 @@ struct Shared<P> {
     server: Arc<P>,
     config: HttpConfig,
     inflight: Inflight,
-    /// Places for large bodies, from their reading until a call has read its arguments, or else to their answer.
-    large: Arc<Semaphore>,
 }
 
 async fn handle<P, S>(shared: Arc<Shared<P>>, state: S, request: Request) -> Response

@@ -1,7 +1,7 @@
 //! One POST: its body is read and becomes one message or a batch; each message is answered by its era.
 
 use std::panic::AssertUnwindSafe;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
@@ -11,7 +11,7 @@ use http::request::Parts;
 use http::{HeaderMap, StatusCode};
 use serde_json::json;
 use serde_json::value::RawValue;
-use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use crate::protocol::classify::{Inbound, classify};
@@ -46,8 +46,7 @@ pub(super) async fn post<P: Server>(
         return refusal.into_response();
     }
     let body = body.take().unwrap_or_default();
-    let whole = body::whole(body, config.max_body_bytes, config.body_timeout, &shared.large).await;
-    let (bytes, place) = match whole {
+    let bytes = match body::whole(body, config.max_body_bytes, config.body_timeout).await {
         Ok(read) => read,
         Err(refusal) => {
             let mut response = refusal.into_response();
@@ -60,12 +59,12 @@ pub(super) async fn post<P: Server>(
     let post = Arc::new(Post { shared, caller, request_id, deadline });
     let message = match jsonrpc::read(&bytes, post.shared.config.max_depth, post.shared.config.max_batch) {
         Err(Unreadable { id, error }) => return refuse(StatusCode::BAD_REQUEST, id.as_ref(), &error),
-        Ok(jsonrpc::Body::Batch(messages)) => return post.batch(&parts.headers, messages, place).await,
+        Ok(jsonrpc::Body::Batch(messages)) => return post.batch(&parts.headers, messages).await,
         Ok(jsonrpc::Body::One(message)) => message,
     };
     // A call may go on for long after its body was read.
     drop(bytes);
-    post.one(&parts.headers, message, place).await
+    post.one(&parts.headers, message).await
 }
 
 /// One POST of a recognised caller.
@@ -78,13 +77,8 @@ struct Post<P: Server> {
 }
 
 impl<P: Server> Post<P> {
-    /// Answers a message; a call keeps the `place` that its body has among the large ones.
-    async fn one(
-        self: Arc<Self>,
-        headers: &HeaderMap,
-        message: Message,
-        place: Option<OwnedSemaphorePermit>,
-    ) -> Response {
+    /// Answers a message.
+    async fn one(self: Arc<Self>, headers: &HeaderMap, message: Message) -> Response {
         let inbound = match classify(Header::of(headers, header::VERSION), &message) {
             Ok(inbound) => inbound,
             Err(error) => return refuse(StatusCode::BAD_REQUEST, message.id.as_ref(), &error),
@@ -98,7 +92,6 @@ impl<P: Server> Post<P> {
             Ok((request @ Request::CallTool(_), mut exchange)) => {
                 let (sender, notifications) = mpsc::channel(UNREAD);
                 exchange.notifications = Some(sender);
-                exchange.place = Mutex::new(place);
                 let keep_alive = self.shared.config.keep_alive;
                 let call: Call = Box::pin(self.serve(id, request, exchange));
                 respond(call, notifications, keep_alive).await
@@ -111,13 +104,8 @@ impl<P: Server> Post<P> {
     }
 
     /// Answers the messages of a batch one after the other (2025-03-26, basic/transports). Progress is not reported:
-    /// a batch is answered by one array. A large one keeps its `place` until then, and so waits for nothing.
-    async fn batch(
-        self: Arc<Self>,
-        headers: &HeaderMap,
-        messages: Vec<&RawValue>,
-        place: Option<OwnedSemaphorePermit>,
-    ) -> Response {
+    /// a batch is answered by one array.
+    async fn batch(self: Arc<Self>, headers: &HeaderMap, messages: Vec<&RawValue>) -> Response {
         let version = Header::of(headers, header::VERSION);
         if !matches!(version, Header::Absent) && version != Header::Text(Revision::V2025_03_26.date()) {
             let error = RpcError::new(
@@ -145,7 +133,7 @@ impl<P: Server> Post<P> {
                 }
                 (Ok(message), Ok(())) => {
                     let post = Arc::clone(&self);
-                    answers.extend(post.batched(message, place.is_none(), &mut refused).await);
+                    answers.extend(post.batched(message, &mut refused).await);
                     continue;
                 }
             };
@@ -163,12 +151,7 @@ impl<P: Server> Post<P> {
         response
     }
 
-    async fn batched(
-        self: Arc<Self>,
-        message: Message,
-        may_wait: bool,
-        refused: &mut Option<Refused>,
-    ) -> Option<Bytes> {
+    async fn batched(self: Arc<Self>, message: Message, refused: &mut Option<Refused>) -> Option<Bytes> {
         let inbound = Inbound::Legacy(Revision::V2025_03_26);
         let Some(id) = message.id.clone() else {
             self.notified(inbound, &message);
@@ -189,10 +172,7 @@ impl<P: Server> Post<P> {
                 refused.get_or_insert_with(|| Refused::because(error.cause()));
                 Some(failure(Some(&id), &error))
             }
-            Ok((request, exchange)) => {
-                let exchange = Exchange { may_wait, ..exchange };
-                self.serve(id, request, exchange).await.map(|(_, body)| body)
-            }
+            Ok((request, exchange)) => self.serve(id, request, exchange).await.map(|(_, body)| body),
         }
     }
 
