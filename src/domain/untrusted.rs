@@ -30,8 +30,8 @@ pub fn fenced(words: &str) -> String {
 }
 
 /// A name that a customer chose: as it is where it looks like one, else fenced.
-pub fn named(words: &str) -> String {
-    if looks_like_a_name(words) { words.to_owned() } else { fenced(words) }
+pub fn named(words: impl AsRef<str> + Into<String>) -> String {
+    if looks_like_a_name(words.as_ref()) { words.into() } else { fenced(words.as_ref()) }
 }
 
 /// What a record or another system chose as the name of a field, a code or a kind: as it is where it is one plain

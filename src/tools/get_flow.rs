@@ -202,7 +202,7 @@ fn view(cx: &ToolCx<'_>, detail: &FlowDetail) -> DetailView {
     DetailView {
         flow: FlowView::new(&detail.flow, cx.now(), cx.zone()),
         description: detail.flow.description.as_deref().map(text::fenced),
-        aliases: detail.aliases.iter().map(|alias| text::named(alias)).collect(),
+        aliases: detail.aliases.iter().map(text::named).collect(),
         streams: detail.definition.streams.iter().map(Into::into).collect(),
         policy: PolicyView {
             max_attempts: detail.max_attempts,

@@ -335,7 +335,7 @@ impl From<&FieldMapping> for MappingView {
             validations: mapping
                 .validate
                 .iter()
-                .map(|(word, value)| format!("{word} {}", text::named(&spelt(value))))
+                .map(|(word, value)| format!("{word} {}", text::named(spelt(value))))
                 .collect(),
             on_fail: (!mapping.validate.is_empty() || mapping.on_fail != OnFail::Reject)
                 .then(|| mapping.on_fail.to_string()),

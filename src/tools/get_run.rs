@@ -307,7 +307,7 @@ fn view(cx: &ToolCx<'_>, detail: &RunDetail) -> DetailView {
     let (run, now) = (&detail.run, cx.now());
     let open = !run.status.is_final();
     DetailView {
-        run: RunView::new(run, now),
+        run: RunView::new(run.clone(), now),
         done: !open,
         phase: run.phase.clone().filter(|_| open),
         progress: (open && run.started_at.is_some())

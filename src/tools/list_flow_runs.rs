@@ -114,7 +114,7 @@ impl Tool for ListFlowRuns {
             ),
         };
         let mut page = Page::new(&summary);
-        let shown = PageOfRuns::write(cx, &mut page, &runs, input.limit.into(), asked.zone, false);
+        let shown = PageOfRuns::write(cx, &mut page, runs, input.limit.into(), asked.zone, false);
         let next_cursor = shown.cursor(cx, Self::NAME, filters)?;
         let mut notices = found.notices();
         notices.extend(asked.notices);

@@ -139,7 +139,7 @@ impl Tool for ListRuns {
         if let Some(figures) = &figures {
             figures.write(&mut page, filters, &mut notices);
         }
-        let shown = PageOfRuns::write(cx, &mut page, &runs, input.limit.into(), asked.zone, true);
+        let shown = PageOfRuns::write(cx, &mut page, runs, input.limit.into(), asked.zone, true);
         let next_cursor = if input.limit == 0 { None } else { shown.cursor(cx, Self::NAME, filters)? };
         if let Some(cursor) = &next_cursor {
             notices.push(format!("more runs match; pass cursor={cursor}"));
@@ -289,21 +289,22 @@ impl PageOfRuns {
     pub(super) fn write(
         cx: &ToolCx<'_>,
         page: &mut Page,
-        runs: &[Run],
+        runs: Vec<Run>,
         limit: usize,
         zone: Tz,
         across: bool,
     ) -> Self {
         let now = cx.now();
         let mut shown = Self { runs: Vec::new(), last: None, more: runs.len() > limit };
-        for run in runs.iter().take(limit) {
+        for run in runs.into_iter().take(limit) {
+            let last = After { window_at: run.window_at, run: run.id.clone() };
             let view = RunView::new(run, now);
             if !page.row(&run::line(&view, now, zone, across), shown.runs.len()) {
                 shown.more = true;
                 break;
             }
             shown.runs.push(view);
-            shown.last = Some(After { window_at: run.window_at, run: run.id.clone() });
+            shown.last = Some(last);
         }
         shown
     }

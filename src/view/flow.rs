@@ -83,14 +83,14 @@ impl FlowView {
             status: flow.status.to_string(),
             state: flow.state.to_string(),
             status_reasons: reasons(flow, zone),
-            source: (&flow.source).into(),
-            destination: (&flow.destination).into(),
+            source: flow.source.clone().into(),
+            destination: flow.destination.clone().into(),
             schedule: (&flow.schedule).into(),
             next_run_at: flow.next_run_at,
             last_run: flow.last_run.as_ref().map(Into::into),
             last_success: flow.last_success.as_ref().map(Into::into),
             owner: flow.owner.as_deref().map(text::named),
-            tags: flow.tags.iter().map(|tag| text::named(tag)).collect(),
+            tags: flow.tags.iter().map(text::named).collect(),
             summary: String::new(),
         };
         view.summary = view.line(flow.last_decided_at, now, zone);

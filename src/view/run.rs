@@ -38,19 +38,21 @@ pub struct SideView {
     pub status: &'static str,
 }
 
-impl From<&Side> for SideView {
-    fn from(side: &Side) -> Self {
+impl From<Side> for SideView {
+    fn from(side: Side) -> Self {
+        let objects_more = side.objects.len().checked_sub(MAX_OBJECTS).filter(|more| *more > 0);
+        let mut objects: Vec<String> = side.objects.into_iter().take(MAX_OBJECTS).map(text::named).collect();
+        let object = match objects.len() {
+            0 | 1 => objects.pop().unwrap_or_default(),
+            _ => objects[0].clone(),
+        };
         Self {
-            connector_id: side.connector.clone(),
-            connector: text::named(&side.name),
-            service: text::named(&side.service),
-            object: side.objects.first().map(|object| text::named(object)).unwrap_or_default(),
-            objects: if side.objects.len() > 1 {
-                side.objects.iter().take(MAX_OBJECTS).map(|o| text::named(o)).collect()
-            } else {
-                vec![]
-            },
-            objects_more: side.objects.len().checked_sub(MAX_OBJECTS).filter(|more| *more > 0),
+            connector_id: side.connector,
+            connector: text::named(side.name),
+            service: text::named(side.service),
+            object,
+            objects,
+            objects_more,
             status: side.status.as_str(),
         }
     }
@@ -121,27 +123,28 @@ pub struct RunView {
 
 impl RunView {
     /// `run` as seen at `now`.
-    pub fn new(run: &Run, now: DateTime<Utc>) -> Self {
+    pub fn new(run: Run, now: DateTime<Utc>) -> Self {
+        let duration_ms = run.duration_ms(now);
         Self {
-            run_id: run.id.clone(),
-            flow_id: run.flow.clone(),
-            flow: text::named(&run.flow_name),
+            run_id: run.id,
+            flow_id: run.flow,
+            flow: text::named(run.flow_name),
             status: run.status.as_str(),
             reason_code: run.reason_code.map(|code| code.as_str()),
             reason: run.reason.as_deref().map(text::fenced),
             trigger: run.trigger.as_str(),
-            source: (&run.source).into(),
-            destination: (&run.destination).into(),
+            source: run.source.into(),
+            destination: run.destination.into(),
             queued_at: Moment(run.queued_at),
             started_at: run.started_at.map(Moment),
             finished_at: run.finished_at.map(Moment),
-            duration_ms: run.duration_ms(now),
+            duration_ms,
             records: run.records,
             bytes_written: run.bytes_written,
             error_groups: run.error_groups,
             top_error_class: run.top_error_class.map(|class| class.as_str()),
             attempt: run.attempt,
-            retry_of: run.retry_of.clone(),
+            retry_of: run.retry_of,
         }
     }
 }
