@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use axum::body::{Body, HttpBody};
 use axum::response::Response;
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, StatusCode, Version};
@@ -29,8 +29,19 @@ pub(super) fn declared_size(headers: &HeaderMap, max: usize) -> Result<(), Probl
 /// # Errors
 /// 413 beyond `max` bytes, 408 when it is not whole within `time`, 400 when the client breaks off.
 pub(super) async fn whole(body: Body, max: usize, time: Duration) -> Result<Bytes, Problem> {
-    match tokio::time::timeout(time, Limited::new(body, max).collect()).await {
-        Ok(Ok(whole)) => Ok(whole.to_bytes()),
+    let mut body = Limited::new(body, max);
+    let read = async {
+        // Copied: a body that comes byte by byte would keep a buffer for each.
+        let mut whole = BytesMut::new();
+        while let Some(frame) = body.frame().await {
+            if let Ok(data) = frame?.into_data() {
+                whole.extend_from_slice(&data);
+            }
+        }
+        Ok::<_, Box<dyn std::error::Error + Send + Sync>>(whole.freeze())
+    };
+    match tokio::time::timeout(time, read).await {
+        Ok(Ok(whole)) => Ok(whole),
         Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large(max)),
         Ok(Err(_)) => {
             let message = "The body broke off; send it again, whole.";
