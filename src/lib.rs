@@ -11,7 +11,7 @@
 //! * [`view`]: what is shown of things; [`middleware`]: what stands between the socket and the faces.
 //! * [`tools`], [`web`]: the faces, for models and for people; [`demo`]: the demo workspaces.
 //! * [`app`]: puts the floors together; [`cli`]: the command line.
-//! * [`config`], [`observe`]: drains that anyone above the store may use.
+//! * [`config`], [`observe`]: drains that anyone above the store may use; [`json`]: one that anyone may.
 
 pub mod app;
 pub mod cli;
@@ -20,6 +20,7 @@ pub mod demo;
 pub mod domain;
 pub mod embedded;
 pub mod engine;
+pub mod json;
 pub mod middleware;
 pub mod observe;
 pub mod protocol;

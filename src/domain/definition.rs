@@ -3,6 +3,8 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use crate::json;
+
 words! {
     /// How much of the source a run reads.
     SyncMode {
@@ -139,7 +141,7 @@ pub struct FieldMapping {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source_path: Option<String>,
     /// The value itself, for every record.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "json::optional", skip_serializing_if = "Option::is_none")]
     pub constant: Option<Value>,
     /// What the value is converted to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -151,7 +153,7 @@ pub struct FieldMapping {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub filter: Option<String>,
     /// JSON Schema keywords that the value must satisfy, e.g. `{"format": "email", "maxLength": 80}`.
-    #[serde(default, skip_serializing_if = "Map::is_empty")]
+    #[serde(default, deserialize_with = "json::members", skip_serializing_if = "Map::is_empty")]
     pub validate: Map<String, Value>,
     /// What happens to a value that does not.
     #[serde(default = "reject", skip_serializing_if = "is_reject")]
@@ -160,7 +162,7 @@ pub struct FieldMapping {
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub required: bool,
     /// The value written where there is none.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "json::optional", skip_serializing_if = "Option::is_none")]
     pub default: Option<Value>,
     /// Whether the field is part of what identifies a record.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]

@@ -3,8 +3,9 @@
 
 use std::cmp::Ordering;
 
-use serde::de::DeserializeOwned;
 use serde_json::{Number, Value};
+
+use crate::json;
 
 /// So many digits are kept for certain.
 const CERTAIN: usize = 15;
@@ -89,13 +90,13 @@ pub(super) fn nearest(value: &Value) -> Option<Value> {
 /// What a JSON text says; a number in it that would lose digits is the text of its digits.
 ///
 /// # Errors
-/// Those of [`serde_json::from_str`].
-pub(super) fn from_json<T: DeserializeOwned>(text: &str) -> serde_json::Result<T> {
+/// Those of [`json::read`].
+pub(super) fn from_json(text: &str) -> serde_json::Result<Value> {
     // Only what is right as it stands may be touched.
-    let value = serde_json::from_str(text)?;
+    let value = json::read(text)?;
     match in_quotes(text) {
         None => Ok(value),
-        Some(text) => serde_json::from_str(&text),
+        Some(text) => json::read(&text),
     }
 }
 
@@ -197,10 +198,10 @@ mod tests {
             ),
             ("1e-400", json!("1e-400")),
         ] {
-            assert_eq!(from_json::<Value>(text).unwrap(), expected, "{text}");
+            assert_eq!(from_json(text).unwrap(), expected, "{text}");
         }
         for text in ["{12345678901234567.89: 1}", "012345678901234567.89", "12345678901234567.8.9", "{\"a"] {
-            assert!(from_json::<Value>(text).is_err(), "{text}");
+            assert!(from_json(text).is_err(), "{text}");
         }
     }
 

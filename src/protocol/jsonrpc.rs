@@ -7,6 +7,8 @@ use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 
+use crate::json;
+
 /// The body is no JSON.
 pub const PARSE_ERROR: i64 = -32700;
 /// The body is JSON but no request that may stand here.
@@ -207,13 +209,13 @@ const JSON_SPACE: [char; 4] = [' ', '\t', '\n', '\r'];
 /// The members of an envelope, of any type. A member that stands twice is an error of serde's.
 #[derive(Deserialize)]
 struct Envelope {
-    #[serde(default)]
+    #[serde(default, deserialize_with = "json::value")]
     jsonrpc: Value,
     #[serde(default, deserialize_with = "present")]
     id: Option<Value>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "json::optional")]
     method: Option<Value>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "json::value")]
     params: Value,
     #[serde(default, deserialize_with = "present")]
     result: Option<Value>,
@@ -223,7 +225,7 @@ struct Envelope {
 
 /// Tells `null` from absent.
 fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Value>, D::Error> {
-    Value::deserialize(deserializer).map(Some)
+    json::value(deserializer).map(Some)
 }
 
 /// Reads the envelope of a message.
@@ -232,12 +234,12 @@ fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Value>, 
 /// [`PARSE_ERROR`] or [`INVALID_REQUEST`].
 pub fn message(text: &str) -> Result<Message, Unreadable> {
     if !text.trim_start_matches(JSON_SPACE).starts_with('{') {
-        serde_json::from_str::<Value>(text).map_err(|error| parse_error(&error))?;
+        json::read(text).map_err(|error| parse_error(&error))?;
         return Err(invalid(None, "a message is a JSON object"));
     }
     let envelope: Envelope = serde_json::from_str(text).map_err(|error| {
         // The envelope may be wrong before the text is; only a wrong text is a parse error.
-        match serde_json::from_str::<Value>(text) {
+        match json::read(text) {
             Err(error) => Unreadable::from(parse_error(&error)),
             Ok(_) => invalid(None, &error.to_string()),
         }

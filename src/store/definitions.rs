@@ -18,6 +18,7 @@ use crate::domain::definition::FlowDefinition;
 use crate::domain::flow::FlowState;
 use crate::domain::ids::{ConnectorId, FlowId, UserId};
 use crate::domain::schedule::Schedule;
+use crate::json::Plain;
 
 statements! {
     CONNECTORS = plain "
@@ -145,7 +146,7 @@ struct ConnectorRow {
     service: String,
     kind: String,
     description: Option<String>,
-    config: Value,
+    config: Json<Plain>,
     auth_type: String,
     enabled: bool,
     check_interval_s: i32,
@@ -162,7 +163,7 @@ impl ConnectorRow {
                 service: self.service,
                 kind: ConnectorKind::parse(&self.kind).ok_or(wrong("kind"))?,
                 description: self.description,
-                config: self.config,
+                config: self.config.0.0,
                 auth_type: AuthType::parse(&self.auth_type).ok_or(wrong("auth_type"))?,
                 enabled: self.enabled,
                 check_interval_s: self.check_interval_s,

@@ -11,6 +11,7 @@ use super::{Reader, StoreError};
 use crate::domain::error_class::{ErrorClass, ErrorGrouping, Origin, Stage};
 use crate::domain::ids::{FlowId, RunId};
 use crate::domain::window::Window;
+use crate::json::{self, Plain};
 
 /// What an error group is called at the level `$5`, over `g` (error_groups).
 macro_rules! group_key {
@@ -186,6 +187,7 @@ pub struct Sample {
     /// What was said.
     pub message: String,
     /// What is kept of the record.
+    #[serde(default, deserialize_with = "json::optional")]
     pub payload: Option<Value>,
     /// Whether something was left out.
     pub truncated: bool,
@@ -224,7 +226,7 @@ pub struct ErrorRow {
     /// What was said.
     pub message: String,
     /// What is kept of the record.
-    pub payload: Option<Value>,
+    pub payload: Option<Json<Plain>>,
     /// Whether something was left out.
     pub payload_truncated: bool,
 }

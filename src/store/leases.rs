@@ -1,5 +1,6 @@
 //! Leases: what a worker may do with the run that it claimed, until another one may.
 
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
@@ -14,6 +15,7 @@ use crate::domain::connector::ConnectorKind;
 use crate::domain::definition::{FlowDefinition, Stream};
 use crate::domain::ids::{ConnectorId, FlowId, RunId};
 use crate::domain::run::Records;
+use crate::json::{self, Plain};
 
 /// How long a claim may take: one that is given up may still be made, for nobody.
 const PATIENCE: Duration = Duration::from_secs(25);
@@ -112,6 +114,7 @@ pub struct ConnectorConfig {
     /// Which code speaks to it.
     pub kind: ConnectorKind,
     /// How it is configured.
+    #[serde(deserialize_with = "json::value")]
     pub config: Value,
 }
 
@@ -123,6 +126,7 @@ pub struct Checkpoint {
     /// The stream that comes next, from 0.
     pub stream: usize,
     /// The place in that stream, in its source's own form; `None` is its beginning.
+    #[serde(default, deserialize_with = "json::optional")]
     pub position: Option<Value>,
 }
 
@@ -202,7 +206,7 @@ struct LoadRow {
     source: Json<ConnectorConfig>,
     destination: Json<ConnectorConfig>,
     switched_off: Option<String>,
-    cursors: Json<Map<String, Value>>,
+    cursors: Json<HashMap<String, Plain>>,
 }
 
 impl Store {
@@ -263,7 +267,7 @@ impl Store {
             source: row.source.0,
             destination: row.destination.0,
             switched_off: row.switched_off,
-            cursors: row.cursors.0,
+            cursors: row.cursors.0.into_iter().map(|(key, Plain(cursor))| (key, cursor)).collect(),
             checkpoint: row.checkpoint.map(|json| json.0).unwrap_or_default(),
             records: Records::new(
                 row.records_read,

@@ -188,7 +188,7 @@ impl ErrorRowView {
             occurred_at: row.occurred_at,
             record_key: row.record_key.clone(),
             message: row.message.clone(),
-            payload: row.payload.clone(),
+            payload: row.payload.clone().map(|payload| payload.0.0),
             truncated: row.payload_truncated,
         };
         Self {

@@ -6,7 +6,7 @@ use askama::Template;
 use axum::Form;
 use axum::extract::State;
 use axum::response::Response;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use super::ask::answer;
 use super::guard::Here;
@@ -14,6 +14,7 @@ use super::trouble::Trouble;
 use super::{Frame, Web, page};
 use crate::domain::scope::{Scope, Scopes};
 use crate::domain::untrusted::line;
+use crate::json;
 use crate::protocol::{CallError, Content, ToolAnswer};
 use crate::service::rate_limit::seconds;
 
@@ -57,7 +58,7 @@ pub(super) async fn call(
     let word = |key: &str| said.get(key).map_or("", |value| value.trim());
     let tool = word("tool");
     let given = Some(word("arguments")).filter(|text| !text.is_empty()).unwrap_or("{}");
-    let Ok(arguments) = serde_json::from_str::<Map<String, Value>>(given) else {
+    let Ok(Value::Object(arguments)) = json::read(given) else {
         return show(
             &web,
             &here,
@@ -92,8 +93,7 @@ impl Outcome {
         };
         let text: String = answered.content.iter().filter_map(text).collect();
         let structured = answered.structured.as_ref().map(|raw| {
-            serde_json::from_str::<Value>(raw.get())
-                .map_or_else(|_| raw.get().to_owned(), |value| format!("{value:#}"))
+            json::read(raw.get()).map_or_else(|_| raw.get().to_owned(), |value| format!("{value:#}"))
         });
         Self {
             request: format!("{request:#}"),

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-/// What each floor may import; `*` is everything. `config` and `observe` are drains: anyone may use them.
+/// What each floor may import; `*` is everything. `config` and `observe` are drains: anyone may use them; `json` is one below all.
 const FLOORS: &[(&str, &[&str])] = &[
     ("domain", &[]),
     ("protocol", &[]),
@@ -71,12 +71,33 @@ fn imports_go_down_the_floors() {
             seen += 1;
             let drain = matches!(import.as_str(), "config" | "observe")
                 && !matches!(floor, "domain" | "protocol" | "store");
+            let drain = drain || import == "json";
             if import != floor && !drain && !may.contains(&"*") && !may.contains(&import.as_str()) {
                 wrong.push(format!("{} imports {import}", relative.display()));
             }
         }
     }
     assert!(seen > 100, "the test reads imports");
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+/// What strangers wrote is read as it stands, by `json`: not by serde_json's own `Value`, to which one name is special.
+#[test]
+fn values_are_read_as_they_stand() {
+    let words = ["from_str::<Value>", "from_slice::<Value>", "from_str::<Map", "Json<Value>", "Json<Map"];
+    let mut wrong = Vec::new();
+    for path in sources(&root()) {
+        let text = std::fs::read_to_string(&path).unwrap();
+        let code = text.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default();
+        // An answer of the pages', which is only written.
+        let code = code.replace("Result<Json<Value>, Trouble>", "");
+        wrong.extend(
+            words
+                .iter()
+                .filter(|word| code.contains(**word))
+                .map(|word| format!("{}: {word}", path.display())),
+        );
+    }
     assert!(wrong.is_empty(), "{wrong:#?}");
 }
 

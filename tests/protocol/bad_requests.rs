@@ -157,6 +157,30 @@ async fn depth_is_bounded_outside_strings_only() {
     }
 }
 
+/// The name under which the parser hands over raw texts means nothing to us: no member becomes by it what its text is
+/// not, and none is read once more, with the bound on depth begun anew.
+#[tokio::test]
+async fn no_name_of_a_member_means_anything_to_the_parser() {
+    let app = app();
+    let raw = |text: &str| json!({ "$serde_json::private::RawValue": text });
+    let ping = |id: Value, method: Value, params: Value| {
+        Post::json(&json!({"jsonrpc": "2.0", "id": id, "method": method, "params": params}))
+    };
+    assert_eq!(ping(raw("7"), json!("ping"), json!({})).send(&app).await.error(), INVALID_REQUEST);
+    assert_eq!(ping(json!(1), raw("\"ping\""), json!({})).send(&app).await.error(), INVALID_REQUEST);
+    assert_eq!(ping(json!(1), json!("ping"), raw("no JSON")).send(&app).await.status, StatusCode::OK);
+    // As many layers as a body holds, each as deep as the parser goes, would be 9,000 levels of its stack.
+    let mut pile = "[".repeat(126);
+    for _ in 0..71 {
+        let text = pile.replace('\\', "\\u005c").replace('"', "\\u0022");
+        pile = format!("{}{{\"$serde_json::private::RawValue\":\"{text}\"", "[".repeat(40));
+    }
+    let call = r#"{"jsonrpc":"2.0","id":1,"method":"ping","params":{"a":"#;
+    let body = format!("{call}{pile}}}{}}}}}", "]".repeat(40));
+    assert!(body.len() < 64 * 1024, "{}", body.len());
+    assert_eq!(Post::bytes(body).send(&app).await.status, StatusCode::OK);
+}
+
 #[tokio::test]
 async fn only_post_is_served_and_nothing_is_asked_before() {
     let app = app_of(Probe::new().0, HttpConfig::default(), &["secret"]);

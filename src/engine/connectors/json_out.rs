@@ -192,10 +192,10 @@ impl Keyed {
                 return Err(target.too_large("is"));
             }
             let text = line.trim_end_matches(['\n', '\r']);
-            let record: Fields = digits::from_json(text).map_err(|_| {
+            let Ok(Value::Object(record)) = digits::from_json(text) else {
                 let message = format!("'{}' holds a line that is no JSON object", target.object);
-                Failure::new(ErrorClass::Schema, "INVALID_LINE", Stage::Load, &message)
-            })?;
+                return Err(Failure::new(ErrorClass::Schema, "INVALID_LINE", Stage::Load, &message));
+            };
             keyed.put(&record, text.to_owned());
         }
     }

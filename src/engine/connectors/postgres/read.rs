@@ -282,8 +282,8 @@ async fn never_null(conn: &mut PgConnection, table: &str, column: &str) -> Resul
 
 fn item(text: Option<&str>) -> Item {
     match text.map(digits::from_json) {
-        Some(Ok(fields)) => Item::Record(fields),
-        Some(Err(_)) => Item::Bad(
+        Some(Ok(Value::Object(fields))) => Item::Record(fields),
+        Some(_) => Item::Bad(
             Failure::new(ErrorClass::Type, "INVALID_JSON", Stage::Extract, "the row is no JSON object"),
             None,
         ),
