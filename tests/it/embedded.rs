@@ -413,6 +413,23 @@ async fn root_leaves_a_directory_to_whom_it_belongs() {
     }
 }
 
+/// Statements stand in logs: with what `md5` makes of a clear password, the database was told one.
+#[tokio::test]
+async fn no_statement_tells_the_password_of_the_servers_role() {
+    let place = place();
+    let server = start(&place.path().join("data")).await;
+    let admin =
+        server.addresses().role_options("postgres", "postgres").options([("password_encryption", "md5")]);
+    let mut conn = admin.connect().await.unwrap();
+    sqlx::raw_sql("create database elsewhere").execute(&mut conn).await.unwrap();
+    migrate(&admin.database("elsewhere"), "server_elsewhere", Some("it's a secret")).await.unwrap();
+    let kept = "select rolpassword from pg_authid where rolname = 'server_elsewhere'";
+    let kept: String = sqlx::query_scalar(kept).fetch_one(&mut conn).await.unwrap();
+    assert!(kept.starts_with("SCRAM-SHA-256$4096:"), "{kept}");
+    drop(conn);
+    server.stop().await;
+}
+
 #[tokio::test]
 async fn who_may_become_the_owner_does_not_serve() {
     let place = place();
