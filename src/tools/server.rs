@@ -157,9 +157,11 @@ impl ToolServer {
             );
             return Err(ToolError::refused("INSUFFICIENT_SCOPE", message));
         }
+        // Before the wait: what was read of a body is up to a hundred times as large.
+        let ready = entry.ready(call.arguments)?;
         let turn = Held::take(&self.turns, caller.tenancy().customer().as_str()).await?;
         let cx = ToolCx { serving: &self.serving, principal: caller, exchange, turn };
-        let told = entry.call(&cx, call.arguments).await?;
+        let told = ready(&cx).await?;
         Ok(ToolAnswer {
             content: vec![Content::Text(told.text)],
             structured: Some(told.structured),

@@ -77,6 +77,9 @@ pub(super) struct Told {
 
 type Called<'a> = Pin<Box<dyn Future<Output = Result<Told, ToolError>> + Send + 'a>>;
 
+/// A call whose arguments were read: all that it still needs is its turn.
+pub(super) type Ready = Box<dyn for<'a> FnOnce(&'a ToolCx<'a>) -> Called<'a> + Send>;
+
 /// A tool in the catalog.
 pub struct Entry {
     /// Its name.
@@ -90,12 +93,16 @@ pub struct Entry {
     input_schema: Value,
     output_schema: Value,
     reader: Reader,
-    call: for<'a> fn(&'a ToolCx<'a>, &'a Reader, Map<String, Value>) -> Called<'a>,
+    ready: fn(&Reader, Map<String, Value>) -> Result<Ready, ToolError>,
 }
 
 impl Entry {
-    pub(super) fn call<'a>(&'a self, cx: &'a ToolCx<'a>, arguments: Map<String, Value>) -> Called<'a> {
-        (self.call)(cx, &self.reader, arguments)
+    /// A call with these arguments, of which nothing is kept but what the tool takes.
+    ///
+    /// # Errors
+    /// [`ToolError::Arguments`].
+    pub(super) fn ready(&self, arguments: Map<String, Value>) -> Result<Ready, ToolError> {
+        (self.ready)(&self.reader, arguments)
     }
 
     /// The arguments as the tool takes them: spelt as its schema says, and admitted by it.
@@ -150,7 +157,7 @@ impl Catalog {
             reader: Reader::new(T::NAME, &input_schema),
             input_schema,
             output_schema: schema::output::<Noted<T::Output>>(),
-            call: |cx, reader, arguments| Box::pin(run::<T>(cx, reader, arguments)),
+            ready: ready::<T>,
         });
         self
     }
@@ -171,13 +178,12 @@ impl Catalog {
     }
 }
 
-async fn run<T: Tool>(
-    cx: &ToolCx<'_>,
-    reader: &Reader,
-    arguments: Map<String, Value>,
-) -> Result<Told, ToolError> {
-    let arguments = reader.read(arguments)?;
-    let input: T::Input = arguments::deserialize(arguments)?;
+fn ready<T: Tool>(reader: &Reader, arguments: Map<String, Value>) -> Result<Ready, ToolError> {
+    let input: T::Input = arguments::deserialize(reader.read(arguments)?)?;
+    Ok(Box::new(move |cx| Box::pin(run::<T>(cx, input))))
+}
+
+async fn run<T: Tool>(cx: &ToolCx<'_>, input: T::Input) -> Result<Told, ToolError> {
     let Answer { text, output, notices } = T::call(cx, input).await?;
     let structured = to_raw_value(&Noted { output, notices }).map_err(ToolError::Unserialisable)?;
     Ok(Told { text, structured })

@@ -222,6 +222,25 @@ async fn each_refusal_under_load_has_one_line_that_says_why() {
     assert_eq!(causes(), ["database"]);
 }
 
+/// What was read of a body is many times as large: nobody keeps it while they wait.
+#[tokio::test]
+async fn wrong_arguments_are_refused_without_a_turn() {
+    let app = TestApp::demo_with(&[("server.max_concurrent_calls", "1")]).await;
+    app.acme().text("list_flows", json!({})).await;
+    let mut owner = app.owner().await;
+    let mut tx = owner.begin().await.unwrap();
+    sqlx::query("lock table tokens in access exclusive mode").execute(&mut *tx).await.unwrap();
+    let acme = app.acme();
+    let refused = async {
+        let told = acme.call("get_run", json!({ "run_id": [[0], [0]] })).await;
+        tx.rollback().await.unwrap();
+        told
+    };
+    let (held, told) = tokio::join!(acme.call("list_flows", json!({})), refused);
+    assert!(!held.is_error, "{}", held.text);
+    assert_eq!(told.code, "INVALID_ARGUMENTS");
+}
+
 #[tokio::test]
 async fn each_page_that_is_refused_has_one_line_that_says_why() {
     let app = TestApp::demo().await;
