@@ -51,10 +51,7 @@ impl Probe {
         let (events, heard) = unbounded_channel();
         let any = || json!({"type": "object"});
         let more = [
-            (
-                "wait",
-                "Waits for ever; with `report`, reports progress first; with `read`, says that it has read them.",
-            ),
+            ("wait", "Waits for ever; with `report`, reports progress first."),
             ("panic", "Panics; with `report`, reports progress first."),
             ("fail", "Fails for a reason of ours."),
             ("away", "Cannot answer now; with `report`, reports progress first."),
