@@ -160,11 +160,13 @@ pub struct Unreadable {
     pub id: Option<Id>,
     /// What is wrong with the message.
     pub error: RpcError,
+    /// Whether it is a response, to which nobody waits for an answer.
+    pub is_response: bool,
 }
 
 impl From<RpcError> for Unreadable {
     fn from(error: RpcError) -> Self {
-        Self { id: None, error }
+        Self { id: None, error, is_response: false }
     }
 }
 
@@ -262,7 +264,8 @@ pub fn message(text: &str) -> Result<Message, Unreadable> {
         Some(Value::String(method)) => method,
         Some(_) => return Err(invalid(id, "`method` must be a string")),
         None if result.is_some() || error.is_some() => {
-            return Err(invalid(None, "this server asks nothing, so it takes no responses"));
+            let refused = invalid(None, "this server asks nothing, so it takes no responses");
+            return Err(Unreadable { is_response: true, ..refused });
         }
         None => return Err(invalid(id, "`method` is missing")),
     };
@@ -279,7 +282,8 @@ fn parse_error(error: &serde_json::Error) -> RpcError {
 }
 
 fn invalid(id: Option<Id>, why: &str) -> Unreadable {
-    Unreadable { id, error: RpcError::new(INVALID_REQUEST, format!("Invalid request: {why}.")) }
+    let error = RpcError::new(INVALID_REQUEST, format!("Invalid request: {why}."));
+    Unreadable { id, error, is_response: false }
 }
 
 /// How deep brackets nest outside strings. Right for JSON; of anything else it says something, and the parser the rest.

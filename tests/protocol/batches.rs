@@ -60,6 +60,23 @@ async fn every_further_message_is_admitted_by_itself() {
 }
 
 #[tokio::test]
+async fn responses_alone_are_refused_by_http() {
+    let app = app();
+    let response = json!({"jsonrpc": "2.0", "id": 1, "result": {}});
+    let failed = json!({"jsonrpc": "2.0", "id": 2, "error": {"code": 1, "message": "x"}});
+    let notification = json!({"jsonrpc": "2.0", "method": "notifications/initialized"});
+    let alone = Post::json(&response).send(&app).await;
+    for batch in [json!([response]), json!([response, failed]), json!([notification, response])] {
+        let reply = Post::json(&batch).send(&app).await;
+        assert_eq!(reply.error(), (400, -32600), "{batch}");
+        assert_eq!(reply.json(), alone.json(), "{batch}");
+    }
+    let batch = json!([response, {"jsonrpc": "2.0", "id": 3, "method": "ping"}]);
+    let reply = Post::json(&batch).send(&app).await;
+    assert_eq!((reply.status, &reply.json()[1]["id"]), (StatusCode::OK, &json!(3)));
+}
+
+#[tokio::test]
 async fn one_bad_message_spoils_no_other() {
     let app = app();
     let body = r#"[1, {"jsonrpc":"2.0","id":1,"id":1,"method":"ping"}, "x", {"jsonrpc":"2.0","id":3,"method":"\ud800"},

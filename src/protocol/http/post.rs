@@ -58,7 +58,7 @@ pub(super) async fn post<P: Server>(
     let deadline = Instant::now() + config.call_timeout;
     let post = Arc::new(Post { shared, caller, request_id, deadline });
     let message = match jsonrpc::read(&bytes, post.shared.config.max_depth, post.shared.config.max_batch) {
-        Err(Unreadable { id, error }) => return refuse(StatusCode::BAD_REQUEST, id.as_ref(), &error),
+        Err(Unreadable { id, error, .. }) => return refuse(StatusCode::BAD_REQUEST, id.as_ref(), &error),
         Ok(jsonrpc::Body::Batch(messages)) => return post.batch(&parts.headers, messages).await,
         Ok(jsonrpc::Body::One(message)) => message,
     };
@@ -116,6 +116,7 @@ impl<P: Server> Post<P> {
         }
         let mut answers = Vec::new();
         let mut refused = None;
+        let mut responses = Vec::new();
         for (position, message) in messages.into_iter().enumerate() {
             let admitted = if position == 0 { Ok(()) } else { self.shared.server.admit(&self.caller).await };
             let (id, error) = match (jsonrpc::message(message.get()), admitted) {
@@ -127,8 +128,11 @@ impl<P: Server> Post<P> {
                         .with(json!({ "retry_after_seconds": seconds }));
                     (message.id, error)
                 }
-                (Err(Unreadable { id, error }), _) => {
+                (Err(Unreadable { id, error, is_response }), _) => {
                     refused.get_or_insert_with(|| Refused::because(error.cause()));
+                    if is_response {
+                        responses.push(error.clone());
+                    }
                     (id, error)
                 }
                 (Ok(message), Ok(())) => {
@@ -141,6 +145,11 @@ impl<P: Server> Post<P> {
         }
         if answers.is_empty() {
             return StatusCode::ACCEPTED.into_response();
+        }
+        // Nobody waits for an answer to a response: where nothing else is answered, HTTP says no (2025-03-26,
+        // basic/transports, "Sending Messages to the Server").
+        if let Some(error) = responses.first().filter(|_| responses.len() == answers.len()) {
+            return refuse(StatusCode::BAD_REQUEST, None, error);
         }
         let mut response =
             json(StatusCode::OK, [b"[", answers.join(&b","[..]).as_slice(), b"]"].concat().into());
