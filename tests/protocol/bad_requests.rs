@@ -196,6 +196,27 @@ async fn only_post_is_served_and_nothing_is_asked_before() {
 }
 
 #[tokio::test]
+async fn a_target_that_names_a_host_names_that_of_the_request() {
+    let app = app();
+    let ping = |target: &str, host: &str| {
+        let mut request = Post::legacy(None, "ping", json!({})).header("host", host).whole();
+        *request.uri_mut() = target.parse().expect("a target");
+        request
+    };
+    for (target, host, status) in [
+        ("http://localhost:8080/mcp", "localhost:8080", 200),
+        ("http://evil.example.com/mcp", "localhost", 400),
+        ("http://evil.example.com/mcp", "evil.example.com", 403),
+    ] {
+        assert_eq!(sent(&app, ping(target, host)).await.status.as_u16(), status, "{target} {host}");
+    }
+    let post = || Post::legacy(None, "ping", json!({}));
+    for wrong in [post().without("host"), post().also("host", "localhost"), post().header("host", "a b")] {
+        assert_eq!(wrong.clone().send(&app).await.error(), (400, 400), "{wrong:?}");
+    }
+}
+
+#[tokio::test]
 async fn each_check_of_http_comes_before_the_next() {
     let config = HttpConfig { max_body_bytes: 100, ..HttpConfig::default() };
     let app = app_of(Probe::new().0, config, &["secret"]);

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use apixx_mcp::protocol::http::HttpConfig;
-use http::StatusCode;
+use http::{StatusCode, Version};
 use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
@@ -246,8 +246,9 @@ async fn what_is_no_http_harms_nobody() {
 }
 
 #[tokio::test]
-async fn a_host_may_stand_in_the_uri() {
+async fn a_host_may_stand_in_the_uri_of_http_2() {
     let mut request = Post::legacy(None, "ping", json!({})).without("host").request("".into());
+    *request.version_mut() = Version::HTTP_2;
     *request.uri_mut() = "http://localhost:8080/mcp".parse().unwrap();
     *request.body_mut() = json!({"jsonrpc": "2.0", "id": 1, "method": "ping"}).to_string().into();
     assert_eq!(sent(&app(), request).await.status, StatusCode::OK);

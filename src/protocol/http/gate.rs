@@ -8,7 +8,7 @@ use http::header::{
 };
 use http::request::Parts;
 use http::uri::Authority;
-use http::{HeaderMap, HeaderValue, StatusCode, Uri};
+use http::{HeaderMap, HeaderValue, StatusCode, Uri, Version};
 
 use super::{HttpConfig, Problem};
 
@@ -30,11 +30,17 @@ const RESPONSE_HEADERS: &str = "WWW-Authenticate, Retry-After, RateLimit, RateLi
 /// Lets a request pass, with the origin of its page if it has one.
 ///
 /// # Errors
-/// 403.
+/// 400 where it does not say which host it is for, 403 where its host or its page is none of ours.
 pub(super) fn pass(config: &HttpConfig, parts: &Parts) -> Result<Option<HeaderValue>, Problem> {
-    if !host_allowed(config, parts) {
+    let Some(host) = host(parts) else {
+        let message = "Bad request: send one Host, as `name` or `name:port`, the same as in the target.";
+        let said = parts.headers.get(HOST).map(HeaderValue::as_bytes);
+        return Err(Problem::new(StatusCode::BAD_REQUEST, "host", message).about(said));
+    };
+    if !host_allowed(config, &host) {
         let message = "Forbidden: this server does not answer to that Host; see its list of allowed hosts.";
-        return Err(Problem::new(StatusCode::FORBIDDEN, "host", message).about(parts.headers.get(HOST)));
+        let problem = Problem::new(StatusCode::FORBIDDEN, "host", message);
+        return Err(problem.about(Some(host.as_str().as_bytes())));
     }
     let mut origins = parts.headers.get_all(ORIGIN).iter();
     match (origins.next(), origins.next()) {
@@ -43,7 +49,8 @@ pub(super) fn pass(config: &HttpConfig, parts: &Parts) -> Result<Option<HeaderVa
         _ => {
             let message =
                 "Forbidden: pages of that Origin may not call; see the server's list of allowed origins.";
-            Err(Problem::new(StatusCode::FORBIDDEN, "origin", message).about(parts.headers.get(ORIGIN)))
+            let said = parts.headers.get(ORIGIN).map(HeaderValue::as_bytes);
+            Err(Problem::new(StatusCode::FORBIDDEN, "origin", message).about(said))
         }
     }
 }
@@ -56,7 +63,7 @@ pub(super) fn is_preflight(parts: &Parts) -> bool {
 /// Answers a browser's question: yes, for POST with our headers.
 ///
 /// # Errors
-/// 403.
+/// As of [`pass`].
 pub(super) fn preflight(config: &HttpConfig, parts: &Parts) -> Result<(StatusCode, HeaderMap), Problem> {
     let mut headers = HeaderMap::new();
     if let Some(origin) = pass(config, parts)? {
@@ -87,16 +94,24 @@ fn request_headers(headers: &HeaderMap) -> String {
     REQUEST_HEADERS.iter().map(|name| (*name).to_owned()).chain(params).collect::<Vec<_>>().join(", ")
 }
 
-fn host_allowed(config: &HttpConfig, parts: &Parts) -> bool {
+/// The one host that a request is for. Where its target names one too, that counts (RFC 9112, section 3.2.2), so
+/// `Host` must not say another.
+fn host(parts: &Parts) -> Option<Authority> {
+    let target = parts.uri.authority();
     let mut hosts = parts.headers.get_all(HOST).iter();
-    let host = match (hosts.next(), hosts.next()) {
-        (Some(host), None) => host.to_str().ok().and_then(authority),
-        // HTTP/2 may leave `Host` to the URI.
-        (None, _) => parts.uri.authority().cloned(),
-        (Some(_), Some(_)) => None,
-    };
-    let Some(host) = host else { return false };
-    (is_loopback(&host) && loopback_allowed(config))
+    match (hosts.next(), hosts.next()) {
+        (Some(host), None) => {
+            let host = host.to_str().ok().and_then(authority)?;
+            target.is_none_or(|target| *target == host).then_some(host)
+        }
+        // HTTP/2 may leave `Host` to the target; HTTP/1.1 may not.
+        (None, _) if parts.version != Version::HTTP_11 => authority(target?.as_str()),
+        _ => None,
+    }
+}
+
+fn host_allowed(config: &HttpConfig, host: &Authority) -> bool {
+    (is_loopback(host) && loopback_allowed(config))
         || config.allowed_hosts.iter().any(|allowed| {
             allowed.host().eq_ignore_ascii_case(host.host())
                 && (allowed.port().is_none() || allowed.port_u16() == host.port_u16())
@@ -157,10 +172,6 @@ mod tests {
             (&local, Some("[::1]:1"), Some("https://[::1]"), true),
             (&local, Some("evil.example.com"), None, false),
             (&local, Some("localhost.evil.example.com"), None, false),
-            (&local, Some("localhost@evil.example.com"), None, false),
-            (&local, Some("localhost:x"), None, false),
-            (&local, Some(""), None, false),
-            (&local, None, None, false),
             (&local, Some("localhost"), Some("http://evil.example.com"), false),
             (&local, Some("localhost"), Some("null"), false),
             (&local, Some("localhost"), Some("ftp://localhost"), false),
@@ -175,7 +186,44 @@ mod tests {
             (&public, Some("mcp.example.com"), Some("http://localhost"), false),
         ];
         for (config, host, origin, passes) in table {
-            assert_eq!(pass(config, &parts(host, origin)).is_ok(), passes, "{host:?} {origin:?}");
+            let status = pass(config, &parts(host, origin)).map(drop).map_err(|problem| problem.status);
+            let wanted = if passes { Ok(()) } else { Err(StatusCode::FORBIDDEN) };
+            assert_eq!(status, wanted, "{host:?} {origin:?}");
+        }
+    }
+
+    #[test]
+    fn a_request_is_for_the_host_that_it_names_once_and_for_no_other() {
+        let asked = |target: &str, hosts: &[&str], version| {
+            let mut request = http::Request::builder().uri(target).version(version);
+            for host in hosts {
+                request = request.header(HOST, *host);
+            }
+            let (parts, ()) = request.body(()).unwrap().into_parts();
+            pass(&HttpConfig::default(), &parts).map(drop).map_err(|problem| problem.status.as_u16())
+        };
+        let table = [
+            ("/mcp", &["localhost"][..], Version::HTTP_11, Ok(())),
+            ("http://localhost:8080/mcp", &["LOCALHOST:8080"], Version::HTTP_11, Ok(())),
+            ("http://localhost/mcp", &["localhost"], Version::HTTP_2, Ok(())),
+            ("http://localhost/mcp", &[], Version::HTTP_2, Ok(())),
+            ("http://evil.example.com/mcp", &[], Version::HTTP_2, Err(403)),
+            ("http://evil.example.com/mcp", &["evil.example.com"], Version::HTTP_11, Err(403)),
+            ("http://evil.example.com/mcp", &["localhost"], Version::HTTP_11, Err(400)),
+            ("http://localhost/mcp", &["evil.example.com"], Version::HTTP_11, Err(400)),
+            ("http://localhost/mcp", &["evil.example.com"], Version::HTTP_2, Err(400)),
+            ("http://localhost:1/mcp", &["localhost:2"], Version::HTTP_11, Err(400)),
+            ("http://a@localhost/mcp", &[], Version::HTTP_2, Err(400)),
+            ("http://localhost/mcp", &[], Version::HTTP_11, Err(400)),
+            ("/mcp", &[], Version::HTTP_11, Err(400)),
+            ("/mcp", &[], Version::HTTP_2, Err(400)),
+            ("/mcp", &["localhost", "localhost"], Version::HTTP_11, Err(400)),
+            ("/mcp", &["localhost@evil.example.com"], Version::HTTP_11, Err(400)),
+            ("/mcp", &["localhost:x"], Version::HTTP_11, Err(400)),
+            ("/mcp", &[""], Version::HTTP_11, Err(400)),
+        ];
+        for (target, hosts, version, wanted) in table {
+            assert_eq!(asked(target, hosts, version), wanted, "{target} {hosts:?} {version:?}");
         }
     }
 }

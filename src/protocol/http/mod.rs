@@ -38,7 +38,7 @@ const MAX_DETAIL: usize = 100;
 /// What the HTTP edge allows. The defaults suit a server on loopback.
 #[derive(Clone, Debug)]
 pub struct HttpConfig {
-    /// The hosts this server answers to (`Host`), with a port or for any port; IPv6 in brackets. Anything else is 403,
+    /// The hosts this server answers to (`Host`), with a port or for any port; IPv6 in brackets. Any other is 403,
     /// which keeps a page that rebinds its own name to our address out. While any of them is a loopback name, all
     /// loopback names are allowed.
     pub allowed_hosts: Vec<Authority>,
@@ -195,9 +195,8 @@ impl Problem {
     }
 
     /// The same, with what a header said.
-    fn about(mut self, header: Option<&HeaderValue>) -> Self {
-        let said =
-            header.map(|value| String::from_utf8_lossy(value.as_bytes()).chars().take(MAX_DETAIL).collect());
+    fn about(mut self, said: Option<&[u8]>) -> Self {
+        let said = said.map(|said| String::from_utf8_lossy(said).chars().take(MAX_DETAIL).collect());
         self.refused.detail = said;
         self
     }
