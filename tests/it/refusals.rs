@@ -92,6 +92,7 @@ async fn each_refusal_has_one_line_that_says_why() {
         ("POST", vec![auth(&live), ("origin", "http://evil.example.com")], list(), 403, "origin"),
         ("POST", vec![auth(&live), ("accept", "text/html")], list(), 406, "accept"),
         ("POST", vec![auth(&live), ("content-type", "text/plain")], list(), 415, "content_type"),
+        ("POST", vec![auth(&live), ("content-encoding", "gzip")], list(), 415, "content_encoding"),
         ("POST", vec![auth(&live)], format!("\"{}\"", "x".repeat(65 * 1024)), 413, "body_too_large"),
         ("POST", vec![auth(&live)], format!("{{ {payload}"), 400, "parse_error"),
         (

@@ -217,6 +217,19 @@ async fn a_target_that_names_a_host_names_that_of_the_request() {
 }
 
 #[tokio::test]
+async fn a_coding_that_is_not_taken_is_told_with_the_one_that_is() {
+    let app = app();
+    let coded = |coding: &str| Post::legacy(None, "ping", json!({})).header("content-encoding", coding);
+    assert_eq!(coded("Identity").send(&app).await.status, StatusCode::OK);
+    let reply = coded("gzip").send(&app).await;
+    assert_eq!(reply.error(), (415, 415));
+    assert_eq!(reply.headers["accept-encoding"], "identity");
+    let reply = Post::bytes("").header("content-type", "text/plain").send(&app).await;
+    assert_eq!(reply.error(), (415, 415));
+    assert!(!reply.headers.contains_key("accept-encoding"), "{reply:?}");
+}
+
+#[tokio::test]
 async fn each_check_of_http_comes_before_the_next() {
     let config = HttpConfig { max_body_bytes: 100, ..HttpConfig::default() };
     let app = app_of(Probe::new().0, config, &["secret"]);

@@ -1,19 +1,24 @@
 //! Media types: what the body is, and what the client takes.
 
-use http::header::{ACCEPT, CONTENT_ENCODING, CONTENT_TYPE};
+use http::header::{ACCEPT, ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_TYPE};
 use http::{HeaderMap, StatusCode};
 
 use super::Problem;
 
-/// Checks `Content-Type` and `Accept`.
+/// Checks `Content-Type`, `Content-Encoding` and `Accept`.
 ///
 /// # Errors
 /// 415 for a body that is not plain JSON in UTF-8; 406 for a client that does not take both JSON and an event stream,
 /// as every client must (basic/transports, "Sending Messages to the Server").
 pub(super) fn check(headers: &HeaderMap) -> Result<(), Problem> {
     if !is_json(headers) {
-        let message = "Unsupported media type: send `Content-Type: application/json`, not encoded further.";
+        let message = "Unsupported media type: send `Content-Type: application/json`.";
         return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "content_type", message));
+    }
+    if !is_plain(headers) {
+        let message = "Unsupported content coding: send the body as it is, without `Content-Encoding`.";
+        let problem = Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "content_encoding", message);
+        return Err(problem.with(ACCEPT_ENCODING, "identity"));
     }
     if !(admits(headers, "application", "json") && admits(headers, "text", "event-stream")) {
         let message = "Not acceptable: send `Accept: application/json, text/event-stream`.";
@@ -31,8 +36,12 @@ fn is_json(headers: &HeaderMap) -> bool {
     let utf8 = pieces.filter_map(|piece| piece.split_once('=')).all(|(name, value)| {
         !name.eq_ignore_ascii_case("charset") || value.trim_matches('"').eq_ignore_ascii_case("utf-8")
     });
-    let plain = headers.get_all(CONTENT_ENCODING).iter().all(|encoding| encoding == "identity");
-    json && utf8 && plain
+    json && utf8
+}
+
+fn is_plain(headers: &HeaderMap) -> bool {
+    let mut codings = headers.get_all(CONTENT_ENCODING).iter();
+    codings.all(|coding| coding.as_bytes().eq_ignore_ascii_case(b"identity"))
 }
 
 /// Whether `Accept` admits a type: its most specific range that fits counts, and `q=0` refuses
@@ -101,6 +110,7 @@ mod tests {
             (&["Application/Json; charset=UTF-8"], None, true),
             (&["application/json; charset=\"utf-8\""], Some("identity"), true),
             (&["application/json; charset=latin1"], None, false),
+            (&["application/json"], Some("Identity"), true),
             (&["application/json"], Some("gzip"), false),
             (&["application/json", "application/json"], None, false),
             (&["text/plain"], None, false),

@@ -21,7 +21,7 @@ use axum::routing::any;
 use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER};
 use http::request::Parts;
 use http::uri::Authority;
-use http::{HeaderValue, Method, StatusCode, Uri};
+use http::{HeaderName, HeaderValue, Method, StatusCode, Uri};
 
 use super::inflight::Inflight;
 use super::jsonrpc::{self, RpcError};
@@ -149,9 +149,9 @@ where
         return gate::preflight(&shared.config, parts).into_response();
     }
     if parts.method != Method::POST {
-        let problem =
-            Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method", "Method not allowed: send POST.");
-        return ([(ALLOW, "POST")], problem).into_response();
+        let message = "Method not allowed: send POST.";
+        let problem = Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method", message).with(ALLOW, "POST");
+        return problem.into_response();
     }
     let origin = match gate::pass(&shared.config, parts) {
         Ok(origin) => origin,
@@ -186,12 +186,19 @@ where
 struct Problem {
     status: StatusCode,
     message: Cow<'static, str>,
+    header: Option<(HeaderName, &'static str)>,
     refused: Refused,
 }
 
 impl Problem {
     fn new(status: StatusCode, cause: &'static str, message: impl Into<Cow<'static, str>>) -> Self {
-        Self { status, message: message.into(), refused: Refused::because(cause) }
+        Self { status, message: message.into(), header: None, refused: Refused::because(cause) }
+    }
+
+    /// The same, with a header that says what would do.
+    fn with(mut self, name: HeaderName, value: &'static str) -> Self {
+        self.header = Some((name, value));
+        self
     }
 
     /// The same, with what a header said.
@@ -204,9 +211,12 @@ impl Problem {
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
-        let Self { status, message, refused } = self;
+        let Self { status, message, header, refused } = self;
         let error = RpcError::new(i64::from(status.as_u16()), message);
         let mut response = refusal(status, &error);
+        if let Some((name, value)) = header {
+            response.headers_mut().insert(name, HeaderValue::from_static(value));
+        }
         response.extensions_mut().insert(refused);
         response
     }
