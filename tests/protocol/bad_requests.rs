@@ -196,6 +196,23 @@ async fn only_post_is_served_and_nothing_is_asked_before() {
 }
 
 #[tokio::test]
+async fn a_page_may_read_that_only_post_is_served() {
+    let app = app_of(Probe::new().0, HttpConfig::default(), &["secret"]);
+    let get = Post::bytes("").method(Method::GET).header("accept", "text/event-stream");
+    let page = get.clone().header("origin", "http://localhost:3000").send(&app).await;
+    assert_eq!(page.error(), (405, 405));
+    assert_eq!(page.headers["access-control-allow-origin"], "http://localhost:3000");
+    assert_eq!(page.headers["vary"], "Origin");
+    let evil = get.clone().header("origin", "https://evil.example.com");
+    let elsewhere = get.header("origin", "http://localhost:3000").header("host", "evil.example.com");
+    for post in [evil, elsewhere] {
+        let reply = post.send(&app).await;
+        assert_eq!(reply.error(), (405, 405));
+        assert!(!reply.headers.contains_key("access-control-allow-origin"), "{reply:?}");
+    }
+}
+
+#[tokio::test]
 async fn a_target_that_names_a_host_names_that_of_the_request() {
     let app = app();
     let ping = |target: &str, host: &str| {

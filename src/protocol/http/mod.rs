@@ -151,7 +151,12 @@ where
     if parts.method != Method::POST {
         let message = "Method not allowed: send POST.";
         let problem = Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method", message).with(ALLOW, "POST");
-        return problem.into_response();
+        let mut response = problem.into_response();
+        // Clients ask for a stream and do without when they are told 405; in a page they must be able to read it.
+        if let Ok(Some(origin)) = gate::pass(&shared.config, parts) {
+            gate::share_with(origin, response.headers_mut());
+        }
+        return response;
     }
     let origin = match gate::pass(&shared.config, parts) {
         Ok(origin) => origin,
