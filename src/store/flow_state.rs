@@ -17,7 +17,10 @@ statements! {
          where customer_id = $1 and flow_id = any($2)
          order by flow_id
            for no key update";
-    // Who has one of them now starts or cancels it: it is not waited for, since they may want the flow that is held.
+    // A claim locks more runs than it takes, so it is waited for. Nobody waits in a circle: a claim waits for nothing but
+    // such locks, and while this one is held no claim has a row of the customer.
+    CLAIMS = plain "select pg_advisory_xact_lock(hashtextextended($1, 2))";
+    // Who has one of them now cancels it: it is not waited for, since they may want the flow that is held.
     WAITING = plain "
         select run_id
           from runs
@@ -99,6 +102,7 @@ impl TenantTx {
     /// # Errors
     /// When the database fails.
     pub async fn cancel_waiting(&mut self, flow: &FlowId, by: &Actor) -> Result<usize, StoreError> {
+        self.query(CLAIMS).execute(self.conn()).await?;
         let waiting: Vec<(String,)> =
             self.query_as(WAITING).bind(flow.as_str().to_owned()).fetch_all(self.conn()).await?;
         for (run,) in &waiting {

@@ -508,6 +508,42 @@ async fn waiting(lab: &Lab, slug: &str, plan: &str, flows: usize) -> Tenancy {
     tenancy
 }
 
+/// A claim locks a run of one customer more than it takes.
+#[tokio::test]
+async fn who_pauses_a_flow_waits_for_the_claim_that_may_take_its_run() {
+    let lab = Lab::start().await;
+    let both = [waiting(&lab, "a", "team", 1).await, waiting(&lab, "b", "team", 1).await];
+    let (mut owner, mut onlooker) = (lab.owner().await, lab.owner().await);
+    let mut claim = owner.begin().await.unwrap();
+    let claimed: String = sqlx::query_scalar("select customer_id from claim_runs('w', $1, $1, 1, '')")
+        .bind(lab.clock.now())
+        .fetch_one(&mut *claim)
+        .await
+        .unwrap();
+    let other = both.iter().find(|tenancy| tenancy.customer().as_str() != claimed).unwrap();
+    let flow = format!("select flow_id from flows where customer_id = '{}'", other.customer().as_str());
+    let flow = FlowId::parse(&lab.ask::<String>(&flow).await).unwrap();
+    let pause = async {
+        let mut tx = lab.store.begin(other).await.unwrap();
+        let paused = tx.pause_flow(&flow, &Actor::Operator("Ana".to_owned()), None).await.unwrap();
+        tx.commit().await.unwrap();
+        paused
+    };
+    let commit = async {
+        let waiting = "select exists (select 1 from pg_locks where locktype = 'advisory' and not granted
+            and database = (select oid from pg_database where datname = current_database()))";
+        let mut looks = 0;
+        while !sqlx::query_scalar::<_, bool>(waiting).fetch_one(&mut onlooker).await.unwrap() {
+            looks += 1;
+            assert!(looks < 10_000, "the pause does not wait");
+        }
+        claim.commit().await.unwrap();
+    };
+    let (paused, ()) = tokio::join!(pause, commit);
+    assert_eq!(paused, Some(1));
+    assert!(lab.claim_all(5).await.is_empty(), "no run of a paused flow starts");
+}
+
 #[tokio::test]
 async fn a_plan_holds_however_many_claim_at_once() {
     let lab = Lab::start().await;
