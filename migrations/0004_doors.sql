@@ -429,7 +429,8 @@ begin
     return next;
     kind := 'idempotency_keys';
     delete from public.idempotency_keys where ctid = any (array(
-        select ctid from public.idempotency_keys where expires_at < at limit most));
+        select ctid from public.idempotency_keys where expires_at < at limit most))
+       and expires_at < at; -- (one that was used again meanwhile stays)
     get diagnostics gone = row_count;
     return next;
     kind := 'workers';

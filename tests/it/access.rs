@@ -221,6 +221,17 @@ async fn what_is_old_goes_kind_by_kind() {
     assert!(bounded.iter().all(|kind| full.contains(*kind)), "{full:?}");
 }
 
+/// Looks until something waits for a row that another transaction changed.
+async fn until_it_waits(app: &TestApp) {
+    let waiting = "select 'waits' from pg_locks join pg_stat_activity a using (pid)
+        where locktype = 'transactionid' and not granted and a.datname = current_database()";
+    let mut looks = 0;
+    while app.column(waiting).await.is_empty() {
+        looks += 1;
+        assert!(looks < 1_000, "nothing waits");
+    }
+}
+
 /// Whoever sees an error again while its group goes must find the group still there.
 #[tokio::test]
 async fn a_group_that_is_seen_again_meanwhile_stays() {
@@ -239,17 +250,40 @@ async fn a_group_that_is_seen_again_meanwhile_stays() {
         .await
         .unwrap();
     let commit = async {
-        let waiting = "select 'waits' from pg_locks join pg_stat_activity a using (pid)
-            where locktype = 'transactionid' and not granted and a.datname = current_database()";
-        let mut looks = 0;
-        while app.column(waiting).await.is_empty() {
-            looks += 1;
-            assert!(looks < 1_000, "nothing waits for the group");
-        }
+        until_it_waits(&app).await;
         seen.commit().await.unwrap();
     };
     keep.stats_days = 1;
     let (gone, ()) = tokio::join!(app.store.purge(&keep, 500), commit);
     gone.unwrap();
     assert_eq!(app.column("select group_id from error_groups").await, [again.as_str()]);
+}
+
+/// Whoever uses a key again after its time, while it goes, is remembered by it.
+#[tokio::test]
+async fn a_key_that_is_used_again_meanwhile_stays() {
+    let app = TestApp::demo().await;
+    let mut owner = app.owner().await;
+    let keys = "insert into idempotency_keys (customer_id, key, request_hash, run_id, expires_at)
+        select customer_id, key, sha256('x'), run_id, $1 from runs, unnest(array['again', 'over']) key
+         where run_id = (select min(run_id) from runs where customer_id = 'cus_acme')";
+    let over = app.clock.now() - TimeDelta::hours(1);
+    sqlx::query(keys).bind(over).execute(&mut owner).await.unwrap();
+    let mut used = owner.begin().await.unwrap();
+    sqlx::query("update idempotency_keys set expires_at = $1 where key = 'again'")
+        .bind(app.clock.now() + TimeDelta::hours(24))
+        .execute(&mut *used)
+        .await
+        .unwrap();
+    let commit = async {
+        until_it_waits(&app).await;
+        used.commit().await.unwrap();
+    };
+    let keep = Retention { audit_days: 1_000, usage_days: 1_000, stats_days: 1_000 };
+    let (gone, ()) = tokio::join!(app.store.purge(&keep, 500), commit);
+    gone.unwrap();
+    assert_eq!(
+        app.column("select key from idempotency_keys where key in ('again', 'over')").await,
+        ["again"]
+    );
 }
