@@ -89,6 +89,8 @@ impl TenantTx {
             .bind(by.label().to_owned())
             .execute(self.conn())
             .await?;
+        // Customer and flow were waited for.
+        self.still_live().await?;
         if done.rows_affected() == 0 {
             return Ok(None);
         }
@@ -124,6 +126,7 @@ impl TenantTx {
     ) -> Result<bool, StoreError> {
         let row: Option<ScheduleColumns> =
             self.query_as(SCHEDULE).bind(flow.as_str().to_owned()).fetch_optional(self.conn()).await?;
+        self.still_live().await?;
         let Some(row) = row else { return Ok(false) };
         let now = self.now();
         let next = row.schedule()?.next_after(now);

@@ -217,6 +217,7 @@ impl TenantTx {
     pub async fn request_cancel(&mut self, run: &RunId, by: &Actor) -> Result<Option<RunStatus>, StoreError> {
         let found: Option<(String, bool)> =
             self.query_as(FOR_CANCEL).bind(run.as_str().to_owned()).fetch_optional(self.conn()).await?;
+        self.still_live().await?;
         let Some((status, true)) = found else { return Ok(None) };
         let status = RunStatus::parse(&status).ok_or(StoreError::inconsistent("runs", "status"))?;
         if status.is_final() || status == RunStatus::Cancelling {

@@ -11,9 +11,10 @@ use apixx_mcp::store::retention::Retention;
 use chrono::{DateTime, TimeDelta, Utc};
 use futures_util::future::join_all;
 use serde_json::json;
-use sqlx::Connection;
+use sqlx::{AssertSqlSafe, Connection};
 
 use crate::support::app::{TestApp, demo_now};
+use crate::support::browser::Browser;
 use crate::support::proxy::Executed;
 
 /// Recognition as another process of the same installation has it.
@@ -141,6 +142,42 @@ async fn revoked_while_waiting(has_open_run: bool) {
     let (told, ()) = tokio::join!(acme.call("trigger_sync", wanted), revoke);
     assert!(told.is_error && told.text.contains("revoked or has expired"), "{}", told.text);
     assert_eq!(app.column(runs).await, before);
+}
+
+/// What is done on a page waits for others, too.
+#[tokio::test]
+async fn a_person_who_is_removed_while_a_page_waits_changes_nothing() {
+    let app = TestApp::demo().await;
+    let one = async |sql: &str| app.column(sql).await.remove(0);
+    let active = one("select flow_id from flows where customer_id = 'cus_acme' and state = 'active'").await;
+    let paused = one("select flow_id from flows where customer_id = 'cus_acme' and state = 'paused'").await;
+    let run = one("select run_id from runs where customer_id = 'cus_acme' and status = 'queued'").await;
+    let cases = [
+        (format!("flows/{active}"), "paused", "customers where customer_id = 'cus_acme'".to_owned()),
+        (format!("flows/{paused}"), "active", format!("flows where flow_id = '{paused}'")),
+        (format!("runs/{run}/cancel"), "", format!("runs where run_id = '{run}'")),
+    ];
+    let all = "select string_agg(concat(flow_id, state), ' ' order by flow_id) from flows
+        union all select string_agg(concat(run_id, status, cancel_requested_by), ' ' order by run_id) from runs
+        union all select count(*)::text from audit_log where action ~ '^(flow|run)'";
+    let before = app.column(all).await;
+    for (path, state, held) in cases {
+        let priya = Browser::of(&app, "priya.nair@acme.example").await;
+        let mut owner = app.owner().await;
+        let mut holder = owner.begin().await.unwrap();
+        let hold = format!("select from {held} for no key update");
+        sqlx::query(AssertSqlSafe(hold)).execute(&mut *holder).await.unwrap();
+        let path = format!("/w/acme/{path}");
+        let form = [("state", state)];
+        let remove = async {
+            until_it_waits(&app).await;
+            sqlx::query("delete from sessions").execute(&mut app.owner().await).await.unwrap();
+            holder.commit().await.unwrap();
+        };
+        let (page, ()) = tokio::join!(priya.post(&path, &form), remove);
+        assert!(!page.status.is_success() && !page.to().starts_with("/w/"), "{path}: {page:?}");
+        assert_eq!(app.column(all).await, before, "{path}");
+    }
 }
 
 #[tokio::test]
