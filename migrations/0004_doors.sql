@@ -330,19 +330,22 @@ language sql volatile security definer set search_path = pg_catalog, pg_temp as 
 $$;
 
 -- How many runs are open, of `most` at most, and for how long the oldest has been ready to start: those that `claim_runs`
--- would take, which leaves a flow's next run alone while another of it goes.
+-- would take, which leaves a flow's next run alone while another of it goes, and all runs of customers that are not active.
 create function queue_depth(at timestamptz, most integer)
 returns table (queued bigint, running bigint, oldest_s double precision)
 language sql stable security definer set search_path = pg_catalog, pg_temp as $$
     select count(*) filter (where r.ready), count(*) filter (where r.status in ('running', 'cancelling')),
            extract(epoch from at - min(r.available_at) filter (where r.ready))
       from (select o.status, o.available_at,
-                   o.origin = 'native' and o.status = 'queued' and o.available_at <= at
-                   and not bool_or(o.origin = 'native' and o.status <> 'queued')
-                           over (partition by o.customer_id, o.flow_id) as ready
+                   c.status = 'active' and o.origin = 'native' and o.available_at <= at
+                   and (o.status = 'retrying'
+                        or o.status = 'queued'
+                           and not bool_or(o.origin = 'native' and o.status <> 'queued')
+                                   over (partition by o.customer_id, o.flow_id)) as ready
               from (select customer_id, flow_id, origin, status, available_at from public.runs
                      where status in ('queued', 'running', 'retrying', 'cancelling')
-                     limit most) o) r
+                     limit most) o
+              join public.customers c on c.customer_id = o.customer_id) r
 $$;
 
 -- Deletes up to `most` rows of each kind that have outlived their time. Customer by customer, because each plan has

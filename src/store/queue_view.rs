@@ -5,11 +5,12 @@ use sqlx::FromRow;
 use super::{Reader, StoreError};
 
 statements! {
-    // What is ready is what the door `claim_runs` would take: nothing of a flow that has another run going.
+    // What is ready is what the door `claim_runs` would take: a retry whose time has come, and no queued run of a flow that
+    // has another one going.
     QUEUE = tenant "
         select count(*) filter (where r.status = 'queued') as queued,
                count(*) filter (where r.ready) as ready,
-               count(*) filter (where r.status = 'retrying') as delayed,
+               count(*) filter (where r.status = 'retrying' and not r.ready) as delayed,
                count(*) filter (where r.status in ('running', 'cancelling')) as running,
                extract(epoch from $3 - min(r.available_at) filter (where r.ready))::bigint as oldest_wait_s,
                (select p.max_concurrent_runs from customers c join plans p on p.plan_code = c.plan_code
@@ -22,8 +23,10 @@ statements! {
                coalesce((select a.requests from allowances a
                           where a.customer_id = $1 and a.day = ($3 at time zone 'UTC')::date), 0) as requests_today
           from (select o.status, o.available_at,
-                       o.origin = 'native' and o.status = 'queued' and o.available_at <= $3
-                       and not bool_or(o.origin = 'native' and o.status <> 'queued') over (partition by o.flow_id) as ready
+                       o.origin = 'native' and o.available_at <= $3
+                       and (o.status = 'retrying'
+                            or o.status = 'queued'
+                               and not bool_or(o.origin = 'native' and o.status <> 'queued') over (partition by o.flow_id)) as ready
                   from runs o
                  where o.customer_id = $1 and caller.id = $1
                    and o.status in ('queued', 'running', 'retrying', 'cancelling')) r
@@ -34,11 +37,11 @@ statements! {
 /// The customer's own queue, and how the platform behind it does.
 #[derive(Clone, Debug, FromRow)]
 pub struct Queue {
-    /// Runs waiting for a worker.
+    /// Runs waiting for their first attempt.
     pub queued: i64,
-    /// Of these, those that may start now, which no other run of their flow holds back: the queue's depth.
+    /// Runs that may start now: those queued that no other run of their flow holds back, and retries whose time has come.
     pub ready: i64,
-    /// Runs waiting for their next attempt.
+    /// Runs whose next attempt is to come later.
     pub delayed: i64,
     /// Runs going.
     pub running: i64,

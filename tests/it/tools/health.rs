@@ -149,6 +149,41 @@ async fn a_queue_stands_still_only_where_a_run_could_start() {
     assert_eq!(causes[0]["message"], "1 run is ready to start, the oldest for 20m 0s");
     assert!(stuck.text.contains("Globex is critical. 1 run is ready"), "{}", stuck.text);
     assert_eq!(app.store.queue_depth().await.unwrap().oldest_s, Some(1_200.0));
+
+    // No worker takes runs of a workspace that is suspended.
+    let suspend = "update customers set status = 'suspended' where customer_id = 'cus_globex'";
+    sqlx::query(suspend).execute(&mut owner).await.unwrap();
+    let depth = app.store.queue_depth().await.unwrap();
+    assert_eq!((depth.queued, depth.oldest_s), (2, Some(18.0)), "only the two that wait in Acme's");
+}
+
+/// A retry is delayed until its time has come; then it waits like any other run.
+#[tokio::test]
+async fn a_retry_whose_time_has_come_is_ready() {
+    let app = TestApp::demo().await;
+    report_a_worker(&app).await;
+    let started = app.globex().text("trigger_sync", json!({ "flow": "flow_globex_accounts" })).await;
+    let later = "update runs set status = 'retrying', attempt = 1, started_at = queued_at,
+                        available_at = $2::timestamptz + make_interval(mins => $3)
+        where customer_id = 'cus_globex' and run_id = $1";
+    for (minutes, queue, verdict) in [(1, [0, 0, 1], "healthy"), (-20, [0, 1, 0], "critical")] {
+        sqlx::query(later)
+            .bind(first_run(&started))
+            .bind(app.clock.now())
+            .bind(minutes)
+            .execute(&mut app.owner().await)
+            .await
+            .unwrap();
+        let told = app.globex().call("get_system_health", json!({})).await;
+        let counts = ["queued", "ready", "delayed"].map(|word| told.structured["queue"][word].clone());
+        assert_eq!(counts, queue.map(|count| json!(count)), "{}", told.text);
+        assert_eq!(told.structured["verdict"], verdict, "{}", told.text);
+        let waits = told.text.contains("1 ready, oldest waits 20m 0s, 0 delayed");
+        assert_eq!(waits, minutes < 0, "{}", told.text);
+        let depth = app.store.queue_depth().await.unwrap();
+        let all = if minutes < 0 { (3, Some(1_200.0)) } else { (2, Some(18.0)) };
+        assert_eq!((depth.queued, depth.oldest_s), all, "two wait in Acme's");
+    }
 }
 
 /// Gives flows of Acme's a health for a reason.
