@@ -355,6 +355,9 @@ impl Readiness {
     /// Why a run through the connector cannot succeed, and what to do about it.
     pub fn in_words(&self, now: DateTime<Utc>) -> String {
         let name = named(&self.name);
+        if self.status == ConnectorStatus::Disabled {
+            return format!("{name} is switched off. Switch it on; a run now would fail.");
+        }
         let checked = self
             .last_check_at
             .map(|at| format!(", checked {} s ago", (now - at).num_seconds().max(0)))

@@ -84,6 +84,15 @@ pub struct Connector {
     pub tools: Vec<RemoteTool>,
 }
 
+impl Connector {
+    /// The quotas that tell what may still be used `now`: none of a connector that is switched off, and none that started
+    /// anew since it was observed.
+    pub fn quotas_at(&self, now: DateTime<Utc>) -> impl Iterator<Item = &Quota> {
+        let on = self.status != ConnectorStatus::Disabled;
+        self.quotas.iter().filter(move |quota| on && quota.resets_at.is_none_or(|at| at > now))
+    }
+}
+
 /// Where a connector stands in lists: down ones first, then degraded, unknown, healthy, disabled, by name.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ConnectorPlace {

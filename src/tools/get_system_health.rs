@@ -194,7 +194,7 @@ impl Tool for GetSystemHealth {
         let in_trouble = connectors.iter().filter(|c| crate::view::connector::needs_attention(c));
         let mut in_trouble: Vec<ConnectorView> = in_trouble.map(Into::into).collect();
         let in_trouble_more = cut(&mut in_trouble, MAX_CONNECTORS);
-        let mut near_quota = near_quota(&connectors);
+        let mut near_quota = near_quota(&connectors, now);
         let near_quota_more = cut(&mut near_quota, MAX_CONNECTORS);
         let place = text::named(&cx.principal.workspace().name);
         let summary = format!("{place} is {verdict}. {headline}");
@@ -282,10 +282,10 @@ fn views(flows: &[Flow], status: FlowStatus, now: DateTime<Utc>, zone: Tz) -> Ve
     flows.iter().filter(|flow| flow.status == status).map(|flow| FlowView::new(flow, now, zone)).collect()
 }
 
-fn near_quota(connectors: &[Connector]) -> Vec<NearQuotaView> {
+fn near_quota(connectors: &[Connector], now: DateTime<Utc>) -> Vec<NearQuotaView> {
     let mut near: Vec<NearQuotaView> = connectors
         .iter()
-        .flat_map(|connector| connector.quotas.iter().map(move |quota| (connector, quota)))
+        .flat_map(|connector| connector.quotas_at(now).map(move |quota| (connector, quota)))
         .filter(|(_, quota)| quota.percent() >= NEAR_QUOTA_PERCENT)
         .map(|(connector, quota)| NearQuotaView {
             connector_id: connector.id.to_string(),

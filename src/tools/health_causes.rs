@@ -63,13 +63,14 @@ pub(super) struct Facts<'a> {
 
 impl Facts<'_> {
     pub(super) fn verdict(&self) -> Verdict {
-        let down = self.connectors.iter().any(|c| c.status == ConnectorStatus::Down && !c.flows.is_empty());
+        let down = down(self.connectors).any(|connector| !connector.flows.is_empty());
         let many = self.active > 0 && self.failing * 5 >= self.active;
         let still = self.no_worker() || self.stuck_for().is_some() || lag(self.overdue_s).is_some();
         if down || many || still {
             return Verdict::Critical;
         }
-        let degraded = self.connectors.iter().any(|c| c.status == ConnectorStatus::Degraded);
+        let troubled = [ConnectorStatus::Down, ConnectorStatus::Degraded];
+        let degraded = self.connectors.iter().any(|connector| troubled.contains(&connector.status));
         let unchecked = lag(self.queue.checker_lag_s).is_some();
         if self.in_trouble > 0 || degraded || unchecked { Verdict::Degraded } else { Verdict::Healthy }
     }
@@ -158,14 +159,21 @@ impl Facts<'_> {
         } else {
             String::new()
         };
+        let off = connector.status == ConnectorStatus::Disabled;
+        let how = match off {
+            true => "switched off".to_owned(),
+            false => format!("down: {}", reasons_in_words(&connector.reasons, now, zone)),
+        };
         AttentionView {
             severity: if connector.flows.is_empty() { "warning" } else { "critical" }.to_owned(),
             kind: "connector".to_owned(),
             id: connector.id.to_string(),
-            message: format!("{name} is down: {}{flows}", reasons_in_words(&connector.reasons, now, zone)),
+            message: format!("{name} is {how}{flows}"),
             name,
             since: Some(connector.since),
-            next_step: if connector.auth_status.is_broken() {
+            next_step: if off {
+                "switch it on, or pause its flows".to_owned()
+            } else if connector.auth_status.is_broken() {
                 "reconnect it, then trigger_sync the failing flows".to_owned()
             } else {
                 format!("list_connectors query={}", connector.id)
@@ -201,9 +209,13 @@ fn lag(seconds: Option<i64>) -> Option<i64> {
     seconds.filter(|seconds| *seconds > MOST_LAG_S)
 }
 
-/// The connectors that are down, each a cause of what fails of its flows.
+/// The connectors that are down, or switched off though active flows need them: each a cause of what fails of its flows.
 pub(super) fn down(connectors: &[Connector]) -> impl Iterator<Item = &Connector> {
-    connectors.iter().filter(|connector| connector.status == ConnectorStatus::Down)
+    connectors.iter().filter(|connector| match connector.status {
+        ConnectorStatus::Down => true,
+        ConnectorStatus::Disabled => !connector.flows.is_empty(),
+        _ => false,
+    })
 }
 
 fn flow_cause(flow: &TroubledFlow, severity: &str, now: DateTime<Utc>, zone: Tz) -> AttentionView {
@@ -227,7 +239,7 @@ fn flow_cause(flow: &TroubledFlow, severity: &str, now: DateTime<Utc>, zone: Tz)
 /// What is worth a word of a healthy connector: a quota nearly used up, an authorization about to end.
 fn quiet_cause(connector: &Connector, now: DateTime<Utc>, zone: Tz) -> Option<AttentionView> {
     let name = text::named(&connector.name);
-    let near = connector.quotas.iter().filter(|quota| quota.percent() >= NEAR_QUOTA_PERCENT);
+    let near = connector.quotas_at(now).filter(|quota| quota.percent() >= NEAR_QUOTA_PERCENT);
     let near: Vec<String> = near.map(|quota| QuotaView::from(quota).in_words(now, zone)).collect();
     let soon = TimeDelta::days(7);
     let expires = connector

@@ -113,7 +113,7 @@ impl Tool for ListConnectors {
         let after =
             cx.open_cursor(Self::NAME, filters, input.cursor.as_deref())?.as_deref().and_then(position);
         let all = cx.read().connectors().await?;
-        let matching: Vec<&Connector> = matching(&all, filters);
+        let matching: Vec<&Connector> = matching(&all, filters, now);
         // After the place that the last one had when it was shown: its status may have moved since, or it may be gone.
         let rest: Vec<&Connector> = matching
             .iter()
@@ -179,7 +179,7 @@ fn position(parts: &[String]) -> Option<ConnectorPlace> {
     })
 }
 
-fn matching<'a>(all: &'a [Connector], filters: &Filters) -> Vec<&'a Connector> {
+fn matching<'a>(all: &'a [Connector], filters: &Filters, now: DateTime<Utc>) -> Vec<&'a Connector> {
     let named = filters.query.as_ref().map(|query| {
         let found = find::matching(all, query);
         if found.is_empty() {
@@ -199,7 +199,7 @@ fn matching<'a>(all: &'a [Connector], filters: &Filters) -> Vec<&'a Connector> {
         .filter(|connector| {
             filters
                 .quota_above_percent
-                .is_none_or(|above| connector.quotas.iter().any(|quota| quota.percent() > above))
+                .is_none_or(|above| connector.quotas_at(now).any(|quota| quota.percent() > above))
         })
         .collect()
 }

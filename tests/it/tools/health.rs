@@ -356,3 +356,61 @@ async fn a_connector_that_was_not_checked_lately_is_unknown() {
     let told = app.acme().text("list_connectors", json!({})).await;
     assert!(told.starts_with("9 connectors: 1 down, 7 unknown, 1 disabled."), "{told}");
 }
+
+#[tokio::test]
+async fn a_connector_that_is_down_is_trouble_whoever_uses_it() {
+    let app = TestApp::demo().await;
+    report_a_worker(&app).await;
+    let pause = "update flows set state = 'paused', next_run_at = null where customer_id = 'cus_globex'";
+    sqlx::query(pause).execute(&mut app.owner().await).await.unwrap();
+    let down = "update connectors set status = 'down', status_reasons = '[{\"code\": \"UNREACHABLE\", \"message\": \"no answer\"}]'
+        where connector_id = 'con_globex_snowflake'";
+    sqlx::query(down).execute(&mut app.owner().await).await.unwrap();
+    let told = app.globex().call("get_system_health", json!({})).await;
+    assert_eq!(told.structured["verdict"], "degraded", "{}", told.text);
+    assert!(told.text.lines().next().unwrap().contains(" is down: no answer."), "{}", told.text);
+}
+
+/// What is switched off has no quota to run out of, and is the one cause of what its flows suffer; a quota that started
+/// anew is not nearly used up.
+#[tokio::test]
+async fn a_connector_that_is_switched_off_is_told_as_such() {
+    let app = TestApp::demo().await;
+    let mut owner = app.owner().await;
+    let off = "update connectors set enabled = false, status = 'disabled', status_reasons = '[]',
+                      last_check_error = 'it was so once' where connector_id = 'con_shopify'";
+    sqlx::query(off).execute(&mut owner).await.unwrap();
+    let anew = "update connector_quotas set resets_at = $1 where connector_id = 'con_salesforce'";
+    sqlx::query(anew).bind(app.clock.now()).execute(&mut owner).await.unwrap();
+    let hit = ail(
+        &app,
+        "failing",
+        "CONNECTOR_DISABLED",
+        "'con_shopify' in (source_connector_id, destination_connector_id)",
+    );
+    let hit = hit.await;
+    assert!(hit > 1, "{hit}");
+
+    let near = app.acme().call("list_connectors", json!({ "quota_above_percent": 80 })).await;
+    assert_eq!(near.structured["total"], 0, "{}", near.text);
+    let told = app.acme().call("get_system_health", json!({})).await;
+    assert_eq!(told.structured["connectors"]["near_quota"], json!([]), "{}", told.text);
+    assert!(!told.text.contains("near its quota"), "{}", told.text);
+    let causes = told.structured["attention"].as_array().unwrap();
+    let off: Vec<_> =
+        causes.iter().filter(|cause| cause["message"].as_str().unwrap().contains("switched off")).collect();
+    assert_eq!(off.len(), 1, "{causes:#?}");
+    assert_eq!((&off[0]["id"], &off[0]["severity"]), (&json!("con_shopify"), &json!("critical")));
+    let message = format!("Shopify (EU Store) is switched off; {hit} flows failing");
+    assert_eq!(off[0]["message"], message);
+    assert!(
+        causes
+            .iter()
+            .all(|cause| cause["message"] == message || !cause["name"].as_str().unwrap().contains("Shopify"))
+    );
+
+    let refused = app.acme().call("trigger_sync", json!({ "flow": "flow_shopify_orders" })).await;
+    let words =
+        "CONNECTOR_UNAVAILABLE: Shopify (EU Store) is switched off. Switch it on; a run now would fail.";
+    assert_eq!(refused.text, words);
+}
