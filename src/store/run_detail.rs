@@ -21,7 +21,11 @@ statements! {
                                         a.error_class, a.message
                                    from run_attempts a where a.customer_id = $1 and a.run_id = r.run_id
                                  union all
-                                 select r.attempt, 'running', r.attempt_at, null, 0, null, null
+                                 select r.attempt, 'running', r.attempt_at, null,
+                                        r.records_written - (
+                                            select coalesce(sum(b.records_written), 0)::bigint from run_attempts b
+                                             where b.customer_id = $1 and b.run_id = r.run_id and b.attempt < r.attempt),
+                                        null, null
                                   where r.attempt_at is not null and r.finished_at is null) a), '[]') as attempts,
                coalesce((select json_agg(json_build_object('seq', e.seq, 'at', e.at, 'kind', e.kind,
                             'message', e.message) order by e.seq)
@@ -70,6 +74,10 @@ statements! {
                        and r.status = 'queued'
                        and (q.priority, q.available_at, q.run_id) <= (r.priority, r.available_at, r.run_id)
                      limit 1000) w) as queue_position,
+               (select o.run_id from runs o
+                 where o.customer_id = $1 and o.flow_id = r.flow_id and o.origin = 'native'
+                   and o.status in ('running', 'retrying', 'cancelling')
+                   and r.origin = 'native' and r.status = 'queued') as waits_for,
                (select percentile_cont(0.5) within group (order by extract(epoch from d.finished_at - d.started_at) * 1000)
                   from (select d.finished_at, d.started_at from runs d
                          where d.customer_id = $1 and d.flow_id = r.flow_id and d.status = 'succeeded'
@@ -111,8 +119,10 @@ pub struct RunDetail {
     pub versions: Vec<VersionChange>,
     /// What people did to the flow and its connectors since then, until six hours after the run.
     pub changes: Vec<Change>,
-    /// Its place in the customer's queue, from 1; 0 when it is not queued.
-    pub queue_position: i64,
+    /// Its place in the customer's queue, from 1, while it waits for nothing but a worker.
+    pub queue_position: Option<i64>,
+    /// The run of its flow that holds it back in the queue.
+    pub waits_for: Option<RunId>,
     /// Median duration of the flow's last twenty successful runs.
     pub median_ms: Option<i64>,
 }
@@ -215,6 +225,7 @@ struct DetailRow {
     versions: Json<Vec<VersionChange>>,
     changes: Json<Vec<Change>>,
     queue_position: i64,
+    waits_for: Option<String>,
     median_ms: Option<i64>,
 }
 
@@ -227,6 +238,8 @@ impl Reader<'_> {
         let row: Option<DetailRow> =
             self.query_as(RUN).bind(id.as_str().to_owned()).fetch_optional(self.store().reads()).await?;
         let Some(row) = row else { return Ok(None) };
+        let waits_for = row.waits_for.map(|run| RunId::parse(&run)).transpose();
+        let waits_for = waits_for.map_err(|_| StoreError::inconsistent("runs", "run_id"))?;
         Ok(Some(RunDetail {
             run: row.run,
             attempts: row.attempts.0,
@@ -237,7 +250,8 @@ impl Reader<'_> {
             last_success: row.last_success.map(|json| json.0),
             versions: row.versions.0,
             changes: row.changes.0,
-            queue_position: row.queue_position,
+            queue_position: Some(row.queue_position).filter(|place| *place > 0 && waits_for.is_none()),
+            waits_for,
             median_ms: row.median_ms,
         }))
     }

@@ -47,6 +47,9 @@ struct DetailView {
     progress: Option<ProgressView>,
     #[serde(skip_serializing_if = "Option::is_none")]
     position_in_queue: Option<i64>,
+    /// The run of its flow that must end first.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    waits_for_run: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     scheduled_for: Option<DateTime<Utc>>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -178,6 +181,9 @@ fn told(cx: &ToolCx<'_>, detail: &RunDetail) -> Answer<Output> {
     }
     if let Some(position) = view.position_in_queue {
         page.line(format!("Waiting for a worker: position {position} in this workspace's queue"));
+    }
+    if let Some(current) = &view.waits_for_run {
+        page.line(format!("Waiting for the flow's current run, {current}, to end"));
     }
     let unchanged = match run.records.unchanged {
         0 => String::new(),
@@ -312,7 +318,8 @@ fn view(cx: &ToolCx<'_>, detail: &RunDetail) -> DetailView {
         phase: run.phase.clone().filter(|_| open),
         progress: (open && run.started_at.is_some())
             .then(|| ProgressView::new(run.records.processed, run.estimated, run.duration_ms(now))),
-        position_in_queue: (run.status == RunStatus::Queued).then_some(detail.queue_position),
+        position_in_queue: detail.queue_position,
+        waits_for_run: detail.waits_for.as_ref().map(ToString::to_string),
         scheduled_for: run.scheduled_for,
         queue_wait_ms: run.started_at.map(|started| (started - run.queued_at).num_milliseconds().max(0)),
         bytes_read: run.bytes_read,

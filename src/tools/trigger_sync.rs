@@ -10,7 +10,7 @@ use super::find::{self, Found};
 use super::get_run::{NOTHING_CHANGED, ProgressView, changed_nothing, next_poll};
 use super::tool::{Access, Answer, Tool};
 use crate::domain::flow::FlowState;
-use crate::domain::run::Records;
+use crate::domain::run::{Records, RunStatus};
 use crate::domain::scope::Scope;
 use crate::service::trigger::{self, IfRunning, Outcome, Refusal, Request};
 use crate::store::run_detail::RunDetail;
@@ -117,7 +117,7 @@ fn told(cx: &ToolCx<'_>, found: &Found, detail: &RunDetail, outcome: Outcome) ->
     let (run, now) = (&detail.run, cx.now());
     let name = text::named(&found.name);
     let done = run.status.is_final();
-    let position = (detail.queue_position > 0).then_some(detail.queue_position);
+    let position = detail.queue_position;
     let usual = detail
         .median_ms
         .map(|ms| format!("; usually takes about {}", text::duration(ms)))
@@ -133,8 +133,17 @@ fn told(cx: &ToolCx<'_>, found: &Found, detail: &RunDetail, outcome: Outcome) ->
         Outcome::Queued => {
             format!("Queued {} of \"{name}\", to run once more after the current run{place}.", run.id)
         }
-        Outcome::AttachedToRunning => {
+        Outcome::AttachedToRunning if run.status == RunStatus::Running => {
             format!("\"{name}\" is already running as {}{so_far}; no new run was started.", run.id)
+        }
+        Outcome::AttachedToRunning if done => {
+            format!("\"{name}\" was already running as {}; no new run was started.", run.id)
+        }
+        Outcome::AttachedToRunning => {
+            format!(
+                "{} of \"{name}\" has not ended yet ({}); no new run was started. if_running=queue runs once more after it.",
+                run.id, run.status
+            )
         }
         Outcome::AttachedToQueued => {
             format!("A run of \"{name}\" is already waiting as {}{place}; no new run was started.", run.id)
@@ -220,11 +229,11 @@ fn refused(cx: &ToolCx<'_>, found: &Found, request: &Request, refusal: Refusal) 
             let percent = progress.percent().map(|percent| format!(" ({percent:.0} %)")).unwrap_or_default();
             let since = run
                 .started_at
-                .map(|at| format!(" for {}", text::duration((cx.now() - at).num_milliseconds())))
+                .map(|at| format!(", started {}", text::age(at, cx.now())))
                 .unwrap_or_default();
             (
                 "ALREADY_RUNNING",
-                format!("{} has been {}{since}{percent}. No new run was started; if_running=queue runs once more after it.", run.run, run.status),
+                format!("{} is {}{since}{percent}. No new run was started; if_running=queue runs once more after it.", run.run, run.status),
             )
         }
         Refusal::Unavailable(broken) => ("CONNECTOR_UNAVAILABLE", broken.in_words(cx.now())),

@@ -168,3 +168,50 @@ async fn what_cannot_run_is_refused_with_the_reason() {
         .await;
     assert!(answer.text.starts_with("RUN_NOT_FOUND: "), "{}", answer.text);
 }
+
+/// A run that ends or waits for its next attempt is open, but does not run; one behind it does not wait for a worker.
+#[tokio::test]
+async fn an_open_run_is_told_as_it_is() {
+    let app = TestApp::demo().await;
+    let mut owner = app.owner().await;
+    let flow = "flow_globex_accounts";
+    let attach = json!({ "flow": flow });
+    let current = first_run(&app.globex().text("trigger_sync", attach.clone()).await);
+    for (status, words) in [
+        ("running", "is already running as run_"),
+        ("cancelling", "(cancelling);"),
+        ("retrying", "(retrying);"),
+    ] {
+        let begin =
+            "update runs set status = $2, attempt = 2, started_at = $3::timestamptz - interval '5 minutes',
+                            attempt_at = case when $2 <> 'retrying' then $3 end, records_written = 70
+            where customer_id = 'cus_globex' and run_id = $1";
+        let begin = sqlx::query(begin).bind(&current).bind(status).bind(app.clock.now());
+        assert_eq!(begin.execute(&mut owner).await.unwrap().rows_affected(), 1);
+        let attached = app.globex().call("trigger_sync", attach.clone()).await;
+        assert_eq!(attached.structured["outcome"], "attached_to_running", "{}", attached.text);
+        let first = attached.text.lines().next().unwrap();
+        assert!(first.contains(words) && first.contains("; no new run was started."), "{first}");
+        assert_eq!(first.contains("running as"), status == "running", "{first}");
+        let refused = app.globex().call("trigger_sync", json!({ "flow": flow, "if_running": "error" })).await;
+        let words = format!("ALREADY_RUNNING: {current} is {status}, started 5 min ago. No new run");
+        assert!(refused.text.starts_with(&words), "{}", refused.text);
+    }
+
+    let next = app.globex().call("trigger_sync", json!({ "flow": flow, "if_running": "queue" })).await;
+    assert!(next.text.contains("to run once more after the current run."), "{}", next.text);
+    assert!(next.structured["position_in_queue"].is_null(), "{}", next.text);
+    let held = json!({ "run_id": next.structured["run_id"] });
+    let told = app.globex().call("get_run", held.clone()).await;
+    assert_eq!(told.structured["run"]["waits_for_run"], json!(current));
+    assert!(told.structured["run"]["position_in_queue"].is_null(), "{}", told.text);
+    let words = format!("\nWaiting for the flow's current run, {current}, to end\n");
+    assert!(told.text.contains(&words) && !told.text.contains("for a worker"), "{}", told.text);
+
+    let end = "update runs set status = 'cancelled', finished_at = queued_at, window_at = queued_at where run_id = $1";
+    sqlx::query(end).bind(&current).execute(&mut owner).await.unwrap();
+    let told = app.globex().call("get_run", held).await;
+    assert_eq!(told.structured["run"]["position_in_queue"], 1, "{}", told.text);
+    assert!(told.structured["run"]["waits_for_run"].is_null(), "{}", told.text);
+    assert!(told.text.contains("\nWaiting for a worker: position 1 in"), "{}", told.text);
+}

@@ -284,3 +284,27 @@ async fn records_that_were_there_already_are_no_reason_to_worry() {
     let health = app.globex().text("get_system_health", json!({ "window": "today" })).await;
     assert!(health.contains(&format!(" = {} failed of ", counted(failed))), "{health}");
 }
+
+/// What the attempts before it wrote is not what the attempt under way has written.
+#[tokio::test]
+async fn each_attempt_is_told_with_what_it_wrote() {
+    let app = TestApp::demo().await;
+    let started = app.globex().text("trigger_sync", json!({ "flow": "flow_globex_accounts" })).await;
+    let run = first_run(&started);
+    change(
+        &app,
+        &format!(
+            "update runs set status = 'running', attempt = 2, started_at = queued_at, attempt_at = queued_at,
+                    records_written = 70 where run_id = '{run}';
+             insert into run_attempts (customer_id, run_id, attempt, status, started_at, finished_at, records_written)
+             select customer_id, run_id, 1, 'failed', queued_at, queued_at, 50 from runs where run_id = '{run}'"
+        ),
+    )
+    .await;
+    let told = app.globex().call("get_run", json!({ "run_id": run })).await;
+    let attempts = told.structured["run"]["attempts"].as_array().unwrap();
+    let written: Vec<_> = attempts.iter().map(|attempt| attempt["records_written"].clone()).collect();
+    assert_eq!(written, [50, 20], "{}", told.text);
+    assert!(told.text.contains("Attempt 2: running (started "), "{}", told.text);
+    assert!(told.text.contains(", 20 written)"), "{}", told.text);
+}
