@@ -60,14 +60,7 @@ statements! {
                                     and v.version > s.flow_version
                                     and v.created_at <= coalesce(r.finished_at + interval '6 hours', $3)
                                   order by v.version desc limit 12) v), '[]') as versions,
-               coalesce((select json_agg(json_build_object('at', l.at, 'action', l.action, 'by', l.actor_label,
-                            'message', l.message) order by l.at)
-                           from (select l.at, l.action, l.actor_label, l.message from audit_log l
-                                  where l.customer_id = $1 and l.target_id in (r.flow_id, r.source_connector_id, r.destination_connector_id)
-                                    and l.action not in ('run.triggered', 'flow.changed')
-                                    and l.at > coalesce(s.finished_at, r.queued_at)
-                                    and l.at <= coalesce(r.finished_at + interval '6 hours', $3)
-                                  order by l.at limit 12) l), '[]') as changes,
+               c.changes, c.changes_unlisted,
                (select count(*) from (
                     select 1 from runs q
                      where q.customer_id = $1 and q.origin = 'native' and q.status in ('queued', 'retrying')
@@ -91,6 +84,17 @@ statements! {
                 where p.customer_id = $1 and p.flow_id = r.flow_id and p.status = 'succeeded'
                   and (p.window_at, p.run_id) < (r.window_at, r.run_id)
                 order by p.window_at desc, p.run_id desc limit 1) s on true
+         cross join lateral (
+               select coalesce(json_agg(json_build_object('at', l.at, 'action', l.action, 'by', l.actor_label,
+                          'message', l.message) order by l.at, l.audit_id), '[]') as changes,
+                      coalesce(max(l.matching), 0) - count(*) as changes_unlisted
+                 from (select l.at, l.audit_id, l.action, l.actor_label, l.message, count(*) over () as matching
+                         from audit_log l
+                        where l.customer_id = $1 and l.target_id in (r.flow_id, r.source_connector_id, r.destination_connector_id)
+                          and l.action not in ('run.triggered', 'flow.changed')
+                          and l.at > coalesce(s.finished_at, r.queued_at)
+                          and l.at <= coalesce(r.finished_at + interval '6 hours', $3)
+                        order by l.at desc, l.audit_id desc limit 12) l) c
          where r.customer_id = $1 and caller.id = $1 and r.run_id = $4
          limit 1";
 }
@@ -117,8 +121,11 @@ pub struct RunDetail {
     pub last_success: Option<RunBrief>,
     /// The newest twelve versions of the flow made since then, until six hours after the run.
     pub versions: Vec<VersionChange>,
-    /// What people did to the flow and its connectors since then, until six hours after the run.
+    /// The newest twelve things that people did to the flow and its connectors since then, until six hours after the run,
+    /// but for new versions.
     pub changes: Vec<Change>,
+    /// How many more came before those listed.
+    pub changes_unlisted: i64,
     /// Its place in the customer's queue, from 1, while it waits for nothing but a worker.
     pub queue_position: Option<i64>,
     /// The run of its flow that holds it back in the queue.
@@ -224,6 +231,7 @@ struct DetailRow {
     last_success: Option<Json<RunBrief>>,
     versions: Json<Vec<VersionChange>>,
     changes: Json<Vec<Change>>,
+    changes_unlisted: i64,
     queue_position: i64,
     waits_for: Option<String>,
     median_ms: Option<i64>,
@@ -250,6 +258,7 @@ impl Reader<'_> {
             last_success: row.last_success.map(|json| json.0),
             versions: row.versions.0,
             changes: row.changes.0,
+            changes_unlisted: row.changes_unlisted,
             queue_position: Some(row.queue_position).filter(|place| *place > 0 && waits_for.is_none()),
             waits_for,
             median_ms: row.median_ms,

@@ -66,6 +66,9 @@ struct DetailView {
     /// Flow versions since then that are older than those listed.
     #[serde(skip_serializing_if = "Option::is_none")]
     older_versions: Option<i32>,
+    /// Other changes since then that are older than those listed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    older_changes: Option<i64>,
     attempts: Vec<AttemptView>,
     timeline: Vec<EventView>,
     /// Events before those listed.
@@ -261,9 +264,10 @@ fn told(cx: &ToolCx<'_>, detail: &RunDetail) -> Answer<Output> {
 /// What changed before the run, its attempts and its timeline: as much of each as the page has room for.
 fn write_history(page: &mut Page, view: &DetailView, queued_at: DateTime<Utc>, now: DateTime<Utc>, zone: Tz) {
     let changes = view.changes_since_last_success.iter().map(|change| change.in_words(now, zone));
-    let more = rows(page, changes) + view.older_versions.map_or(0, |older| older.unsigned_abs() as usize);
+    let older = view.older_versions.map_or(0, i64::from) + view.older_changes.unwrap_or(0);
+    let more = rows(page, changes) as i64 + older;
     if more > 0 {
-        page.line(format!("… {}", text::counted(more as i64, "more change", "more changes")));
+        page.line(format!("… {}", text::counted(more, "more change", "more changes")));
     }
     if view.attempts.len() > 1 {
         let more = rows(page, view.attempts.iter().map(|attempt| attempt.in_words(zone)));
@@ -329,6 +333,7 @@ fn view(cx: &ToolCx<'_>, detail: &RunDetail) -> DetailView {
         flow_version: run.version,
         changes_since_last_success: changes(&detail.versions, &detail.changes),
         older_versions: Some(detail.versions_unlisted()).filter(|older| *older > 0),
+        older_changes: Some(detail.changes_unlisted).filter(|older| *older > 0),
         attempts: detail
             .attempts
             .iter()
@@ -378,7 +383,7 @@ fn changes(versions: &[VersionChange], changes: &[Change]) -> Vec<ChangeView> {
     });
     let others = changes.iter().map(|change| ChangeView {
         at: change.at,
-        what: change.action.replace('.', " "),
+        what: change.action.replace(['.', '_'], " "),
         by: change.by.as_deref().map(text::named),
         message: change.message.as_deref().map(text::fenced),
     });

@@ -231,6 +231,27 @@ async fn a_dry_run_writes_nothing() {
     );
 }
 
+/// A version tells what changed of the definition; the rest stands beside it, whether there is a new version or not.
+#[tokio::test]
+async fn what_changes_of_settings_is_kept_apart() {
+    let mut workspace = Workspace::new().await;
+    workspace.apply(WHOLE).await;
+    let told = "select coalesce(string_agg(action || ': ' || message, ' | ' order by action), '')
+        from audit_log where target_kind = 'flow' and message is not null";
+    let slower = WHOLE.replace("every 15m", "every 30m");
+    workspace.apply(&slower).await;
+    let settings = r#"flow.settings_changed: schedule: "every 15 min" -> "every 30 min""#;
+    assert_eq!(workspace.one::<String>(told).await, settings);
+    sqlx::query("delete from audit_log").execute(&mut workspace.owner).await.unwrap();
+    workspace.apply(&WHOLE.replace("default = \"DE\"", "default = \"FR\"")).await;
+    let back = r#"flow.settings_changed: schedule: "every 30 min" -> "every 15 min""#;
+    let all = workspace.one::<String>(told).await;
+    let (definition, settings) = all.split_once(" | ").unwrap();
+    assert!(definition.starts_with("flow.changed: ") && definition.contains(r#""DE" -> "FR""#), "{all}");
+    assert!(!definition.contains("schedule"), "{all}");
+    assert_eq!(settings, back);
+}
+
 #[tokio::test]
 async fn what_a_person_paused_stays_paused() {
     let mut workspace = Workspace::new().await;

@@ -167,7 +167,10 @@ pub async fn apply(
         };
         if outcome != Outcome::Unchanged {
             tx.put_connector(&id, &record).await?;
-            let (action, message) = recorded(&outcome, ["connector.created", "connector.changed"]);
+            let (action, message) = match &outcome {
+                Outcome::Changed(changes) => ("connector.changed", Some(diff::summary(changes))),
+                Outcome::Created | Outcome::Unchanged => ("connector.created", None),
+            };
             tx.audit(by, action, Target::Connector(&id), message.as_deref()).await?;
         }
         report.applied.push(Applied {
@@ -191,14 +194,6 @@ pub async fn apply(
     Ok(report)
 }
 
-/// What the audit log keeps of an outcome.
-fn recorded(outcome: &Outcome, [created, changed]: [&'static str; 2]) -> (&'static str, Option<String>) {
-    match outcome {
-        Outcome::Changed(changes) => (changed, Some(diff::summary(changes))),
-        Outcome::Created | Outcome::Unchanged => (created, None),
-    }
-}
-
 /// A flow of the file beside the one that is stored.
 struct Judged<'a> {
     id: FlowId,
@@ -207,6 +202,8 @@ struct Judged<'a> {
     /// Whether the file says what its state is.
     state_said: bool,
     outcome: Outcome,
+    /// What changes apart from its definition.
+    settings: Vec<Change>,
     /// What changes of its definition, where it had one.
     definition: Option<Vec<Change>>,
 }
@@ -217,16 +214,17 @@ fn judged<'a>(ids: &IdSource, stored: &'a Definitions, wanted: WantedFlow) -> Ju
     if let (Some(old), None) = (old, wanted.state) {
         record.state = old.record.state;
     }
+    let settings = old.map(|old| diff::settings(&old.record, &record)).unwrap_or_default();
     let definition = old.map(|old| diff::definition(&old.record.definition, &record.definition));
-    let outcome = match (old, &definition) {
-        (Some(old), Some(definition)) => {
-            let changes = [diff::settings(&old.record, &record), definition.clone()].concat();
+    let outcome = match &definition {
+        Some(definition) => {
+            let changes = [settings.clone(), definition.clone()].concat();
             if changes.is_empty() { Outcome::Unchanged } else { Outcome::Changed(changes) }
         }
-        _ => Outcome::Created,
+        None => Outcome::Created,
     };
     let id = old.map(|old| old.id.clone()).or(wanted.id).unwrap_or_else(|| FlowId::new(ids));
-    Judged { id, old, record, state_said: wanted.state.is_some(), outcome, definition }
+    Judged { id, old, record, state_said: wanted.state.is_some(), outcome, settings, definition }
 }
 
 /// Writes a flow unless it is as the file says already.
@@ -237,7 +235,7 @@ async fn put(
     held: &HeldFlows,
     by: &Actor,
 ) -> Result<Applied, ApplyError> {
-    let Judged { id, old, mut record, state_said, outcome, definition } = flow;
+    let Judged { id, old, mut record, state_said, outcome, settings, definition } = flow;
     let mut version = old.map(|old| old.version);
     let mut cancelled = 0;
     if outcome != Outcome::Unchanged {
@@ -251,7 +249,7 @@ async fn put(
         if let (Some((_, state, _)), false) = (was, state_said) {
             record.state = state;
         }
-        let same = version.filter(|_| definition.is_some_and(|changes| changes.is_empty()));
+        let same = version.filter(|_| definition.as_ref().is_some_and(Vec::is_empty));
         let connector = |name: &str| {
             let found = stored.connectors.iter().find(|one| exact_key(&one.record.name) == exact_key(name));
             found.map(|one| &one.id).ok_or(StoreError::Conflict("a connector of the flow is gone"))
@@ -267,8 +265,17 @@ async fn put(
             by,
         };
         version = Some(tx.put_flow(&put).await?);
-        let (action, message) = recorded(&outcome, ["flow.created", "flow.changed"]);
-        tx.audit(by, action, Target::Flow(&id), message.as_deref()).await?;
+        match definition {
+            None => tx.audit(by, "flow.created", Target::Flow(&id), None).await?,
+            // Apart, as a new version tells of the definition only.
+            Some(definition) => {
+                for (action, changes) in [("flow.changed", definition), ("flow.settings_changed", settings)] {
+                    if !changes.is_empty() {
+                        tx.audit(by, action, Target::Flow(&id), Some(&diff::summary(&changes))).await?;
+                    }
+                }
+            }
+        }
         if record.state != FlowState::Active {
             cancelled = tx.cancel_waiting(&id, by).await?;
         }

@@ -308,3 +308,29 @@ async fn each_attempt_is_told_with_what_it_wrote() {
     assert!(told.text.contains("Attempt 2: running (started "), "{}", told.text);
     assert!(told.text.contains(", 20 written)"), "{}", told.text);
 }
+
+/// The newest of what was changed about a flow stands with a run, though it made no new version; the rest is counted.
+#[tokio::test]
+async fn changes_that_made_no_version_are_told_with_a_run() {
+    let app = TestApp::demo().await;
+    change(
+        &app,
+        "delete from audit_log where customer_id = 'cus_acme';
+         insert into audit_log (customer_id, audit_id, at, actor_kind, actor_label, action, target_kind, target_id, message)
+         select 'cus_acme', 'aud_' || n, r.queued_at + n * interval '1 second', 'operator', 'Ana', 'flow.settings_changed',
+                'flow', r.flow_id, 'change ' || n
+           from runs r, generate_series(1, 14) n where r.run_id = 'run_abc123'",
+    )
+    .await;
+    let told = app.acme().call("get_run", json!({ "run_id": "run_abc123" })).await;
+    let changes = told.structured["run"]["changes_since_last_success"].as_array().unwrap();
+    let settings: Vec<String> = changes
+        .iter()
+        .filter(|change| change["what"] == "flow settings changed")
+        .map(|change| change["message"].as_str().unwrap().to_owned())
+        .collect();
+    assert_eq!(settings, (3..=14).map(|n| format!("<<data change {n} data>>")).collect::<Vec<_>>());
+    assert_eq!(told.structured["run"]["older_changes"], 2);
+    assert!(told.text.contains("\nChange: flow settings changed at "), "{}", told.text);
+    assert!(told.text.contains("\n… 2 more changes\n"), "{}", told.text);
+}
