@@ -121,6 +121,7 @@ impl Tool for GetRunErrors {
         let id = RunId::parse(&filters.run_id).map_err(|_| unknown())?;
         let after = cx.open_cursor(Self::NAME, filters, input.cursor.as_deref())?;
         let after = after.as_deref().and_then(position);
+        let (after, told_before) = after.map_or((None, 0), |(after, told)| (Some(after), told));
         let run = cx.read().run(&id).await?.ok_or_else(unknown)?.run;
         let filter = ErrorFilter { kind: filters.error_class.clone(), field: filters.field.clone() };
         let grouping = match input.group_by {
@@ -137,9 +138,9 @@ impl Tool for GetRunErrors {
             (true, false) => Seen::Messages,
             (true, true) => Seen::Payloads,
         };
-        // Without groups, single records are what was asked for.
-        let limit =
-            if input.group_by == GroupBy::None && input.limit == 0 { 20 } else { i64::from(input.limit) };
+        // A further page of records does not tell the groups again; without groups, single records are what was asked for.
+        let tell_groups = input.group_by != GroupBy::None && after.is_none();
+        let limit = if !tell_groups && input.limit == 0 { 20 } else { i64::from(input.limit) };
         let mut rows = match limit {
             0 => Vec::new(),
             limit => cx.read().run_error_rows(&id, &filter, after.as_ref(), limit + 1).await?,
@@ -165,8 +166,6 @@ impl Tool for GetRunErrors {
             page.line(format!("The run failed: {}", text::fenced(reason)));
         }
         let mut groups = Vec::new();
-        // A further page of records does not tell the groups again.
-        let tell_groups = input.group_by != GroupBy::None && after.is_none();
         for group in errors.groups.iter().filter(|_| tell_groups) {
             let view = ErrorGroupView::new(group, errors.total, None, seen);
             if !page.row(&view.lines(groups.len() + 1), groups.len()) {
@@ -183,9 +182,10 @@ impl Tool for GetRunErrors {
             }
             shown.push(view);
         }
+        let told = told_before + shown.len() as i64;
         let next_cursor = match rows.get(shown.len().wrapping_sub(1)).filter(|_| more) {
             Some(last) => {
-                let position = [last.occurred_at.to_rfc3339(), last.error_id.clone()];
+                let position = [last.occurred_at.to_rfc3339(), last.error_id.clone(), told.to_string()];
                 Some(cx.seal_cursor(Self::NAME, filters, &position)?)
             }
             None => None,
@@ -208,6 +208,9 @@ impl Tool for GetRunErrors {
         }
         if let Some(cursor) = &next_cursor {
             notices.push(format!("more sampled records; pass cursor={cursor}"));
+        } else if limit > 0 && told < errors.total {
+            let (told, total) = (text::count(told), text::count(errors.total));
+            notices.push(format!("no more records: {told} of {total} are kept as samples."));
         }
         let next = [format!("get_run run_id={id}")];
         let text = page.end(&notices, &next);
@@ -238,7 +241,8 @@ impl Tool for GetRunErrors {
     }
 }
 
-fn position(parts: &[String]) -> Option<(DateTime<Utc>, String)> {
-    let [at, id] = parts else { return None };
-    Some((at.parse().ok()?, id.clone()))
+/// The last record of the pages before, and how many they told.
+fn position(parts: &[String]) -> Option<((DateTime<Utc>, String), i64)> {
+    let [at, id, told] = parts else { return None };
+    Some(((at.parse().ok()?, id.clone()), told.parse().ok()?))
 }
