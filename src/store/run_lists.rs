@@ -16,6 +16,9 @@ use crate::domain::ids::{ConnectorId, FlowId, RunId};
 use crate::domain::run::{Records, RunGrouping, RunStatus, Trigger};
 use crate::domain::window::{Window, hour_name};
 
+/// The key of the group that holds what the others leave.
+pub const OTHER: &str = "other";
+
 /// Which runs.
 #[derive(Clone, Debug)]
 pub struct RunFilter {
@@ -148,7 +151,7 @@ pub struct RunList {
     pub runs: Vec<Run>,
     /// Of all that match.
     pub totals: RunTotals,
-    /// The fifty largest groups, and one `other` for the rest.
+    /// The fifty largest groups (of hours the newest), and one [`OTHER`] for the rest.
     pub groups: Vec<RunGroup>,
     /// Connectors that all of at least two matching runs share.
     pub shared: Vec<SharedConnector>,
@@ -261,8 +264,8 @@ fn add_other(groups: &mut Vec<RunGroup>, totals: &RunTotals, grouping: RunGroupi
     }
     let rest = |total: i64, of: fn(&RunGroup) -> i64| total - groups.iter().map(of).sum::<i64>();
     groups.push(RunGroup {
-        key: "other".to_owned(),
-        label: "other".to_owned(),
+        key: OTHER.to_owned(),
+        label: OTHER.to_owned(),
         runs: totals.runs - shown,
         succeeded: rest(totals.succeeded, |group| group.succeeded),
         partial: rest(totals.partial, |group| group.partial),

@@ -12,7 +12,7 @@ use super::window::{self, WindowArgs};
 use crate::domain::ids::RunId;
 use crate::domain::run::{RunGrouping, RunStatus, Trigger};
 use crate::domain::scope::Scope;
-use crate::store::run_lists::{After, RunFilter, RunList};
+use crate::store::run_lists::{After, OTHER, RunFilter, RunList};
 use crate::store::runs::Run;
 use crate::view::run::{self, GroupView, RunView, SharedView, TotalsView, records};
 use crate::view::text::{self, Page};
@@ -137,7 +137,7 @@ impl Tool for ListRuns {
         };
         let mut page = Page::new(&summary);
         if let Some(figures) = &figures {
-            figures.write(&mut page, filters, &mut notices);
+            figures.write(&mut page, filters);
         }
         let shown = PageOfRuns::write(cx, &mut page, runs, input.limit.into(), asked.zone, true);
         let next_cursor = if input.limit == 0 { None } else { shown.cursor(cx, Self::NAME, filters)? };
@@ -184,7 +184,7 @@ impl From<&RunList> for Figures {
 }
 
 impl Figures {
-    fn write(&self, page: &mut Page, filters: &Filters, notices: &mut Vec<String>) {
+    fn write(&self, page: &mut Page, filters: &Filters) {
         page.line(figures(&self.totals));
         for connector in &self.shared {
             let why = connector.reason.as_deref().map(|why| format!(" | {why}")).unwrap_or_default();
@@ -197,17 +197,16 @@ impl Figures {
             return;
         }
         page.line(format!("By {}:", filters.group_by));
-        let told = self
-            .groups
-            .iter()
-            .enumerate()
-            .take_while(|(place, group)| page.row(&group.line(), *place))
-            .count();
-        if told < self.groups.len() {
-            notices.push(format!(
-                "{} left out here; narrow the window or filter.",
-                text::counted((self.groups.len() - told) as i64, "smaller group is", "smaller groups are")
-            ));
+        let (other, groups): (Vec<_>, Vec<_>) = self.groups.iter().partition(|group| group.key == OTHER);
+        let told =
+            groups.iter().enumerate().take_while(|(place, group)| page.row(&group.line(), *place)).count();
+        // Only the text leaves groups out, so it alone says so.
+        if told < groups.len() {
+            let more = text::counted((groups.len() - told) as i64, "further group", "further groups");
+            page.line(format!("… {more}; narrow the window or filter"));
+        }
+        for other in other {
+            page.line(other.line());
         }
     }
 }
