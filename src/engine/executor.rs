@@ -12,7 +12,7 @@ use super::connectors::{Connector, Connectors, Fields, Item, Page, ReadRequest, 
 use super::insist::insist;
 use super::mapping::{self, Plan};
 use super::pages::{MappedPage, Repeats, map_page};
-use crate::domain::definition::{FieldType, Stream};
+use crate::domain::definition::{FieldType, Stream, WriteMode};
 use crate::domain::error_class::{ErrorClass, Stage};
 use crate::domain::failure::Failure;
 use crate::domain::redact;
@@ -290,8 +290,14 @@ impl StreamWork<'_> {
         event: Option<String>,
     ) -> Result<(), Outcome> {
         let executor = self.work.executor;
-        let amounts = amounts.unwrap_or_default();
+        let mut amounts = amounts.unwrap_or_default();
         self.checkpoint.batch += 1;
+        // What was appended must not be appended again, however the run ends.
+        if self.stream.write_mode == WriteMode::Upsert
+            && let Some(cursor) = amounts.cursor.take()
+        {
+            self.checkpoint.reached.insert(self.cursor_key.clone(), cursor);
+        }
         let batch = Batch {
             checkpoint: self.checkpoint.clone(),
             records,

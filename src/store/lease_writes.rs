@@ -64,7 +64,8 @@ pub struct Batch<'a> {
     /// How many records the run will read, where the source knows.
     pub estimated: Option<i64>,
     /// What it is kept under ([`super::leases::ClaimedRun::cursor_key`]), and the cursor that the next incremental run
-    /// reads on from.
+    /// reads on from however this one ends. That of records whose writing may be repeated waits in the checkpoint
+    /// ([`Checkpoint::reached`]).
     pub cursor: Option<(&'a str, &'a Value)>,
     /// What was rejected.
     pub errors: FoundErrors,

@@ -128,6 +128,10 @@ pub struct Checkpoint {
     /// The place in that stream, in its source's own form; `None` is its beginning.
     #[serde(default, deserialize_with = "json::optional")]
     pub position: Option<Value>,
+    /// Cursors that its upserts reached, by [`ClaimedRun::cursor_key`]. The run that follows reads on from them, unless
+    /// this one ends because it rejected too much: then that comes again.
+    #[serde(default, deserialize_with = "json::members")]
+    pub reached: Map<String, Value>,
 }
 
 impl ConnectorConfig {

@@ -85,6 +85,14 @@ statements! {
                last_success_run_id = case when $4 = 'succeeded' then $3 else last_success_run_id end,
                last_decided_at = case when $4 in ('succeeded', 'partial', 'failed') then $5 else last_decided_at end
          where customer_id = $1 and flow_id = $2";
+    REACHED = plain "
+        insert into flow_cursors (customer_id, flow_id, stream, cursor, run_id, updated_at)
+        select $1, r.flow_id, c.stream, c.cursor, $2, $3
+          from runs r
+         cross join jsonb_each(r.checkpoint -> 'reached') c (stream, cursor)
+         where r.customer_id = $1 and r.run_id = $2
+            on conflict (customer_id, flow_id, stream) do update
+           set cursor = excluded.cursor, run_id = excluded.run_id, updated_at = excluded.updated_at";
     USED = plain "
         update connectors c
            set last_activity_at = $3
@@ -134,7 +142,8 @@ struct EndedRow {
 }
 
 impl TenantTx {
-    /// Ends an open run: its row and attempt, its timeline, both rollups, its flow's last run and health.
+    /// Ends an open run: its row and attempt, its timeline, where the next one reads on from, both rollups, its flow's
+    /// last run and health.
     /// The caller holds the run's row.
     pub(super) async fn close_run(&mut self, run: &RunId, ending: &Ending) -> Result<RunStatus, StoreError> {
         let now = self.now();
@@ -164,6 +173,11 @@ impl TenantTx {
         };
         self.end_attempt(run, status.as_str(), failure).await?;
         self.add_event(run, "finished", &sentence(&ended, ending)).await?;
+        // What was rejected too often comes again once somebody saw to it. Appended records would come twice and so do
+        // not: their cursors were saved with them.
+        if !matches!(ending, Ending::TooManyRejected { .. }) {
+            self.query(REACHED).bind(run.as_str().to_owned()).bind(now).execute(self.conn()).await?;
+        }
         // Whoever holds a connector's row does not wait for this: a moment later another run says the same.
         if ended.started_at.is_some() {
             self.query(USED).bind(run.as_str().to_owned()).bind(now).execute(self.conn()).await?;

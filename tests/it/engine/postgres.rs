@@ -292,6 +292,72 @@ async fn a_run_that_fails_among_equal_cursors_passes_none_over() {
     assert_eq!(bench.again(&flow).await.0, "succeeded: 1 1 0 0");
 }
 
+/// Whoever corrects a mapping and runs it again gets the records that the run before rejected. Appended, others would come
+/// twice with them: what was read of these is over.
+#[tokio::test]
+async fn what_a_run_rejected_too_much_of_comes_again() {
+    let bench = Bench::start().await;
+    bench
+        .run_sql("create table orders (id integer primary key, at integer); insert into orders select n, n from generate_series(1, 300) n")
+        .await;
+    let lab = &bench.lab;
+    lab.write("orders.csv", (1..=90).fold("id,at\n".to_owned(), |csv, n| csv + &format!("{n},{n}\n")));
+    let postgres = lab.connector(Postgres, json!({"dsn": "lab"})).await;
+    let files = lab.connector(Files, json!({"root": "mine"})).await;
+    let mapped = |expression: &str| {
+        json!([
+            {"destination_field": "id", "source_path": "$.id", "is_key": true},
+            {"destination_field": "n", "source_path": "$.at", "transform": expression, "required": true}
+        ])
+    };
+    for (source, object, mode, failed, again) in [
+        (&postgres, "orders", "upsert", "100 40 60 0", ["300 260 0 40", "1 0 0 1"]),
+        (&postgres, "orders", "append", "100 40 60 0", ["201 201 0 0", "0 0 0 0"]),
+        (&files, "orders.csv", "upsert", "90 30 60 0", ["90 60 0 30", "1 0 0 1"]),
+        (&files, "orders.csv", "append", "90 30 60 0", ["0 0 0 0", "0 0 0 0"]),
+    ] {
+        let wrong = mapped("int(value) > 20 && int(value) < 81 ? null : value");
+        let more =
+            json!({"sync_mode": "incremental", "cursor_field": "at", "write_mode": mode, "mappings": wrong});
+        let to = format!("{object}.{mode}.jsonl");
+        let flow = lab.flow(source, &files, streams(object, &to, more), Policy::default()).await;
+        assert_eq!(bench.again(&flow).await.0, format!("failed ERROR_THRESHOLD: {failed}"), "{to}");
+        let corrected = format!(
+            "update flow_versions set definition = jsonb_set(definition, '{{streams,0,mappings}}', '{}') where flow_id = '{flow}'",
+            mapped("value")
+        );
+        lab.owner().await.execute(AssertSqlSafe(corrected)).await.unwrap();
+        for outcome in again {
+            assert_eq!(bench.again(&flow).await.0, format!("succeeded: {outcome}"), "{to}");
+        }
+    }
+}
+
+/// However often the other side fails, what was written is not read again.
+#[tokio::test]
+async fn a_run_that_fails_otherwise_keeps_what_it_reached() {
+    let bench = Bench::start().await;
+    bench
+        .run_sql(
+            "create table feed (id integer primary key); insert into feed select generate_series(1, 1000)",
+        )
+        .await;
+    let lab = &bench.lab;
+    let source = lab.connector(Postgres, json!({"dsn": "lab"})).await;
+    let fails =
+        json!({"sim": {"fail_write": {"after": 420, "class": "PERMISSION", "code": "403", "message": "no"}}});
+    let sink = lab.connector(ConnectorKind::Sim, fails).await;
+    let more = json!({"sync_mode": "incremental", "cursor_field": "id"});
+    let flow = lab.flow(&source, &sink, streams("feed", "all", more), Policy::default()).await;
+    for outcome in [
+        "failed DESTINATION_ERROR: 400 400 0 0",
+        "failed DESTINATION_ERROR: 400 400 0 0",
+        "succeeded: 202 202 0 0",
+    ] {
+        assert_eq!(bench.again(&flow).await.0, outcome);
+    }
+}
+
 #[tokio::test]
 async fn an_interrupted_read_goes_on_without_a_gap() {
     let bench = Bench::start().await;

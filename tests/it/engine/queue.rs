@@ -28,9 +28,13 @@ fn outage() -> Failure {
     Failure::new(ErrorClass::Unavailable, "503", Stage::Extract, "the shop is down")
 }
 
+fn checkpoint(batch: i64) -> Checkpoint {
+    Checkpoint { batch, position: Some(json!({ "given": batch })), ..Checkpoint::default() }
+}
+
 fn batch(number: i64, records: Records) -> Batch<'static> {
     Batch {
-        checkpoint: Checkpoint { batch: number, stream: 0, position: Some(json!({ "given": number })) },
+        checkpoint: checkpoint(number),
         records,
         bytes_read: 10,
         bytes_written: 5,
@@ -213,7 +217,7 @@ async fn a_batch_counts_once() {
     let skipped_ahead = lab.store.save_batch(&lease, &batch(9, Records::new(5, 5, 0, 0))).await;
     assert!(matches!(skipped_ahead, Err(StoreError::LeaseLost)));
     let claimed = lab.store.load_run(&lease).await.unwrap();
-    assert_eq!(claimed.checkpoint, Checkpoint { batch: 2, stream: 0, position: Some(json!({"given": 2})) });
+    assert_eq!(claimed.checkpoint, checkpoint(2));
     lab.store.finish_run(&lease, &done()).await.unwrap();
     assert_eq!(lab.outcome(&run).await, "partial: 15 12 2 1");
     assert_eq!(lab.timeline(&run).await, ["queued", "first_error", "finished"]);
