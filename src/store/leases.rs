@@ -118,7 +118,7 @@ pub struct ConnectorConfig {
     pub config: Value,
 }
 
-/// Where an interrupted run reads on from.
+/// Where an interrupted run reads on from, which is in one place and of no use elsewhere.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Checkpoint {
     /// How many batches of this run were saved.
@@ -128,6 +128,9 @@ pub struct Checkpoint {
     /// The place in that stream, in its source's own form; `None` is its beginning.
     #[serde(default, deserialize_with = "json::optional")]
     pub position: Option<Value>,
+    /// What its source and its destination led to; earlier versions saved none.
+    #[serde(default)]
+    pub places: Option<[String; 2]>,
     /// Cursors that its upserts reached, by [`ClaimedRun::cursor_key`]. The run that follows reads on from them, unless
     /// this one ends because it rejected too much: then that comes again.
     #[serde(default, deserialize_with = "json::members")]
@@ -170,6 +173,11 @@ pub struct ClaimedRun {
 }
 
 impl ClaimedRun {
+    /// What its source and its destination lead to now.
+    pub fn places(&self) -> [String; 2] {
+        [self.source.place(), self.destination.place()]
+    }
+
     /// What the saved cursor of a stream is kept under. It is one by this field, from this place to that: once one of them
     /// is another, everything is read, since what lies before the cursor was never copied.
     pub fn cursor_key(&self, stream: &Stream) -> String {

@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 
 use apixx_mcp::domain::connector::ConnectorKind;
+use apixx_mcp::domain::ids::RunId;
+use apixx_mcp::store::definitions::ConnectorRecord;
 use serde_json::{Value, json};
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{AssertSqlSafe, ConnectOptions, Executor, PgConnection};
@@ -377,6 +379,67 @@ async fn an_interrupted_read_goes_on_without_a_gap() {
         lab.clock.advance(chrono::TimeDelta::seconds(36));
         lab.work().await;
         assert_eq!(lab.outcome(&run).await, "succeeded: 1000 1000 0 0", "{mode}");
+    }
+}
+
+/// Whoever leads a connector elsewhere while a run waits for its next attempt finds all of it there.
+#[tokio::test]
+async fn an_interrupted_read_begins_anew_in_another_place() {
+    let (one, other) = (flows_database().await, flows_database().await);
+    let lab =
+        Lab::start_with(BTreeMap::from([("one".to_owned(), one), ("other".to_owned(), other.clone())])).await;
+    let lead = async |(id, record): &(_, ConnectorRecord), config: Value| {
+        let record = ConnectorRecord { config, ..record.clone() };
+        let mut tx = lab.store.begin(&lab.tenancy).await.unwrap();
+        tx.put_connector(id, &record).await.unwrap();
+        tx.commit().await.unwrap();
+    };
+    let next_attempt = async |run: &RunId| {
+        lab.clock.advance(chrono::TimeDelta::seconds(36));
+        lab.work().await;
+        lab.outcome(run).await
+    };
+    let fails = json!({"records": 1000, "fail_read": {"after": 450, "attempts": 1, "class": "UNAVAILABLE", "code": "503", "message": "later"}});
+    let source = lab.connector(ConnectorKind::Sim, json!({ "sim": fails })).await;
+    let sink = lab.connector(Postgres, json!({"dsn": "one", "create_tables": true})).await;
+    for mode in ["upsert", "append"] {
+        let flow = lab
+            .flow(&source, &sink, streams("all", mode, json!({"write_mode": mode})), Policy::default())
+            .await;
+        let run = lab.queue(&flow).await;
+        lab.work().await;
+        assert_eq!(lab.outcome(&run).await, "retrying: 450 450 0 0");
+        lead(&sink, json!({"dsn": "other", "create_tables": true})).await;
+        assert_eq!(next_attempt(&run).await, "succeeded: 1450 1450 0 0", "{mode}");
+        let there = format!("select count(*) from {mode}");
+        let there: i64 = sqlx::query_scalar(AssertSqlSafe(there))
+            .fetch_one(&mut other.connect().await.unwrap())
+            .await
+            .unwrap();
+        assert_eq!(there, 1000, "{mode}");
+        lead(&sink, json!({"dsn": "one", "create_tables": true})).await;
+    }
+    for dsn in ["one", "other"] {
+        let mut conn = lab.dsns[dsn].connect().await.unwrap();
+        let table =
+            "create table many (id integer primary key); insert into many select generate_series(1, 1000)";
+        conn.execute(table).await.unwrap();
+    }
+    let fails = json!({"sim": {"fail_write": {"after": 420, "attempts": 1, "class": "UNAVAILABLE", "code": "503", "message": "later"}}});
+    let source = lab.connector(Postgres, json!({"dsn": "one"})).await;
+    let sink = lab.connector(ConnectorKind::Sim, fails).await;
+    for (mode, outcome) in
+        [("upsert", "succeeded: 1400 1400 0 0"), ("append", "failed SOURCE_ERROR: 400 400 0 0")]
+    {
+        let flow = lab
+            .flow(&source, &sink, streams("many", mode, json!({"write_mode": mode})), Policy::default())
+            .await;
+        let run = lab.queue(&flow).await;
+        lab.work().await;
+        assert_eq!(lab.outcome(&run).await, "retrying: 400 400 0 0");
+        lead(&source, json!({"dsn": "other"})).await;
+        assert_eq!(next_attempt(&run).await, outcome, "{mode}");
+        lead(&source, json!({"dsn": "one"})).await;
     }
 }
 
