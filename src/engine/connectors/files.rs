@@ -19,8 +19,8 @@ use super::file_place::{Passed, Place};
 use super::json_file::JsonFile;
 use super::json_out::{FileSink, Keyed, Target};
 use super::{
-    CheckReport, Connector, Fields, Item, MAX_PAGE, Page, ReadRequest, Sink, Source, WriteRequest,
-    configuration, cursor_order, named,
+    CheckReport, Connector, Cursor, Fields, Item, MAX_PAGE, Page, ReadRequest, Sink, Source, WriteRequest,
+    configuration, named,
 };
 use crate::domain::definition::{FileFormat, WriteMode};
 use crate::domain::error_class::{ErrorClass, Stage};
@@ -178,11 +178,21 @@ impl Connector for Files {
             })?;
             let file = self.open_file(object)?;
             let Start { place, passed, note } = self.start(&file, &request).await?;
-            let file = match format {
-                FileFormat::Csv => Reader::Csv(Box::new(CsvFile::open(file, &place)?)),
-                FileFormat::Jsonl => Reader::Json(Box::new(JsonFile::lines(file, &place)?)),
-                FileFormat::Json => Reader::Json(Box::new(JsonFile::array(file, &place)?)),
-            };
+            if let Some((field, from, inclusive)) = request.after()
+                && place.offset == 0
+            {
+                let copy = file.try_clone().map_err(|error| self.unreadable(object, &error))?;
+                let (file, name) = (Reader::open(copy, format, &place)?, field.to_owned());
+                // Where a record is read once, those without a value are all read as long as none has one.
+                let empty_counts = inclusive || from.is_some();
+                let lacks = move || lacks_field(file, &name, empty_counts);
+                if tokio::task::spawn_blocking(lacks).await.map_err(|_| Failure::internal())? {
+                    let message =
+                        format!("no record of '{object}' has a value for the cursor field '{field}'");
+                    return Err(Failure::config(&message).at_field(field));
+                }
+            }
+            let file = Reader::open(file, format, &place)?;
             let after = request.after().map(|(field, value, inclusive)| After {
                 field: field.to_owned(),
                 from: value.cloned(),
@@ -265,6 +275,14 @@ enum Reader {
 }
 
 impl Reader {
+    fn open(file: File, format: FileFormat, place: &Place) -> Result<Self, Failure> {
+        Ok(match format {
+            FileFormat::Csv => Self::Csv(Box::new(CsvFile::open(file, place)?)),
+            FileFormat::Jsonl => Self::Json(Box::new(JsonFile::lines(file, place)?)),
+            FileFormat::Json => Self::Json(Box::new(JsonFile::array(file, place)?)),
+        })
+    }
+
     fn next(&mut self) -> Result<Option<Item>, Failure> {
         match self {
             Self::Csv(file) => file.next(),
@@ -280,6 +298,26 @@ impl Reader {
     }
 }
 
+/// Whether there are records and none has a field (most often the first one has it): then it is misspelt, and they would
+/// be new each time. An empty value may count as one.
+fn lacks_field(mut file: Reader, field: &str, empty_counts: bool) -> bool {
+    let mut any = false;
+    loop {
+        match file.next() {
+            Ok(Some(Item::Record(record))) => {
+                if record.get(field).is_some_and(|value| empty_counts || !value.is_null()) {
+                    return false;
+                }
+                any = true;
+            }
+            Ok(Some(Item::Bad(..))) => {}
+            Ok(None) => return any,
+            // Whoever reads it tells of it.
+            Err(_) => return false,
+        }
+    }
+}
+
 /// What an incremental run leaves out.
 struct After {
     field: String,
@@ -289,19 +327,18 @@ struct After {
 }
 
 impl After {
-    /// Whether the record is new; remembers the greatest cursor. One without a cursor may be new each time: it is read
-    /// once where it would be written twice.
+    /// Whether the record is new; remembers the greatest cursor. One without a cursor, or with one of a lower kind, may be
+    /// new each time: it is read once where it would be written twice.
     fn wants(&mut self, record: &Fields) -> bool {
         let Some(value) = record.get(&self.field).filter(|value| !value.is_null()) else {
             return self.inclusive || self.from.is_none();
         };
-        if self.greatest.as_ref().is_none_or(|greatest| cursor_order(value, greatest).is_gt()) {
+        let cursor = Cursor::of(value);
+        if self.greatest.as_ref().is_none_or(|greatest| cursor > Cursor::of(greatest)) {
             self.greatest = Some(value.clone());
         }
-        self.from.as_ref().is_none_or(|from| {
-            let order = cursor_order(value, from);
-            order.is_gt() || (self.inclusive && order.is_eq())
-        })
+        let Some(from) = self.from.as_ref().map(Cursor::of) else { return true };
+        cursor > from || (self.inclusive && (cursor == from || cursor.is_below(&from)))
     }
 }
 

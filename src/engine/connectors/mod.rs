@@ -12,11 +12,12 @@ mod postgres;
 mod sim;
 mod sim_script;
 
-use std::cmp::Ordering;
 use std::collections::BTreeMap;
+use std::mem::discriminant;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use chrono::{DateTime, Utc};
 use futures_util::future::BoxFuture;
 use serde_json::{Map, Value};
 use sqlx::postgres::PgConnectOptions;
@@ -226,35 +227,47 @@ fn named<'a, T>(what: &str, name: &str, all: &'a BTreeMap<String, T>) -> Result<
     all.get(name).ok_or_else(|| Failure::config(&format!("the operator named no {what} '{name}'")))
 }
 
-/// The order of two cursor values: numbers by size (also as text), moments by when they are, whatever their offset and
-/// fraction look like, all else as text.
-fn cursor_order(a: &Value, b: &Value) -> Ordering {
-    let number = |value: &Value| match value {
-        Value::Number(number) => Decimal::parse(&number.to_string()),
-        Value::String(text) => Decimal::parse(text.trim()),
-        _ => None,
-    };
-    if let (Some(a), Some(b)) = (number(a), number(b)) {
-        return a.cmp(&b);
-    }
-    let moment = |value: &Value| value.as_str().and_then(moment);
-    match (moment(a), moment(b)) {
-        (Some(a), Some(b)) => a.cmp(&b),
-        _ => spelt(a).cmp(&spelt(b)),
-    }
+/// A cursor's value, in the order in which records are read on: moments by when they are, whatever their offset and
+/// fraction look like, numbers by size (also as text), all else as text. Any moment comes after any number and both after
+/// any text, so that one record that says `n/a` passes over none that say when they are.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Cursor {
+    Text(String),
+    Number(Decimal),
+    Moment(DateTime<Utc>),
 }
 
-fn spelt(value: &Value) -> String {
-    match value {
-        Value::String(text) => text.clone(),
-        other => other.to_string(),
+impl Cursor {
+    fn of(value: &Value) -> Self {
+        let text = match value {
+            Value::String(text) => text.clone(),
+            other => other.to_string(),
+        };
+        if let Some(number) = Decimal::parse(text.trim()) {
+            return Self::Number(number);
+        }
+        match value.as_str().and_then(moment) {
+            Some(moment) => Self::Moment(moment),
+            None => Self::Text(text),
+        }
+    }
+
+    /// Whether it is of a lower kind than another one, to which it says nothing of when it was.
+    fn is_below(&self, other: &Self) -> bool {
+        self < other && discriminant(self) != discriminant(other)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::cmp::Ordering;
+
     use super::*;
     use serde_json::json;
+
+    fn cursor_order(a: &Value, b: &Value) -> Ordering {
+        Cursor::of(a).cmp(&Cursor::of(b))
+    }
 
     #[test]
     fn cursors_order_numbers_and_dates() {
@@ -284,5 +297,12 @@ mod tests {
             assert_eq!(cursor_order(&greater, &less), Ordering::Greater);
         }
         assert_eq!(cursor_order(&json!(" 10.0"), &json!(10)), Ordering::Equal);
+        for (less, greater) in
+            [(json!("n/a"), json!("2026-11-20")), (json!("zz"), json!(-1)), (json!(9e9), json!("1999-01-01"))]
+        {
+            assert!(Cursor::of(&less).is_below(&Cursor::of(&greater)), "{less}");
+            assert!(!Cursor::of(&greater).is_below(&Cursor::of(&less)), "{less}");
+        }
+        assert!(!Cursor::of(&json!(1)).is_below(&Cursor::of(&json!(2))));
     }
 }

@@ -254,6 +254,62 @@ async fn what_has_no_cursor_is_appended_once() {
     }
 }
 
+#[tokio::test]
+async fn a_cursor_that_is_no_date_passes_over_none_that_is() {
+    let lab = Lab::start().await;
+    let files = lab.connector(ConnectorKind::Files, json!({"root": "mine"})).await;
+    for (mode, later) in [("append", "succeeded: 1 1 0 0"), ("upsert", "succeeded: 3 1 0 2")] {
+        let (from, to) = (format!("{mode}.csv"), format!("{mode}.jsonl"));
+        let more = json!({"sync_mode": "incremental", "cursor_field": "at", "write_mode": mode});
+        let flow = lab.flow(&files, &files, streams(&from, &to, more), Policy::default()).await;
+        for (rows, outcome, cursor) in [
+            ("1,2026-11-01\n2,n/a\n", "succeeded: 2 2 0 0", "2026-11-01"),
+            ("1,2026-11-01\n2,n/a\n3,2026-12-01\n", later, "2026-12-01"),
+        ] {
+            lab.write(&from, format!("id,at\n{rows}"));
+            let run = lab.queue(&flow).await;
+            lab.work().await;
+            assert_eq!(lab.outcome(&run).await, outcome, "{mode}");
+            let saved = format!("select cursor #>> '{{}}' from flow_cursors where flow_id = '{flow}'");
+            assert_eq!(lab.ask::<String>(&saved).await, cursor, "{mode}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_cursor_that_no_record_has_is_told() {
+    let lab = Lab::start().await;
+    lab.write("a.csv", "id,at,empty\n1,2026-11-01,\n2,2026-11-02,\n");
+    lab.write("a.jsonl", "{\"id\":1,\"empty\":null}\n{\"id\":2}\n");
+    lab.write("none.csv", "id,at\n");
+    let (failed, done) = ("failed CONFIG_INVALID: 0 0 0 0", "succeeded: 2 2 0 0");
+    for (from, field, mode, outcome) in [
+        ("a.csv", "att", "append", failed),
+        ("a.csv", "att", "upsert", failed),
+        ("a.csv", "empty", "append", failed),
+        ("a.csv", "empty", "upsert", done),
+        ("a.jsonl", "at", "append", failed),
+        ("a.jsonl", "empty", "upsert", done),
+        ("none.csv", "att", "append", "succeeded: 0 0 0 0"),
+    ] {
+        let to = format!("{from}.{field}.{mode}.jsonl");
+        let run = copy(
+            &lab,
+            from,
+            &to,
+            json!({"sync_mode": "incremental", "cursor_field": field, "write_mode": mode}),
+        )
+        .await;
+        assert_eq!(lab.outcome(&run).await, outcome, "{to}");
+        if outcome == failed {
+            let said: String =
+                lab.ask(&format!("select reason_message from runs where run_id = '{run}'")).await;
+            assert_eq!(said, format!("no record of '{from}' has a value for the cursor field '{field}'"));
+            assert!(!lab.files.path().join(to).exists());
+        }
+    }
+}
+
 /// A run that failed after two pages of a file of 400 records, which its next attempt goes on with.
 async fn interrupted(lab: &Lab, from: &str, more: Value) -> RunId {
     let source = lab.connector(ConnectorKind::Files, json!({"root": "mine"})).await;
