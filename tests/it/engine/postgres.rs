@@ -265,6 +265,34 @@ async fn an_incremental_table_is_read_on_from_its_cursor() {
         .await;
     assert_eq!(bench.again(&flow).await.0, "succeeded: 14 3 0 11");
     assert_eq!(bench.ask::<i64>("select count(*) from seen").await, 252);
+    // What says no moment may have come at any.
+    bench.run_sql("insert into events values (902, null)").await;
+    assert_eq!(bench.again(&flow).await.0, "succeeded: 2 1 0 1");
+    bench.run_sql("insert into events values (903, null)").await;
+    assert_eq!(bench.again(&flow).await.0, "succeeded: 3 1 0 2");
+    assert_eq!(bench.ask::<i64>("select count(*) from seen").await, 254);
+}
+
+#[tokio::test]
+async fn an_interrupted_read_of_what_has_no_cursor_goes_on_without_a_gap() {
+    let bench = Bench::start().await;
+    bench
+        .run_sql("create table feed (id integer primary key, at integer); insert into feed select n, n from generate_series(1, 300) n")
+        .await;
+    let lab = &bench.lab;
+    let source = lab.connector(Postgres, json!({"dsn": "lab"})).await;
+    let fails = json!({"sim": {"fail_write": {"after": 420, "attempts": 1, "class": "UNAVAILABLE", "code": "503", "message": "later"}}});
+    let sink = lab.connector(ConnectorKind::Sim, fails).await;
+    let more = json!({"sync_mode": "incremental", "cursor_field": "at"});
+    let flow = lab.flow(&source, &sink, streams("feed", "all", more), Policy::default()).await;
+    assert_eq!(bench.again(&flow).await.0, "succeeded: 300 300 0 0");
+    bench.run_sql("insert into feed select n, null from generate_series(301, 800) n").await;
+    let run = lab.queue(&flow).await;
+    lab.work().await;
+    assert_eq!(lab.outcome(&run).await, "retrying: 400 400 0 0");
+    lab.clock.advance(chrono::TimeDelta::seconds(36));
+    lab.work().await;
+    assert_eq!(lab.outcome(&run).await, "succeeded: 501 501 0 0");
 }
 
 /// Rows that are appended are not read again, so a value counts as read only once all rows of it were.

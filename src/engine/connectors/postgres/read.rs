@@ -125,27 +125,34 @@ impl Rows {
             }
             Some((field, saved, inclusive)) => {
                 let column = format!("s.{}", quote(field));
-                let filter = match (&digest, saved) {
-                    (Some(digest), _) => {
+                let never_null =
+                    is_table && never_null(&mut conn, &request.stream.source_object, field).await?;
+                // What has no cursor may be new each time: it is read once where it would be written twice.
+                let since = saved.map(|saved| {
+                    let saved = saved.as_str().map_or_else(|| saved.to_string(), str::to_owned);
+                    let saved = literal(&saved);
+                    match (inclusive, never_null) {
+                        (false, _) => format!("{column} > {saved}"),
+                        (true, true) => format!("{column} >= {saved}"),
+                        (true, false) => format!("({column} >= {saved} or {column} is null)"),
+                    }
+                });
+                let filter = match (&digest, since) {
+                    (Some(digest), since) => {
                         let after = After::new(&column, reached.as_deref(), digest);
                         offset = format!(
                             "least({skip}, (select count(*) from ({relation}) s where {}))",
                             after.same
                         );
-                        format!("where {}", after.rest)
+                        // (where a value was reached it says more than the one that was saved)
+                        let since = since.filter(|_| reached.is_none()).map(|since| format!(" and {since}"));
+                        format!("where {}{}", after.rest, since.unwrap_or_default())
                     }
-                    (None, Some(saved)) => {
-                        let saved = saved.as_str().map_or_else(|| saved.to_string(), str::to_owned);
-                        format!("where {column} {} {}", if inclusive { ">=" } else { ">" }, literal(&saved))
-                    }
+                    (None, Some(since)) => format!("where {since}"),
                     (None, None) => String::new(),
                 };
                 // Without nulls this is the order of any index on the column.
-                let nulls =
-                    match is_table && never_null(&mut conn, &request.stream.source_object, field).await? {
-                        true => "",
-                        false => " nulls first",
-                    };
+                let nulls = if never_null { "" } else { " nulls first" };
                 (format!("{column}::text"), filter, format!("order by {column}{nulls}, {DIGEST}"))
             }
         };
