@@ -10,8 +10,10 @@ use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
+use nix::errno::Errno;
 use nix::fcntl::{OFlag, openat, renameat};
-use nix::sys::stat::Mode;
+use nix::sys::stat::{Mode, mode_t};
+use nix::unistd::{UnlinkatFlags, unlinkat};
 use serde_json::Value;
 
 use super::files::below;
@@ -59,8 +61,13 @@ impl Target {
 
     /// Opens a file of the directory, never through a link and never waiting for a pipe.
     fn open_at(&self, name: &OsStr, flags: OFlag) -> std::io::Result<File> {
+        self.create_at(name, flags, 0)
+    }
+
+    /// The same of one that may be made, with this mode.
+    fn create_at(&self, name: &OsStr, flags: OFlag, mode: mode_t) -> std::io::Result<File> {
         let flags = flags | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
-        Ok(openat(&self.directory, name, flags, Mode::from_bits_truncate(0o666))?.into())
+        Ok(openat(&self.directory, name, flags, Mode::from_bits_truncate(mode))?.into())
     }
 
     fn failed(&self, error: &std::io::Error) -> Failure {
@@ -80,7 +87,7 @@ impl Target {
 
     /// Adds lines to the end of the file, all or none.
     fn append(&self, lines: &[String]) -> std::io::Result<()> {
-        let file = self.open_at(&self.name, OFlag::O_RDWR | OFlag::O_APPEND | OFlag::O_CREAT)?;
+        let file = self.create_at(&self.name, OFlag::O_RDWR | OFlag::O_APPEND | OFlag::O_CREAT, 0o666)?;
         // What is taken back must be nobody else's.
         let file = locked(file)?;
         let mut text = String::new();
@@ -94,12 +101,19 @@ impl Target {
         add(&file, |mut file| file.write_all(text.as_bytes()))
     }
 
-    /// Puts the lines in the place of the file, whole or not at all; gives the file that is there now. Whoever does
-    /// this holds the directory's lock, so that nobody else writes the new file.
-    fn replace(&self, lines: &[String]) -> std::io::Result<File> {
+    /// Puts the lines in the place of the file, if there is one, whole or not at all; gives the file that is there now.
+    /// Whoever does this holds the directory's lock, so that nobody else writes the new file.
+    fn replace(&self, replaced: Option<&File>, lines: &[String]) -> std::io::Result<File> {
         let mut beside = self.name.clone();
         beside.push(".new");
-        let file = self.open_at(&beside, OFlag::O_WRONLY | OFlag::O_TRUNC | OFlag::O_CREAT)?;
+        // One that a writer left behind keeps its mode.
+        match unlinkat(&self.directory, beside.as_os_str(), UnlinkatFlags::NoRemoveDir) {
+            Ok(()) | Err(Errno::ENOENT) => {}
+            Err(error) => return Err(error.into()),
+        }
+        // Nobody reads it who could not read the one before.
+        let mode = if replaced.is_some() { 0o600 } else { 0o666 };
+        let file = self.create_at(&beside, OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL, mode)?;
         let mut writer = std::io::BufWriter::new(&file);
         for line in lines {
             writer.write_all(line.as_bytes())?;
@@ -107,6 +121,9 @@ impl Target {
         }
         writer.flush()?;
         drop(writer);
+        if let Some(replaced) = replaced {
+            file.set_permissions(replaced.metadata()?.permissions())?;
+        }
         file.sync_all()?;
         renameat(&self.directory, beside.as_os_str(), &self.directory, self.name.as_os_str())?;
         self.directory.sync_all()?;
@@ -306,17 +323,19 @@ fn upsert(
     }
     if report.written > 0 {
         // Until the file is there these are the lines of none.
-        keyed.of = None;
+        let replaced = keyed.of.take();
         if keyed.size > MAX_KEYED_FILE {
             return Err(target.too_large("would be"));
         }
-        keyed.of = Some(target.replace(&keyed.lines).map_err(failed)?);
+        keyed.of = Some(target.replace(replaced.as_ref(), &keyed.lines).map_err(failed)?);
     }
     Ok(())
 }
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
 
     fn records(ids: &[i64]) -> Vec<(Fields, String)> {
@@ -383,6 +402,26 @@ mod tests {
         let refused = write(&target, Some(&mut keyed), line(r#"{"id":3}"#)).unwrap_err();
         assert_eq!((refused.class, &*refused.code), (ErrorClass::Size, "FILE_TOO_LARGE"));
         assert_eq!(fs::read_to_string(&path).unwrap(), before);
+    }
+
+    #[test]
+    fn a_file_that_is_replaced_keeps_its_mode() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().canonicalize().unwrap();
+        let (path, left) = (root.join("out.jsonl"), root.join("out.jsonl.new"));
+        let target = Target::open(&path, &root, "out.jsonl").unwrap();
+        let mut keyed = Keyed::load(&target, &["id".to_owned()]).unwrap();
+        write(&target, Some(&mut keyed), records(&[0])).unwrap();
+        let mode = |path: &Path| fs::metadata(path).unwrap().mode() & 0o7777;
+        fs::write(root.join("any"), "").unwrap();
+        assert_eq!(mode(&path), mode(&root.join("any")), "a new file is as all are");
+        for (id, private) in [0o600, 0o640, 0o664].into_iter().enumerate() {
+            fs::set_permissions(&path, fs::Permissions::from_mode(private)).unwrap();
+            // A writer that broke off left this.
+            fs::write(&left, "").unwrap();
+            let written = write(&target, Some(&mut keyed), records(&[id as i64 + 1])).unwrap().written;
+            assert_eq!((written, mode(&path), left.exists()), (1, private, false));
+        }
     }
 
     /// One of them is a worker that lost its run and does not know it yet.
