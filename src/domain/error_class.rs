@@ -67,6 +67,19 @@ impl ErrorClass {
         }
     }
 
+    /// Whether one record is to blame, so that the others may go on without it.
+    pub fn is_of_a_record(self) -> bool {
+        matches!(
+            self,
+            Self::RequiredField
+                | Self::Duplicate
+                | Self::Reference
+                | Self::Type
+                | Self::Validation
+                | Self::Size
+        )
+    }
+
     /// Whether it says something of the other system as such, which a check of the connector would meet too.
     pub fn is_of_the_connector(self) -> bool {
         matches!(self, Self::Auth | Self::RateLimit | Self::Quota | Self::Connectivity | Self::Unavailable)

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use super::error_class::{ErrorClass, Stage};
-use super::fingerprint::MAX_MESSAGE_CHARS;
+use super::fingerprint::{MAX_MESSAGE_CHARS, template};
 use super::redact;
 use super::run::ReasonCode;
 
@@ -61,6 +61,16 @@ impl Failure {
         let message =
             "the other system refused it; its words are not kept, because they may repeat a sensitive field";
         Self { message: message.to_owned(), foreign: false, ..self }
+    }
+
+    /// The same as the failure of a run: where another system's words are about a record, without what they may repeat of
+    /// it. Who may see runs may not see records.
+    #[must_use]
+    pub fn of_a_run(self) -> Self {
+        match self.foreign && self.class.is_of_a_record() {
+            true => Self { message: template(&self.message), ..self },
+            false => self,
+        }
     }
 
     /// A flow or connector that is configured wrongly.
@@ -123,6 +133,17 @@ mod tests {
         let said = failure("bad ssn 123-45-6789").in_foreign_words().in_our_words();
         assert!(!said.message.contains("123") && said.code == "22P02", "{said:?}");
         assert_eq!(failure("it takes too long").in_our_words().message, "it takes too long");
+    }
+
+    #[test]
+    fn what_is_said_of_a_record_is_not_said_of_its_run() {
+        let failure = |class| {
+            Failure::new(class, "X", Stage::Extract, "no integer: \"Ana Example\"").in_foreign_words()
+        };
+        assert_eq!(failure(ErrorClass::Type).of_a_run().message, "no integer: <str>");
+        assert_eq!(failure(ErrorClass::Schema).of_a_run().message, "no integer: \"Ana Example\"");
+        let ours = Failure { foreign: false, ..failure(ErrorClass::Type) };
+        assert_eq!(ours.of_a_run().message, "no integer: \"Ana Example\"");
     }
 
     #[test]

@@ -23,7 +23,8 @@ static PARTICULARS: LazyLock<Vec<(Regex, &'static str)>> = LazyLock::new(|| {
         (r"\b\d+(?:\.\d+)?\s?(?:ms|s|sec|secs|seconds|min|minutes|h|hours)\b", "<duration>"),
         (r"\b00[0-9A-Za-z]{13}(?:[0-9A-Za-z]{3})?\b", "<id>"),
         (r"(?i)\b[a-f]*[0-9][0-9a-f]{7,}\b", "<hex>"),
-        (r"\x22[^\x22]{0,200}\x22|'[^']{0,200}'", "<str>"),
+        // (a long one ends where the message was cut)
+        (r"\x22[^\x22]*(?:\x22|$)|'[^']{0,200}'", "<str>"),
         (r"\d+(?:[.,]\d+)*", "<n>"),
     ]
     .into_iter()
@@ -72,6 +73,7 @@ mod tests {
             ("row 0190163d-8694-739b-aea5-966c26f8ad91 at 2026-11-20T14:15:00Z", "row <uuid> at <date>"),
             ("account 001D000000IRFmaIAH is locked", "account <id> is locked"),
             ("value 'x' is not \"y\"", "value <str> is not <str>"),
+            (&format!("no integer: \"{}", "Ana ".repeat(130)), "no integer: <str>"),
             ("10.0.0.1:5432 refused", "<ip> refused"),
             ("digest 9f86d081884c7d65 differs", "digest <hex> differs"),
         ] {

@@ -48,7 +48,7 @@ pub(super) struct Executor {
 
 impl From<Failure> for Outcome {
     fn from(failure: Failure) -> Self {
-        Self::Fail(failure)
+        Self::Fail(failure.of_a_run())
     }
 }
 

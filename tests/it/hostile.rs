@@ -3,8 +3,11 @@
 use apixx_mcp::tools::catalog;
 use chrono::TimeDelta;
 use serde_json::{Map, Value, json};
+use sqlx::ConnectOptions;
+use tokio_util::sync::CancellationToken;
 
-use crate::support::app::TestApp;
+use crate::support::app::{TestApp, first_run};
+use crate::support::database::flows_database;
 
 /// Values of every type and of many sizes, most of them wrong for most arguments.
 fn values() -> Vec<Value> {
@@ -256,4 +259,49 @@ async fn a_token_without_payloads_is_told_nothing_of_a_record() {
         let all = format!("{}\n{}", told.text, told.structured);
         assert!(!all.contains("HIDDEN"), "{tool}: {all}");
     }
+}
+
+/// What a database says of one row when it breaks off is said of the whole run, which more people see than its records.
+#[tokio::test]
+async fn a_run_that_fails_of_a_record_tells_nothing_of_it() {
+    let app = TestApp::demo().await;
+    let hr = flows_database().await;
+    let rows = "create table people (id integer, name text); insert into people values (1, 'HIDDEN Example 123-45-6789')";
+    sqlx::raw_sql(rows).execute(&mut hr.connect().await.unwrap()).await.unwrap();
+    let changes = [
+        "update connectors set kind = 'postgres', config = '{\"dsn\": \"hr\"}' where connector_id =
+                (select f.source_connector_id from flow_names n join flows f using (customer_id, flow_id) where n.label = 'Shopify orders')",
+        "update flow_versions set definition = '{\"streams\": [{\"source_object\": \"people\", \"destination_object\": \"people\",
+                \"source_query\": \"select id, name::integer as name from people\",
+                \"sync_mode\": \"full_refresh\", \"write_mode\": \"append\"}]}'
+          where flow_id = (select flow_id from flow_names where label = 'Shopify orders')",
+        "update tokens set scopes = array_remove(scopes, 'payloads:read') where customer_id = 'cus_acme'",
+    ];
+    for change in changes {
+        let done = sqlx::query(change).execute(&mut app.owner().await).await.unwrap();
+        assert!(done.rows_affected() > 0, "{change}");
+    }
+    app.clock.advance(TimeDelta::seconds(1));
+    let acme = app.acme();
+    let queued = acme.call("trigger_sync", json!({ "flow": "Shopify orders" })).await;
+    let run = first_run(&queued.text);
+    let engine = app.engine_with([].into(), [("hr".to_owned(), hr)].into());
+    while engine.worker().tick(&CancellationToken::new()).await.unwrap() > 0 {}
+    let mut told = Vec::new();
+    for (tool, arguments) in [
+        ("get_run", json!({ "run_id": run })),
+        ("get_run_errors", json!({ "run_id": run, "samples_per_group": 5, "limit": 5 })),
+        ("list_runs", json!({ "flow": "Shopify orders" })),
+        ("list_flow_runs", json!({ "flow": "Shopify orders" })),
+        ("list_flows", json!({})),
+        ("get_flow", json!({ "flow": "Shopify orders" })),
+        ("get_system_health", json!({})),
+    ] {
+        let answer = acme.call(tool, arguments).await;
+        assert!(!answer.is_error, "{tool}: {}", answer.text);
+        let all = format!("{}\n{}", answer.text, answer.structured);
+        assert!(!all.contains("HIDDEN"), "{tool}: {all}");
+        told.push(answer.text);
+    }
+    assert!(told[0].contains("invalid input syntax for type integer: <str>"), "{}", told[0]);
 }

@@ -20,19 +20,6 @@ pub(super) fn undefined_column(name: &Name, column: &str) -> Failure {
     Failure::new(ErrorClass::Schema, "UNDEFINED_COLUMN", Stage::Load, &message).at_field(column)
 }
 
-/// Whether one record is to blame, so that the others may go on without it.
-pub(super) fn is_of_a_record(failure: &Failure) -> bool {
-    matches!(
-        failure.class,
-        ErrorClass::RequiredField
-            | ErrorClass::Duplicate
-            | ErrorClass::Reference
-            | ErrorClass::Type
-            | ErrorClass::Validation
-            | ErrorClass::Size
-    )
-}
-
 /// What an answer of a database means (PostgreSQL manual, appendix A).
 pub(super) fn failure(error: &sqlx::Error, stage: Stage) -> Failure {
     let Some(database) =

@@ -10,7 +10,7 @@ use sqlx::types::Json;
 use sqlx::{AssertSqlSafe, Connection};
 
 use super::super::{Fields, Sink, WriteReport};
-use super::answer::{failure, is_of_a_record, undefined_column, undefined_table};
+use super::answer::{failure, undefined_column, undefined_table};
 use super::{Name, quote, run};
 use crate::domain::definition::FieldType;
 
@@ -211,7 +211,7 @@ async fn write_places(
             }
             Err(error) => {
                 let problem = failure(&error, Stage::Load);
-                if !is_of_a_record(&problem) {
+                if !problem.class.is_of_a_record() {
                     return Err(problem);
                 }
                 savepoint.rollback().await.map_err(|error| failure(&error, Stage::Load))?;
