@@ -12,6 +12,7 @@ use super::connectors::{Connector, Connectors, Fields, Item, Page, ReadRequest, 
 use super::insist::insist;
 use super::mapping::{self, Plan};
 use super::pages::{MappedPage, Repeats, map_page};
+use super::resume::{Resumed, resume};
 use crate::domain::definition::{FieldType, Stream, WriteMode};
 use crate::domain::error_class::{ErrorClass, Stage};
 use crate::domain::failure::Failure;
@@ -147,29 +148,6 @@ struct Work<'a> {
 }
 
 impl Work<'_> {
-    /// Where the run goes on, and what its timeline should tell of that. Once a connector leads elsewhere it begins anew:
-    /// what lies before the checkpoint was never copied from there, or to there.
-    fn checkpoint(&self) -> Result<(Checkpoint, Option<String>), Failure> {
-        let (saved, places) = (self.run.checkpoint.clone(), self.run.places());
-        let Some(before) = saved.places.as_ref().filter(|before| **before != places) else {
-            return Ok((Checkpoint { places: Some(places), ..saved }, None));
-        };
-        let begun = saved.stream + usize::from(saved.position.is_some());
-        let mut begun = self.run.definition.streams.iter().take(begun);
-        let appended = begun.any(|stream| stream.write_mode == WriteMode::Append);
-        if appended && before[1] == places[1] {
-            return Err(Failure::new(
-                // (nothing that passes: it is no other source at the next attempt)
-                ErrorClass::Validation,
-                "SOURCE_REPLACED",
-                Stage::Extract,
-                "the source is no longer the one that was begun: a new run appends all of this one",
-            ));
-        }
-        let note = "a connector leads elsewhere than when the run began: all is read".to_owned();
-        Ok((Checkpoint { batch: saved.batch, places: Some(places), ..Checkpoint::default() }, Some(note)))
-    }
-
     async fn streams(&self) -> Result<Outcome, Outcome> {
         let definition = &self.run.definition;
         let plans = mapping::compile(definition).map_err(|errors| {
@@ -182,7 +160,7 @@ impl Work<'_> {
         let source = self.executor.connectors.open(&self.run.source)?;
         let destination = self.executor.connectors.open(&self.run.destination)?;
         let mut standing = Standing { cancel_requested: false, records: self.run.records };
-        let (mut checkpoint, mut note) = self.checkpoint()?;
+        let Resumed { mut checkpoint, mut note } = resume(self.run)?;
         let count = definition.streams.len();
         for (place, (stream, plan)) in
             definition.streams.iter().zip(plans).enumerate().skip(checkpoint.stream)

@@ -16,6 +16,7 @@ pub mod mapping;
 mod pages;
 mod path;
 mod phone;
+mod resume;
 mod validate;
 pub mod worker;
 

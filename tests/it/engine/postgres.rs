@@ -439,6 +439,7 @@ async fn an_interrupted_read_begins_anew_in_another_place() {
         assert_eq!(lab.outcome(&run).await, "retrying: 450 450 0 0");
         lead(&sink, json!({"dsn": "other", "create_tables": true})).await;
         assert_eq!(next_attempt(&run).await, "succeeded: 1450 1450 0 0", "{mode}");
+        assert_eq!(lab.timeline(&run).await, ["queued", "retry", "checkpoint", "finished"]);
         let there = format!("select count(*) from {mode}");
         let there: i64 = sqlx::query_scalar(AssertSqlSafe(there))
             .fetch_one(&mut other.connect().await.unwrap())
