@@ -234,44 +234,27 @@ async fn an_incremental_stream_reads_on_from_its_cursor() {
 }
 
 #[tokio::test]
-async fn what_has_no_cursor_is_appended_once() {
+async fn what_has_no_cursor_or_an_odd_one_is_appended_once_and_passes_over_none() {
     let lab = Lab::start().await;
     let files = lab.connector(ConnectorKind::Files, json!({"root": "mine"})).await;
     // Upserted, it may be read again: it changes nothing.
     for (mode, later) in [("append", "succeeded: 1 1 0 0"), ("upsert", "succeeded: 3 1 0 2")] {
-        let (from, to) = (format!("{mode}.csv"), format!("{mode}.jsonl"));
-        let more = json!({"sync_mode": "incremental", "cursor_field": "at", "write_mode": mode});
-        let flow = lab.flow(&files, &files, streams(&from, &to, more), Policy::default()).await;
-        for (rows, outcome) in
-            [("1,2026-11-01\n2,\n", "succeeded: 2 2 0 0"), ("1,2026-11-01\n2,\n3,2026-11-02\n", later)]
-        {
-            lab.write(&from, format!("id,at\n{rows}"));
-            let run = lab.queue(&flow).await;
-            lab.work().await;
-            assert_eq!(lab.outcome(&run).await, outcome, "{mode}");
-        }
-        assert_eq!(lines(&lab, &to).len(), 3, "{mode}");
-    }
-}
-
-#[tokio::test]
-async fn a_cursor_that_is_no_date_passes_over_none_that_is() {
-    let lab = Lab::start().await;
-    let files = lab.connector(ConnectorKind::Files, json!({"root": "mine"})).await;
-    for (mode, later) in [("append", "succeeded: 1 1 0 0"), ("upsert", "succeeded: 3 1 0 2")] {
-        let (from, to) = (format!("{mode}.csv"), format!("{mode}.jsonl"));
-        let more = json!({"sync_mode": "incremental", "cursor_field": "at", "write_mode": mode});
-        let flow = lab.flow(&files, &files, streams(&from, &to, more), Policy::default()).await;
-        for (rows, outcome, cursor) in [
-            ("1,2026-11-01\n2,n/a\n", "succeeded: 2 2 0 0", "2026-11-01"),
-            ("1,2026-11-01\n2,n/a\n3,2026-12-01\n", later, "2026-12-01"),
-        ] {
-            lab.write(&from, format!("id,at\n{rows}"));
-            let run = lab.queue(&flow).await;
-            lab.work().await;
-            assert_eq!(lab.outcome(&run).await, outcome, "{mode}");
-            let saved = format!("select cursor #>> '{{}}' from flow_cursors where flow_id = '{flow}'");
-            assert_eq!(lab.ask::<String>(&saved).await, cursor, "{mode}");
+        for odd in ["", "n/a"] {
+            let from = format!("{mode}{}.csv", odd.len());
+            let to = format!("{from}.jsonl");
+            let more = json!({"sync_mode": "incremental", "cursor_field": "at", "write_mode": mode});
+            let flow = lab.flow(&files, &files, streams(&from, &to, more), Policy::default()).await;
+            for (rows, outcome, cursor) in
+                [("", "succeeded: 2 2 0 0", "2026-11-01"), ("3,2026-12-01\n", later, "2026-12-01")]
+            {
+                lab.write(&from, format!("id,at\n1,2026-11-01\n2,{odd}\n{rows}"));
+                let run = lab.queue(&flow).await;
+                lab.work().await;
+                assert_eq!(lab.outcome(&run).await, outcome, "{mode} {odd}");
+                let saved = format!("select cursor #>> '{{}}' from flow_cursors where flow_id = '{flow}'");
+                assert_eq!(lab.ask::<String>(&saved).await, cursor, "{mode} {odd}");
+            }
+            assert_eq!(lines(&lab, &to).len(), 3, "{mode} {odd}");
         }
     }
 }
