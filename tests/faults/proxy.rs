@@ -103,6 +103,8 @@ pub struct Trap {
     pub action: Action,
     /// What the harness knows it by.
     pub id: usize,
+    /// Whether its message has come; it acts yet if nobody takes it back before.
+    pub met: bool,
 }
 
 /// What a trap does.
@@ -137,10 +139,16 @@ impl Trap {
         matches!(self.action, Action::Signal(_, Signal::SIGSTOP))
     }
 
-    fn act(&self) {
+    /// Acts and says so, unless it was taken back since it met its message: nobody would put right what it did.
+    fn acts(&self, shared: &Shared) -> bool {
+        let mut traps = shared.traps.lock().unwrap();
+        let Some(place) = traps.iter().position(|trap| trap.met && trap.id == self.id) else { return false };
+        traps.remove(place);
         if let Action::Signal(seat, signal) = &self.action {
             seat.signal(*signal);
         }
+        let _told = shared.sprung.send(self.id);
+        true
     }
 }
 
@@ -199,9 +207,12 @@ impl Proxy {
         self.traps.lock().unwrap().push(trap);
     }
 
-    /// Takes back what was armed as `id`.
-    pub fn disarm(&self, id: usize) {
-        self.traps.lock().unwrap().retain(|trap| trap.id != id);
+    /// Takes back what was armed as `id`, and tells whether it acted before.
+    pub fn disarm(&self, id: usize) -> bool {
+        let mut traps = self.traps.lock().unwrap();
+        let armed = traps.len();
+        traps.retain(|trap| trap.id != id);
+        traps.len() == armed
     }
 
     /// Lets everything pass.
@@ -264,12 +275,8 @@ async fn connection(mut client: UnixStream, mut shared: Shared) -> io::Result<()
                     };
                     let stays = trap.stays();
                     let rest = rest_of_statement(&message, &mut client, &mut from_client).await?;
-                    if trap.moment == Moment::Before {
-                        trap.act();
-                        let _told = shared.sprung.send(trap.id);
-                        if !stays {
-                            return Ok(());
-                        }
+                    if trap.moment == Moment::Before && trap.acts(&shared) && !stays {
+                        return Ok(());
                     }
                     server.write_all(&[message, rest].concat()).await?;
                     let mut answer = Vec::new();
@@ -277,14 +284,10 @@ async fn connection(mut client: UnixStream, mut shared: Shared) -> io::Result<()
                         let ready = timeout(Duration::from_secs(2), until_ready(&mut server)).await;
                         answer = ready.map_err(|_| io::ErrorKind::TimedOut)??;
                     }
-                    if trap.moment != Moment::Before {
-                        trap.act();
-                        let _told = shared.sprung.send(trap.id);
-                        if !stays {
-                            return Ok(());
-                        }
-                        client.write_all(&answer).await?;
+                    if trap.moment != Moment::Before && trap.acts(&shared) && !stays {
+                        return Ok(());
                     }
+                    client.write_all(&answer).await?;
                 }
             }
         }
@@ -358,15 +361,16 @@ fn sprung(message: &[u8], said: &mut Said, traps: &Mutex<Vec<Trap>>) -> Option<T
     }
 }
 
-/// Takes the first trap that fits, unless it lets more pass before.
+/// The first trap that fits, unless it lets more pass before.
 fn spring(traps: &Mutex<Vec<Trap>>, fits: impl Fn(&Trap) -> bool) -> Option<Trap> {
     let mut traps = traps.lock().unwrap();
-    let place = traps.iter().position(fits)?;
-    if traps[place].pass > 0 {
-        traps[place].pass -= 1;
+    let trap = traps.iter_mut().find(|trap| !trap.met && fits(trap))?;
+    if trap.pass > 0 {
+        trap.pass -= 1;
         return None;
     }
-    Some(traps.remove(place))
+    trap.met = true;
+    Some(trap.clone())
 }
 
 /// The server's messages up to the one that says that it waits for the next.

@@ -274,7 +274,7 @@ async fn token_life(stage: &Arc<Stage>, plan: &Plan, callers: &Arc<Callers>) -> 
     let mut sprung = stage.sprung.subscribe();
     let trap = |moment: Option<Moment>, step, id| {
         if let Some(moment) = moment {
-            proxy.arm(Trap { step, commit: true, pass: 0, moment, action: Action::Cut, id });
+            proxy.arm(Trap { step, commit: true, pass: 0, moment, action: Action::Cut, id, met: false });
         }
     };
     let told = async |sprung: &mut _, moment: Option<Moment>, step, id| {
@@ -379,12 +379,22 @@ async fn strike(stage: &Arc<Stage>, id: usize, fault: Fault) -> anyhow::Result<(
                     AtStep::Kill => Action::Signal(seat.clone(), Signal::SIGKILL),
                     AtStep::Freeze => Action::Signal(seat.clone(), Signal::SIGSTOP),
                 };
-                proxy.arm(Trap { step: *step, commit: *commit, pass: *pass, moment: *moment, action, id });
+                proxy.arm(Trap {
+                    step: *step,
+                    commit: *commit,
+                    pass: *pass,
+                    moment: *moment,
+                    action,
+                    id,
+                    met: false,
+                });
             }
             // What is taken from a silent worker is taken once its lease has run out.
             let patience = if *step == Step::Reap { stage.lease * 2 } else { Duration::ZERO };
-            let sprang = springs(&mut sprung, id, patience + Duration::from_secs(4)).await;
-            seats.clone().for_each(|seat| stage.proxies[seat].disarm(id));
+            let mut sprang = springs(&mut sprung, id, patience + Duration::from_secs(4)).await;
+            for seat in seats.clone() {
+                sprang |= stage.proxies[seat].disarm(id);
+            }
             stage.trapped(*step, kind.to_string(), sprang);
             if sprang {
                 sleep(lasts).await;
