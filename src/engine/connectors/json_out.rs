@@ -213,7 +213,11 @@ impl Keyed {
                 let message = format!("'{}' holds a line that is no JSON object", target.object);
                 return Err(Failure::new(ErrorClass::Schema, "INVALID_LINE", Stage::Load, &message));
             };
-            keyed.put(&record, text.to_owned());
+            match keyed.key_of(&record) {
+                Some(key) => keyed.set(key, text.to_owned()),
+                // It is nobody's to replace: it stays as it stands.
+                None => keyed.add(text.to_owned()),
+            }
         }
     }
 
@@ -234,26 +238,50 @@ impl Keyed {
         })
     }
 
-    /// Puts a line in its place; false when it is there already.
+    /// The key of a record; `None` when a part of it is missing or null, as it identifies nothing then.
+    fn key_of(&self, record: &Fields) -> Option<String> {
+        let part = |name| record.get(name).filter(|value| !value.is_null());
+        let key: Vec<&Value> = self.key.iter().map(part).collect::<Option<_>>()?;
+        serde_json::to_string(&key).ok()
+    }
+
+    /// Puts a record in its place; false when it is there already. (One without a key was rejected before.)
     fn put(&mut self, record: &Fields, line: String) -> bool {
-        let key: Vec<&Value> = self.key.iter().map(|key| record.get(key).unwrap_or(&Value::Null)).collect();
-        let key = serde_json::to_string(&key).unwrap_or_default();
-        let size = |line: &str| line.len() as u64 + 1;
+        let Some(key) = self.key_of(record) else {
+            self.add(line);
+            return true;
+        };
+        if self.places.get(&key).is_some_and(|place| self.lines[*place] == line) {
+            return false;
+        }
+        self.set(key, line);
+        true
+    }
+
+    /// Puts a line in the place of its key.
+    fn set(&mut self, key: String, line: String) {
         match self.places.get(&key) {
-            Some(place) if self.lines[*place] == line => false,
             Some(place) => {
                 self.size += size(&line);
                 self.size -= size(&std::mem::replace(&mut self.lines[*place], line));
-                true
             }
             None => {
                 self.places.insert(key, self.lines.len());
-                self.size += size(&line);
-                self.lines.push(line);
-                true
+                self.add(line);
             }
         }
     }
+
+    /// Puts a line at the end.
+    fn add(&mut self, line: String) {
+        self.size += size(&line);
+        self.lines.push(line);
+    }
+}
+
+/// Bytes of a line and its end.
+fn size(line: &str) -> u64 {
+    line.len() as u64 + 1
 }
 
 /// A file that is written.

@@ -117,6 +117,23 @@ async fn broken_lines_are_errors_and_not_the_end() {
 }
 
 #[tokio::test]
+async fn lines_without_the_key_stay_as_they_stand() {
+    let lab = Lab::start().await;
+    let before = ["{\"order_id\":1}", "{\"order_id\": 2 }", "{\"id\":null,\"n\":3}", "{\"id\":1,\"n\":4}"];
+    lab.write("shared.jsonl", before.join("\n"));
+    lab.write("a.jsonl", "{\"id\":1,\"n\":9}\n{\"id\":null}\n{\"n\":5}\n{\"id\":2}\n");
+    for outcome in ["partial: 4 2 2 0", "partial: 4 0 2 2"] {
+        let run = copy(&lab, "a.jsonl", "shared.jsonl", json!({})).await;
+        assert_eq!(lab.outcome(&run).await, outcome);
+        assert_eq!(codes(&lab, &run).await, ["REQUIRED_FIELD_MISSING:2"]);
+        let after = std::fs::read_to_string(lab.files.path().join("shared.jsonl")).unwrap();
+        let lines: Vec<&str> = after.lines().collect();
+        assert_eq!(lines[..3], before[..3]);
+        assert_eq!(lines[3..], ["{\"id\":1,\"n\":9}", "{\"id\":2}"]);
+    }
+}
+
+#[tokio::test]
 async fn an_open_quote_swallows_one_line_only() {
     let lab = Lab::start().await;
     lab.write("open.csv", "id,name\n1,a\n2,\"b\n3,c\n4,d\n");
