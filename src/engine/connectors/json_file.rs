@@ -118,10 +118,19 @@ impl JsonFile {
     fn element(&mut self) -> Result<Option<Option<Vec<u8>>>, Failure> {
         let open =
             || fatal("ARRAY_NOT_CLOSED", "the array does not end with `]`; what was read before it stays");
-        // The bracket is left where it is: whoever goes on from here meets it again.
         if self.blank(b",")?.ok_or_else(open)? == b']' {
-            self.ended = true;
-            return Ok(None);
+            // The bracket is left where it is: whoever goes on from here meets it again.
+            let at = self.offset;
+            self.take(1);
+            let more = self.blank(b"")?;
+            (self.offset, self.ended) = (at, true);
+            return match more {
+                None => Ok(None),
+                Some(_) => Err(fatal(
+                    "MORE_AFTER_ARRAY",
+                    "more follows the `]` of the array; a JSON file is one array of objects, and what was read before stays",
+                )),
+            };
         }
         let mut text = Vec::new();
         let (mut depth, mut quoted, mut escaped, mut large) = (0_u32, false, false, false);

@@ -168,6 +168,24 @@ async fn broken_json_is_an_error_of_its_record() {
 }
 
 #[tokio::test]
+async fn what_follows_the_array_of_a_json_file_is_told() {
+    let lab = Lab::start().await;
+    for (rest, outcome) in [
+        (" \n\r\n\t", "succeeded: 2 2 0 0"),
+        ("\n[{\"id\":3},{\"id\":4}]", "failed CONFIG_INVALID: 2 2 0 0"),
+        ("]", "failed CONFIG_INVALID: 2 2 0 0"),
+    ] {
+        lab.write("two.json", format!("[{{\"id\":1}},{{\"id\":2}}]{rest}"));
+        let _ = std::fs::remove_file(lab.files.path().join("two.jsonl"));
+        let run = copy(&lab, "two.json", "two.jsonl", json!({})).await;
+        assert_eq!(lab.outcome(&run).await, outcome, "{rest:?}");
+        if outcome.starts_with("failed") {
+            assert_eq!(codes(&lab, &run).await, ["MORE_AFTER_ARRAY:1"], "{rest:?}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_header_must_name_its_columns() {
     let lab = Lab::start().await;
     let columns = (0..10_000).map(|n| format!("c{n}")).collect::<Vec<_>>().join(",");
