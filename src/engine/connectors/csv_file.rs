@@ -2,7 +2,7 @@
 //! the end of the file, nor of the lines that a quote left open would swallow.
 
 use std::fs::File;
-use std::io::{self, Read, Seek, SeekFrom};
+use std::io::{self, Read, Seek, SeekFrom, Take};
 use std::os::unix::fs::FileExt;
 
 use csv::ByteRecord;
@@ -27,7 +27,7 @@ pub(super) struct CsvFile {
     reader: Option<csv::Reader<Limited>>,
     /// Where the reader began.
     base: u64,
-    /// Bytes that the file had when it was opened.
+    /// Bytes that the file had when it was opened: what is added meanwhile is not read.
     length: u64,
     /// Bytes that are read a second time.
     again: u64,
@@ -37,7 +37,7 @@ pub(super) struct CsvFile {
 
 /// A file that gives so many bytes and then fails, so that one record cannot fill the memory.
 struct Limited {
-    file: File,
+    file: Take<File>,
     left: usize,
     /// Whether the next bytes are the first that the reader sees, though not the first of the file. It takes a byte
     /// order mark off what it sees first, unless that is a single byte; within a file the mark is a part of the data.
@@ -57,8 +57,10 @@ impl Read for Limited {
     }
 }
 
-fn reader(mut file: File, at: u64) -> Result<csv::Reader<Limited>, Failure> {
+/// Reads a file from `at` to `end`.
+fn reader(mut file: File, at: u64, end: u64) -> Result<csv::Reader<Limited>, Failure> {
     file.seek(SeekFrom::Start(at)).map_err(|error| unreadable(&error))?;
+    let file = file.take(end.saturating_sub(at));
     let limited = Limited { file, left: MAX_RECORD, goes_on: at > 0 };
     Ok(csv::ReaderBuilder::new().has_headers(false).flexible(true).from_reader(limited))
 }
@@ -68,7 +70,7 @@ impl CsvFile {
     pub(super) fn open(file: File, place: &Place) -> Result<Self, Failure> {
         let length = file.metadata().map_err(|error| unreadable(&error))?.len();
         let mut this = Self {
-            reader: Some(reader(file, 0)?),
+            reader: Some(reader(file, 0, length)?),
             base: 0,
             length,
             again: 0,
@@ -113,8 +115,8 @@ impl CsvFile {
     }
 
     fn go_to(&mut self, at: u64) -> Result<(), Failure> {
-        let file = self.reader.take().ok_or_else(Failure::internal)?.into_inner().file;
-        self.reader = Some(reader(file, at)?);
+        let file = self.reader.take().ok_or_else(Failure::internal)?.into_inner().file.into_inner();
+        self.reader = Some(reader(file, at, self.length)?);
         self.base = at;
         Ok(())
     }
@@ -179,7 +181,7 @@ impl CsvFile {
             return Ok(true);
         }
         let mut raw = vec![0; taken];
-        reader.get_ref().file.read_exact_at(&mut raw, begin).map_err(|error| unreadable(&error))?;
+        reader.get_ref().file.get_ref().read_exact_at(&mut raw, begin).map_err(|error| unreadable(&error))?;
         let mark: &[u8] = if begin == 0 { b"\xef\xbb\xbf" } else { b"" };
         Ok(quotes_close(raw.strip_prefix(mark).unwrap_or(&raw)))
     }
@@ -202,7 +204,7 @@ impl CsvFile {
                 break;
             }
         }
-        self.reader = Some(reader(file, at)?);
+        self.reader = Some(reader(file.into_inner(), at, self.length)?);
         self.base = at;
         Ok(())
     }

@@ -427,6 +427,27 @@ mod tests {
 
     use super::*;
 
+    /// A flow may append to the very file that it reads.
+    #[test]
+    fn what_is_added_while_a_file_is_read_is_left_to_the_next_run() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a");
+        for (format, content, added) in [
+            (FileFormat::Csv, "id\n1\n2\n", "3\n"),
+            (FileFormat::Csv, "id\n1\n\"2\n", "3\n4\n"),
+            (FileFormat::Jsonl, "{\"id\":1}\n{\"id\":2}\n", "{\"id\":3}\n"),
+        ] {
+            fs::write(&path, content).unwrap();
+            let mut file = Reader::open(File::open(&path).unwrap(), format, &Place::default()).unwrap();
+            for _ in 0..2 {
+                assert!(file.next().unwrap().is_some(), "{content:?}");
+                fs::write(&path, format!("{}{added}", fs::read_to_string(&path).unwrap())).unwrap();
+            }
+            assert_eq!(file.next().unwrap(), None, "{content:?}");
+            assert_eq!(file.offset(), content.len() as u64, "{content:?}");
+        }
+    }
+
     /// A link that was put in the way after the path was looked at leads nowhere.
     #[test]
     fn a_link_is_followed_on_no_step() {

@@ -1,7 +1,7 @@
 //! JSON lines and JSON arrays, read element by element: no more than one record is held.
 
 use std::fs::File;
-use std::io::{BufRead, BufReader, Seek, SeekFrom};
+use std::io::{BufRead, BufReader, Read, Seek, SeekFrom, Take};
 
 use serde_json::Value;
 
@@ -17,7 +17,8 @@ const MAX_KEPT: usize = 200;
 
 /// A file of JSON objects.
 pub(super) struct JsonFile {
-    reader: BufReader<File>,
+    /// To where the file ended when it was opened: what is added meanwhile may be what this very run writes.
+    reader: BufReader<Take<File>>,
     offset: u64,
     array: bool,
     ended: bool,
@@ -49,9 +50,10 @@ impl JsonFile {
     }
 
     fn open(mut file: File, place: &Place, array: bool) -> Result<Self, Failure> {
+        let length = file.metadata().map_err(|error| unreadable(&error))?.len();
         file.seek(SeekFrom::Start(place.offset)).map_err(|error| unreadable(&error))?;
         Ok(Self {
-            reader: BufReader::with_capacity(64 << 10, file),
+            reader: BufReader::with_capacity(64 << 10, file.take(length.saturating_sub(place.offset))),
             offset: place.offset,
             array,
             ended: false,
