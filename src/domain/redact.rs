@@ -28,6 +28,8 @@ static SECRET_KEY: LazyLock<Regex> = LazyLock::new(|| {
     )
 });
 static PHONE_KEY: LazyLock<Regex> = LazyLock::new(|| pattern(r"(?i)phone|mobile|\btel\b|fax"));
+/// What may be a key, or a letter of one that was escaped without need.
+static KEY: LazyLock<Regex> = LazyLock::new(|| pattern(r"[\w-]+|\\u00[4-7][[:xdigit:]]"));
 static EMAIL: LazyLock<Regex> =
     LazyLock::new(|| pattern(r"([A-Za-z0-9])[A-Za-z0-9._%+*-]*@([A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)+)"));
 static BEARER: LazyLock<Regex> = LazyLock::new(|| {
@@ -61,6 +63,20 @@ pub fn excerpt(record: &Value, sensitive: &[&str], keep: Option<&str>) -> Excerp
         value = Value::String("[too large]".to_owned());
     }
     Excerpt { value, truncated }
+}
+
+/// What may be kept of the text of a record that cannot be read: what stands before anything that looks like the key of
+/// a secret or of a phone number, since nobody can tell where the value of that ends.
+pub fn line(text: &str) -> Excerpt {
+    let secret = |word: &str| word.starts_with('\\') || hides(word);
+    let found = KEY.find_iter(text).find(|word| secret(word.as_str()));
+    let line = found.map_or_else(|| text.to_owned(), |word| format!("{}{HIDDEN}", &text[..word.end()]));
+    excerpt(&serde_json::json!({ "line": line }), &[], None)
+}
+
+/// Whether values under this key are hidden, or starred, whatever they are.
+pub fn hides(key: &str) -> bool {
+    SECRET_KEY.is_match(key) || PHONE_KEY.is_match(key)
 }
 
 /// Drops the largest fields, `keep` last, until the object fits; whether any had to go.
@@ -248,6 +264,22 @@ mod tests {
         assert_eq!((&kept.value["f0"], &kept.value["culprit"]), (&json!(0), &json!("y")));
         assert_eq!(kept.value.as_object().map(Map::len), Some(MAX_FIELDS + 1));
         assert_eq!(excerpt(&nested, &[], None).value["all"].as_object().map(Map::len), Some(MAX_FIELDS));
+    }
+
+    #[test]
+    fn of_a_broken_line_nothing_is_kept_behind_the_key_of_a_secret() {
+        for (text, kept) in [
+            (r#"{"id":2,"password":"geheim99","note":}"#, r#"{"id":2,"password[redacted]"#),
+            (r#"{"id":2,"passwort":1,api_key:k-123,"x""#, r#"{"id":2,"passwort[redacted]"#),
+            (r#"{'id':2,'home-tel':'030 123','x"#, r#"{'id':2,'home-tel[redacted]"#),
+            (r#"{"a":1,"toke\u006e":"t1"}}"#, r#"{"a":1,"toke\u006e[redacted]"#),
+            (
+                r#"{"name":"M\u00fcller","to":"ana@example.com",}"#,
+                r#"{"name":"M\u00fcller","to":"a***@example.com",}"#,
+            ),
+        ] {
+            assert_eq!(line(text).value, json!({ "line": kept }), "{text}");
+        }
     }
 
     #[test]

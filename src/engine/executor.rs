@@ -352,12 +352,12 @@ fn found_errors(plan: &Plan, stream: &str, mapped: &MappedPage) -> FoundErrors {
     for (place, failure) in mapped.rejected.iter().chain(&mapped.warnings) {
         errors.add(failure.clone(), |failure| {
             let (record_key, payload) = match mapped.page.items.get(*place) {
-                Some(Item::Record(fields)) => {
+                Some(Item::Record(fields) | Item::Bad(_, Some(Value::Object(fields)))) => {
                     (plan.record_key(fields), plan.excerpt(fields, failure.field.as_deref()))
                 }
                 // Nobody knows which part of a broken record is a sensitive one.
-                Some(Item::Bad(_, Some(text))) if !plan.has_sensitive() => {
-                    (None, Some(redact::excerpt(&serde_json::json!({ "line": text }), &[], None)))
+                Some(Item::Bad(_, Some(Value::String(text)))) if !plan.has_sensitive() => {
+                    (None, Some(redact::line(text)))
                 }
                 _ => (None, None),
             };

@@ -13,6 +13,7 @@ use super::files::unreadable;
 use super::{Item, MAX_RECORD};
 use crate::domain::error_class::{ErrorClass, Stage};
 use crate::domain::failure::Failure;
+use crate::domain::redact;
 
 /// Most columns of a file.
 const MAX_COLUMNS: usize = 2_000;
@@ -155,7 +156,7 @@ impl CsvFile {
         };
         let swallows = matches!(problem.code.as_ref(), "WRONG_FIELD_COUNT" | "QUOTE_NOT_CLOSED");
         let too_large = problem.class == ErrorClass::Size;
-        let raw: Vec<u8> = self.record.iter().next().unwrap_or_default().to_vec();
+        let kept = if swallows { self.beginning() } else { self.spelt() };
         // What is wrong with a record of many lines may be one quote too many in the first: read on after that.
         if too_large || (swallows && self.record.as_slice().iter().any(breaks)) {
             let read = self.offset() - begin;
@@ -166,8 +167,24 @@ impl CsvFile {
                 self.skip_line(self.offset())?;
             }
         }
-        let kept: String = String::from_utf8_lossy(&raw).chars().take(MAX_KEPT).collect();
-        Ok(Some(Item::Bad(problem, (!kept.is_empty()).then_some(kept))))
+        Ok(Some(Item::Bad(problem, kept)))
+    }
+
+    /// What is kept of a record whose columns are certain: its fields, however they are spelt.
+    fn spelt(&self) -> Option<Value> {
+        let value = |value| Value::String(String::from_utf8_lossy(value).into_owned());
+        let fields = self.columns.iter().cloned().zip(self.record.iter().map(value));
+        (self.record.len() == self.columns.len()).then(|| Value::Object(fields.collect()))
+    }
+
+    /// What is kept of a record of which nobody knows what stands in which column: what it begins with, unless that may
+    /// be a secret.
+    fn beginning(&self) -> Option<Value> {
+        let first = String::from_utf8_lossy(self.record.iter().next()?).into_owned();
+        let kept: String =
+            first.split([',', '\n', '\r']).next().unwrap_or_default().chars().take(MAX_KEPT).collect();
+        let hidden = kept.is_empty() || self.columns.iter().any(|name| redact::hides(name));
+        (!hidden).then_some(Value::String(kept))
     }
 
     /// Whether every quote that opens a field of the record just read, which began at `begin`, is closed at the end of

@@ -191,7 +191,7 @@ fn parse(text: &[u8]) -> Item {
     let wrong = |code, message: &str| Failure::new(ErrorClass::Type, code, Stage::Extract, message);
     let bad = |failure: Failure| {
         let kept: String = String::from_utf8_lossy(text).trim().chars().take(MAX_KEPT).collect();
-        Item::Bad(failure, Some(kept))
+        Item::Bad(failure, Some(kept.into()))
     };
     let Ok(text) = std::str::from_utf8(text) else {
         return bad(wrong("INVALID_UTF8", "the record is not UTF-8"));
@@ -201,7 +201,8 @@ fn parse(text: &[u8]) -> Item {
             match fields.iter().find(|(name, value)| name.contains('\0') || holds_nul(value)) {
                 None => Item::Record(fields),
                 Some((name, _)) => {
-                    bad(wrong("INVALID_CHARACTER", "a field holds a NUL character").at_field(name))
+                    let failure = wrong("INVALID_CHARACTER", "a field holds a NUL character").at_field(name);
+                    Item::Bad(failure, Some(Value::Object(fields)))
                 }
             }
         }
@@ -238,7 +239,9 @@ mod tests {
             r#"{"a": [{"\u0000k": 1}]}"#,
             r#"{"\u0000a": 1}"#,
         ] {
-            let Item::Bad(failure, Some(_)) = parse(text.as_bytes()) else { panic!("{text} is refused") };
+            let Item::Bad(failure, Some(Value::Object(_))) = parse(text.as_bytes()) else {
+                panic!("{text} is refused")
+            };
             assert_eq!((failure.code.as_ref(), failure.field.as_deref()), ("INVALID_CHARACTER", Some("a")));
         }
         assert!(matches!(parse(br#"{"a": "\\u0000"}"#), Item::Record(_)), "that is a backslash");

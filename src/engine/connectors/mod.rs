@@ -124,8 +124,9 @@ pub struct WriteRequest<'a> {
 pub enum Item {
     /// A record.
     Record(Fields),
-    /// Something that should have been one: a broken line, say.
-    Bad(Failure, Option<String>),
+    /// Something that should have been one, a broken line, say; with its fields where they can be told apart, or the
+    /// beginning of its text.
+    Bad(Failure, Option<Value>),
 }
 
 /// A page of a source.

@@ -186,6 +186,42 @@ async fn what_follows_the_array_of_a_json_file_is_told() {
 }
 
 #[tokio::test]
+async fn of_a_broken_record_no_secret_is_kept() {
+    let lab = Lab::start().await;
+    let one = "{\"id\":1,\"password\":\"hunter2\",\"api_key\":\"k-1\",\"note\":\"a\\u0000b\"}";
+    let two = "{\"id\":2,\"password\":\"hunter2\",\"note\":}";
+    lab.write("a.jsonl", format!("{one}\n{two}\n"));
+    lab.write("a.json", format!("[{one},{two}]"));
+    lab.write("a.csv", "id,note,password\n1,a\0b,hunter2\n2,hunter2\n\"3,x,hunter2\n");
+    lab.write("b.csv", "password,id\nhunter2,1,\nhunter2,\0\n");
+    for (from, told) in [
+        (
+            "a.jsonl",
+            vec![
+                "{\"id\": 1, \"note\": \"ab\", \"api_key\": \"[redacted]\", \"password\": \"[redacted]\"}",
+                "{\"line\": \"{\\\"id\\\":2,\\\"password[redacted]\"}",
+            ],
+        ),
+        (
+            "a.json",
+            vec![
+                "{\"id\": 1, \"note\": \"ab\", \"api_key\": \"[redacted]\", \"password\": \"[redacted]\"}",
+                "{\"line\": \"{\\\"id\\\":2,\\\"password[redacted]\"}",
+            ],
+        ),
+        ("a.csv", vec!["{\"id\": \"1\", \"note\": \"ab\", \"password\": \"[redacted]\"}", "none", "none"]),
+        ("b.csv", vec!["none", "{\"id\": \"\", \"password\": \"[redacted]\"}"]),
+    ] {
+        let run = copy(&lab, from, "out.jsonl", json!({})).await;
+        let payloads = format!(
+            "select array_agg(coalesce(payload::text, 'none') order by record_index) from run_errors
+              where run_id = '{run}'"
+        );
+        assert_eq!(lab.ask::<Vec<String>>(&payloads).await, told, "{from}");
+    }
+}
+
+#[tokio::test]
 async fn a_header_must_name_its_columns() {
     let lab = Lab::start().await;
     let columns = (0..10_000).map(|n| format!("c{n}")).collect::<Vec<_>>().join(",");
