@@ -27,11 +27,15 @@ static SECRET_KEY: LazyLock<Regex> = LazyLock::new(|| {
         r"(?i)pass(word|wd|phrase|code)?$|^pass|secret|token|authorization|api[_-]?key|cookie|\bssn\b|iban|card|cvv|credential|private[_-]?key",
     )
 });
-static PHONE_KEY: LazyLock<Regex> = LazyLock::new(|| pattern(r"(?i)phone|mobile|\btel\b|fax"));
+static PHONE_KEY: LazyLock<Regex> =
+    LazyLock::new(|| pattern(r"(?i)phone|tel[eé]?fon|telef|handy|mobil|(\b|_)tel(\b|_)|fax"));
 /// What may be a key, or a letter of one that was escaped without need.
 static KEY: LazyLock<Regex> = LazyLock::new(|| pattern(r"[\w-]+|\\u00[4-7][[:xdigit:]]"));
-static EMAIL: LazyLock<Regex> =
-    LazyLock::new(|| pattern(r"([A-Za-z0-9])[A-Za-z0-9._%+*-]*@([A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)+)"));
+static EMAIL: LazyLock<Regex> = LazyLock::new(|| {
+    pattern(r"([\p{L}\p{N}])[\p{L}\p{M}\p{N}._%+*-]*@([\p{L}\p{M}\p{N}-]+(?:\.[\p{L}\p{M}\p{N}-]+)+)")
+});
+/// A phone number in its international form.
+static PHONE: LazyLock<Regex> = LazyLock::new(|| pattern(r"(^|[^\w+])(\+[0-9](?:[ ()./-]{0,3}[0-9]){7,})"));
 static BEARER: LazyLock<Regex> = LazyLock::new(|| {
     pattern(
         r"(?i)\bbearer\s+[A-Za-z0-9._~+/=-]{6,}|\beyJ[A-Za-z0-9_-]{5,}\.[A-Za-z0-9_-]{5,}(\.[A-Za-z0-9_-]*)?|\b(mcp|apx|sk|pk|ghp|gho|xox[abp]|whsec)_[A-Za-z0-9_-]{10,}|\b\w+://[^\s/:@]+:[^\s/]+@",
@@ -49,8 +53,8 @@ pub struct Excerpt {
 }
 
 /// What may be kept of `record`. Values under secret-looking keys and under the top-level keys
-/// `sensitive` are hidden wholly; mail addresses, phone numbers, card numbers and bearer secrets are
-/// masked wherever they stand. Of each object the first 50 fields are looked at. `keep` (the failing field)
+/// `sensitive` are hidden wholly, and of a phone number under a key that says so all but two digits; what [`text`] masks
+/// is masked wherever it stands. Of each object the first 50 fields are looked at. `keep` (the failing field)
 /// survives when the excerpt must shrink.
 pub fn excerpt(record: &Value, sensitive: &[&str], keep: Option<&str>) -> Excerpt {
     let mut truncated = false;
@@ -106,10 +110,15 @@ pub fn name(text: &str) -> String {
     text.chars().filter(|c| !c.is_control()).take(MAX_NAME_CHARS).collect()
 }
 
-/// `text` with mail addresses, card numbers and bearer secrets masked, control characters removed.
+/// `text` with mail addresses, phone numbers in their international form, card numbers and bearer secrets masked, control
+/// characters removed.
 pub fn text(text: &str) -> String {
     let plain: String = text.chars().filter(|c| !c.is_control() || *c == '\n').collect();
     let masked = BEARER.replace_all(&plain, HIDDEN);
+    let masked = PHONE.replace_all(&masked, |found: &regex::Captures<'_>| {
+        let (digits, last) = found[2].split_at(found[2].len() - 2);
+        format!("{}{}{last}", &found[1], digits.replace(|c: char| c.is_ascii_digit(), "*"))
+    });
     let masked = EMAIL.replace_all(&masked, "$1***@$2");
     CARD.replace_all(&masked, |found: &regex::Captures<'_>| {
         let digits: String = found[0].chars().filter(char::is_ascii_digit).collect();
@@ -279,6 +288,30 @@ mod tests {
             ),
         ] {
             assert_eq!(line(text).value, json!({ "line": kept }), "{text}");
+        }
+    }
+
+    #[test]
+    fn addresses_of_any_script_and_phone_numbers_of_any_name_are_masked() {
+        for (said, kept) in [
+            ("jürgen@example.com", "j***@example.com"),
+            ("an ana@müller.de, иван@пример.рф", "an a***@müller.de, и***@пример.рф"),
+            ("call +49 (0)30 1234567 or +14165550123!", "call +** (*)** *****67 or +*********23!"),
+            (
+                "+1 2, 1e+12345678, 2026-10-25 02:55:00+0200 2026",
+                "+1 2, 1e+12345678, 2026-10-25 02:55:00+0200 2026",
+            ),
+        ] {
+            assert_eq!(text(said), kept);
+            assert_eq!(text(kept), kept);
+        }
+        for key in
+            ["telefon", "Telefonnummer", "teléfono", "Handy", "Mobilnummer", "tel_privat", "Tel.", "telefax"]
+        {
+            assert_eq!(excerpt(&json!({ key: "030 7654321" }), &[], None).value[key], "***21", "{key}");
+        }
+        for key in ["hotel", "title", "intel"] {
+            assert_eq!(excerpt(&json!({ key: "030 7654321" }), &[], None).value[key], "030 7654321", "{key}");
         }
     }
 
