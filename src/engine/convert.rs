@@ -1,6 +1,6 @@
 //! Values of one type from values of another, as files spell them.
 
-use chrono::{DateTime, Datelike, NaiveDate, NaiveDateTime, NaiveTime, SecondsFormat, Utc};
+use chrono::{DateTime, Datelike, FixedOffset, NaiveDate, NaiveDateTime, NaiveTime, SecondsFormat, Utc};
 use serde_json::Value;
 
 use super::digits;
@@ -99,17 +99,42 @@ pub(super) fn boolean(text: &str) -> Option<bool> {
 pub(super) fn date(text: &str) -> Option<NaiveDate> {
     let text = text.trim();
     day(text)
-        .or_else(|| DateTime::parse_from_rfc3339(text).ok().map(|moment| moment.date_naive()))
+        .or_else(|| with_offset(text).map(|moment| moment.date_naive()))
         .or_else(|| local(text).map(|moment| moment.date()))
 }
 
 /// The moment that a text says; one without an offset is read in UTC.
 pub(super) fn moment(text: &str) -> Option<DateTime<Utc>> {
     let text = text.trim();
-    DateTime::parse_from_rfc3339(text)
-        .map(|moment| moment.to_utc())
-        .ok()
-        .or_else(|| local(text).map(|local| local.and_utc()))
+    with_offset(text).map(|moment| moment.to_utc()).or_else(|| local(text).map(|local| local.and_utc()))
+}
+
+/// A date and time with an offset, as RFC 3339 spells it or others do: +01, +0100, UTC; or without seconds.
+fn with_offset(text: &str) -> Option<DateTime<FixedOffset>> {
+    if let Ok(moment) = DateTime::parse_from_rfc3339(text) {
+        return Some(moment);
+    }
+    let zulu = text.strip_suffix(" UTC").map(|text| format!("{text}Z"));
+    let text = zulu.as_deref().unwrap_or(text);
+    let forms =
+        ["%Y-%m-%dT%H:%M:%S%.f%#z", "%Y-%m-%d %H:%M:%S%.f%#z", "%Y-%m-%dT%H:%M%#z", "%Y-%m-%d %H:%M%#z"];
+    forms
+        .iter()
+        .find_map(|form| DateTime::parse_from_str(text, form).ok())
+        .filter(|moment| begins_with_year(text, moment.date_naive()))
+}
+
+/// Whether a text begins with a date of another order than that of ISO 8601 (31.12.2025, 12/31/2025): as texts such dates
+/// are in no order of time.
+pub(super) fn is_date_out_of_order(text: &str) -> bool {
+    let (text, digit) = (text.trim(), |c: char| c.is_ascii_digit());
+    let forms = ["%d.%m.%Y", "%d.%m.%y", "%m/%d/%Y", "%m/%d/%y", "%d/%m/%Y", "%d/%m/%y", "%d-%m-%Y"];
+    forms.iter().any(|form| {
+        NaiveDate::parse_and_remainder(text, form).is_ok_and(|(day, rest)| {
+            let year = text.strip_suffix(rest).unwrap_or_default().chars().rev().take_while(|c| digit(*c));
+            day.year() >= 1_000 && matches!(year.count(), 2 | 4) && !rest.starts_with(digit)
+        })
+    })
 }
 
 /// A date and time without an offset; a date alone is its beginning.
@@ -176,11 +201,41 @@ mod tests {
             (json!("2026-11-20T23:59:00+05:00"), Date, json!("2026-11-20")),
             (json!("2026-11-20 14:15"), Datetime, json!("2026-11-20T14:15:00Z")),
             (json!("2026-11-20T14:15:00.250+01:00"), Datetime, json!("2026-11-20T13:15:00.250Z")),
+            (json!("2026-10-25 02:30:00+01"), Datetime, json!("2026-10-25T01:30:00Z")),
+            (json!("2026-11-20T14:15:00.250+0100"), Datetime, json!("2026-11-20T13:15:00.250Z")),
+            (json!("2026-11-20T14:15:00-0330"), Datetime, json!("2026-11-20T17:45:00Z")),
+            (json!("2026-11-20T14:15Z"), Datetime, json!("2026-11-20T14:15:00Z")),
+            (json!("2026-11-20 14:15+01:00"), Datetime, json!("2026-11-20T13:15:00Z")),
+            (json!("2026-11-20 14:15:00 UTC"), Datetime, json!("2026-11-20T14:15:00Z")),
+            (json!("2026-11-20 00:15:00+02"), Date, json!("2026-11-20")),
         ] {
             assert_eq!(convert(value.clone(), to, false), Ok(Some(expected)), "{value}");
         }
         assert_eq!(convert(json!(" "), Integer, false), Ok(None));
         assert_eq!(convert(json!(""), String, false), Ok(Some(json!(""))));
+    }
+
+    #[test]
+    fn dates_out_of_order_are_told() {
+        for text in
+            ["31.12.2025", "1.1.2026 10:00", "12/31/2025 11:59 PM", "31-12-2025", " 31.12.25", "12/31/25"]
+        {
+            assert!(is_date_out_of_order(text), "{text}");
+        }
+        for text in [
+            "2025-12-31",
+            "2025.12.31",
+            "20-11-26",
+            "1.10.0",
+            "12-34-5678",
+            "ORD-9",
+            "12.5",
+            "7/8",
+            "",
+            "100.12.2025",
+        ] {
+            assert!(!is_date_out_of_order(text), "{text}");
+        }
     }
 
     #[test]
@@ -198,6 +253,10 @@ mod tests {
             (json!("20-11-26"), Datetime, "INVALID_DATETIME"),
             (json!("26-11-20 14:15:00"), Datetime, "INVALID_DATETIME"),
             (json!("26-11-20T14:15:00Z"), Datetime, "INVALID_DATETIME"),
+            (json!("26-11-20 14:15:00+02"), Datetime, "INVALID_DATETIME"),
+            (json!("2026-11-20 +01"), Datetime, "INVALID_DATETIME"),
+            (json!("2026-11-20 14:15:00 CET"), Datetime, "INVALID_DATETIME"),
+            (json!("31.12.2025"), Date, "INVALID_DATE"),
             (json!({}), String, "INVALID_STRING"),
             (json!("a"), Object, "INVALID_OBJECT"),
             (json!("a"), Array, "INVALID_ARRAY"),

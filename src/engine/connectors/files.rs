@@ -25,6 +25,7 @@ use super::{
 use crate::domain::definition::{FileFormat, WriteMode};
 use crate::domain::error_class::{ErrorClass, Stage};
 use crate::domain::failure::Failure;
+use crate::engine::convert::is_date_out_of_order;
 
 /// Largest file that is read, in bytes.
 const MAX_FILE: u64 = 4 << 30;
@@ -329,16 +330,27 @@ struct After {
 impl After {
     /// Whether the record is new; remembers the greatest cursor. One without a cursor, or with one of a lower kind, may be
     /// new each time: it is read once where it would be written twice.
-    fn wants(&mut self, record: &Fields) -> bool {
+    ///
+    /// # Errors
+    /// When its cursor is a date that would be compared as a text.
+    fn wants(&mut self, record: &Fields) -> Result<bool, Failure> {
         let Some(value) = record.get(&self.field).filter(|value| !value.is_null()) else {
-            return self.inclusive || self.from.is_none();
+            return Ok(self.inclusive || self.from.is_none());
         };
+        if value.as_str().is_some_and(is_date_out_of_order) {
+            let message = format!(
+                "the cursor field '{}' holds dates whose order their text does not tell; write them as ISO 8601, \
+                 such as 2025-12-31",
+                self.field
+            );
+            return Err(Failure::config(&message).at_field(&self.field));
+        }
         let cursor = Cursor::of(value);
         if self.greatest.as_ref().is_none_or(|greatest| cursor > Cursor::of(greatest)) {
             self.greatest = Some(value.clone());
         }
-        let Some(from) = self.from.as_ref().map(Cursor::of) else { return true };
-        cursor > from || (self.inclusive && (cursor == from || cursor.is_below(&from)))
+        let Some(from) = self.from.as_ref().map(Cursor::of) else { return Ok(true) };
+        Ok(cursor > from || (self.inclusive && (cursor == from || cursor.is_below(&from))))
     }
 }
 
@@ -384,7 +396,7 @@ impl Pages {
                 break;
             };
             let wanted = match (&item, &mut self.after) {
-                (Item::Record(record), Some(after)) => after.wants(record),
+                (Item::Record(record), Some(after)) => after.wants(record)?,
                 _ => true,
             };
             if wanted {

@@ -364,6 +364,37 @@ async fn a_cursor_that_no_record_has_is_told() {
     }
 }
 
+#[tokio::test]
+async fn a_cursor_whose_order_its_text_does_not_tell_is_refused() {
+    let lab = Lab::start().await;
+    let more = json!({"sync_mode": "incremental", "cursor_field": "at", "write_mode": "append"});
+    for (name, at, outcome) in [
+        ("dots", ["31.12.2025", "01.01.2026"], "failed CONFIG_INVALID: 0 0 0 0"),
+        ("slashes", ["12/31/2025 10:00", "1/1/2026 10:00"], "failed CONFIG_INVALID: 0 0 0 0"),
+        ("copied", ["2026-10-25 02:55:00+02", "2026-10-25 02:30:00+01"], "succeeded: 1 1 0 0"),
+        ("short", ["2026-11-20T10:00:00.000+0100", "2026-11-20T09:30Z"], "succeeded: 1 1 0 0"),
+    ] {
+        let from = format!("{name}.csv");
+        let files = lab.connector(ConnectorKind::Files, json!({"root": "mine"})).await;
+        let to = format!("{name}.jsonl");
+        let flow = lab.flow(&files, &files, streams(&from, &to, more.clone()), Policy::default()).await;
+        for rows in [&at[..1], &at[..]] {
+            lab.write(
+                &from,
+                format!("id,at\n{}", rows.iter().map(|at| format!("1,{at}\n")).collect::<String>()),
+            );
+            let run = lab.queue(&flow).await;
+            lab.work().await;
+            assert_eq!(lab.outcome(&run).await, outcome, "{name}");
+            if outcome.starts_with("failed") {
+                let said: String =
+                    lab.ask(&format!("select reason_message from runs where run_id = '{run}'")).await;
+                assert!(said.contains("'at'") && said.contains("ISO 8601"), "{said}");
+            }
+        }
+    }
+}
+
 /// A run that failed after two pages of a file of 400 records, which its next attempt goes on with.
 async fn interrupted(lab: &Lab, from: &str, more: Value) -> RunId {
     let source = lab.connector(ConnectorKind::Files, json!({"root": "mine"})).await;
