@@ -245,15 +245,21 @@ impl Keyed {
         serde_json::to_string(&key).ok()
     }
 
-    /// Puts a record in its place; false when it is there already. (One without a key was rejected before.)
+    /// Puts a record in its place, where fields that it leaves out stay as they are; false when it is there already. (One
+    /// without a key was rejected before.)
     fn put(&mut self, record: &Fields, line: String) -> bool {
         let Some(key) = self.key_of(record) else {
             self.add(line);
             return true;
         };
-        if self.places.get(&key).is_some_and(|place| self.lines[*place] == line) {
-            return false;
-        }
+        let line = match self.places.get(&key).map(|place| &self.lines[*place]) {
+            None => line,
+            Some(before) if *before == line => return false,
+            Some(before) => match with(before, record) {
+                Some(line) => line,
+                None => return false,
+            },
+        };
         self.set(key, line);
         true
     }
@@ -277,6 +283,19 @@ impl Keyed {
         self.size += size(&line);
         self.lines.push(line);
     }
+}
+
+/// A line with the fields of a record; `None` when it has them just so.
+fn with(line: &str, record: &Fields) -> Option<String> {
+    let mut fields = match digits::from_json(line) {
+        Ok(Value::Object(fields)) => fields,
+        _ => Fields::new(),
+    };
+    if record.iter().all(|(name, value)| fields.get(name) == Some(value)) {
+        return None;
+    }
+    fields.extend(record.clone());
+    serde_json::to_string(&fields).ok()
 }
 
 /// Bytes of a line and its end.
@@ -421,7 +440,7 @@ mod tests {
             let record: serde_json::Value = serde_json::from_str(text).unwrap();
             vec![(record.as_object().unwrap().clone(), text.to_owned())]
         };
-        for text in [r#"{"id":1}"#, r#"{"id":2}"#, r#"{"id":1,"name":"Ana"}"#, r#"{"id":1}"#] {
+        for text in [r#"{"id":1}"#, r#"{"id":2}"#, r#"{"id":1,"name":"Ana"}"#, r#"{"id":1,"name":""}"#] {
             write(&target, Some(&mut keyed), line(text)).unwrap();
             assert_eq!(keyed.size, fs::metadata(&path).unwrap().len(), "{text}");
         }

@@ -134,6 +134,27 @@ async fn lines_without_the_key_stay_as_they_stand() {
 }
 
 #[tokio::test]
+async fn a_field_that_is_left_out_stays_as_it_is() {
+    let lab = Lab::start().await;
+    let written = json!({"mappings": [
+        {"destination_field": "id", "source_path": "$.id", "is_key": true},
+        {"destination_field": "note", "source_path": "$.note", "filter": "value != null"},
+        {"destination_field": "n", "source_path": "$.n"}
+    ]});
+    for (row, outcome, line) in [
+        ("1,x,1", "succeeded: 1 1 0 0", json!({"id": "1", "note": "x", "n": "1"})),
+        ("1,,2", "succeeded: 1 1 0 0", json!({"id": "1", "note": "x", "n": "2"})),
+        ("1,,2", "succeeded: 1 0 0 1", json!({"id": "1", "note": "x", "n": "2"})),
+        ("1,y,", "succeeded: 1 1 0 0", json!({"id": "1", "note": "y", "n": null})),
+    ] {
+        lab.write("a.csv", format!("id,note,n\n{row}\n"));
+        let run = copy(&lab, "a.csv", "a.jsonl", written.clone()).await;
+        assert_eq!(lab.outcome(&run).await, outcome, "{row}");
+        assert_eq!(lines(&lab, "a.jsonl"), [line], "{row}");
+    }
+}
+
+#[tokio::test]
 async fn an_open_quote_swallows_one_line_only() {
     let lab = Lab::start().await;
     lab.write("open.csv", "id,name\n1,a\n2,\"b\n3,c\n4,d\n");
