@@ -1,5 +1,6 @@
 //! Numbers by their digits. A value holds a number in 64 bits, whole or floating, which keep 15 digits for certain; a
 //! number that would lose some of more is carried as the text of its digits instead, which databases take for a number.
+//! Not so in a JSON document: there a fraction of up to 17 digits is a number as its writer held it, in 64 bits floating.
 
 use std::cmp::Ordering;
 
@@ -9,6 +10,8 @@ use crate::json;
 
 /// So many digits are kept for certain.
 const CERTAIN: usize = 15;
+/// So many digits tell any number of 64 bits floating from the next; who writes no more of them means such a number.
+const FLOATING: usize = 17;
 
 /// A decimal number, `0.digits` times ten to the power of `exponent`; without digits it is zero.
 #[derive(Debug, PartialEq, Eq)]
@@ -87,22 +90,45 @@ pub(super) fn nearest(value: &Value) -> Option<Value> {
     Number::from_f64(float.clamp(f64::MIN, f64::MAX)).map(Value::Number)
 }
 
-/// What a JSON text says; a number in it that would lose digits is the text of its digits.
+/// What a JSON document says; a number in it that would lose digits is the text of its digits, unless it is the nearest
+/// one in 64 bits floating that was meant.
 ///
 /// # Errors
 /// Those of [`json::read`].
 pub(super) fn from_json(text: &str) -> serde_json::Result<Value> {
+    read(text, false)
+}
+
+/// What a database row as a JSON text says: the numbers of its columns, alone or in lists, keep all digits; what is an
+/// object there is a document.
+///
+/// # Errors
+/// Those of [`json::read`].
+pub(super) fn from_row(text: &str) -> serde_json::Result<Value> {
+    read(text, true)
+}
+
+fn read(text: &str, row: bool) -> serde_json::Result<Value> {
     // Only what is right as it stands may be touched.
     let value = json::read(text)?;
-    match in_quotes(text) {
+    match in_quotes(text, row) {
         None => Ok(value),
         Some(text) => json::read(&text),
     }
 }
 
-/// A JSON text whose numbers that would lose digits are put in quotes; `None` without such numbers.
-fn in_quotes(text: &str) -> Option<String> {
-    let (mut quoted, mut copied, mut at) = (String::new(), 0, 0);
+/// Whether a number is written as those of 64 bits floating are.
+fn is_floating(number: &str) -> bool {
+    let nearest: f64 = number.parse().unwrap_or_default();
+    number.contains(['.', 'e', 'E'])
+        && nearest != 0.0
+        && Decimal::parse(number).is_some_and(|decimal| decimal.digits.len() <= FLOATING)
+}
+
+/// A JSON text whose numbers that would lose digits are put in quotes, also those of a row's columns that are written as
+/// floating ones are; `None` without such numbers.
+fn in_quotes(text: &str, row: bool) -> Option<String> {
+    let (mut quoted, mut copied, mut at, mut objects) = (String::new(), 0, 0, 0_usize);
     while let Some(byte) = text.as_bytes().get(at) {
         match byte {
             b'"' => at = text_end(text.as_bytes(), at),
@@ -110,12 +136,21 @@ fn in_quotes(text: &str) -> Option<String> {
                 let begin = at;
                 at = number_end(text.as_bytes(), at);
                 let number = &text[begin..at];
-                if (number.len() > CERTAIN || number.contains(['e', 'E'])) && are_lost(number) {
+                let long = number.len() > CERTAIN || number.contains(['e', 'E']);
+                let exact = row && objects == 1;
+                if long && are_lost(number) && (exact || !is_floating(number)) {
                     quoted.extend([&text[copied..begin], "\"", number, "\""]);
                     copied = at;
                 }
             }
-            _ => at += 1,
+            _ => {
+                match byte {
+                    b'{' => objects += 1,
+                    b'}' => objects = objects.saturating_sub(1),
+                    _ => {}
+                }
+                at += 1;
+            }
         }
     }
     (copied > 0).then(|| quoted + &text[copied..])
@@ -185,8 +220,8 @@ mod tests {
     fn json_keeps_all_digits() {
         for (text, expected) in [
             (
-                r#"{"a": 12345678901234567.89, "b": [1.5, -0.12345678901234567]}"#,
-                json!({"a": "12345678901234567.89", "b": [1.5, "-0.12345678901234567"]}),
+                r#"{"a": 12345678901234567.89, "b": [1.5, -0.123456789012345678]}"#,
+                json!({"a": "12345678901234567.89", "b": [1.5, "-0.123456789012345678"]}),
             ),
             (
                 r#"{"3.3333333333333333": "\"3.3333333333333333", "n":0.1}"#,
@@ -196,13 +231,25 @@ mod tests {
                 r#"[31.245270191439438,9007199254740993]"#,
                 json!([31.245_270_191_439_438, 9_007_199_254_740_993_i64]),
             ),
-            ("1e-400", json!("1e-400")),
+            ("[1e-400,18446744073709551617]", json!(["1e-400", "18446744073709551617"])),
+            // More digits than the nearest number has, and no more than its writer may have needed.
+            (
+                r#"{"lat": 52.520006599999999, "all": [-1.2345678901234567e-5, 0.10000000000000001]}"#,
+                json!({"lat": 52.520_006_6, "all": [-1.234_567_890_123_456_7e-5, 0.1]}),
+            ),
         ] {
             assert_eq!(from_json(text).unwrap(), expected, "{text}");
         }
         for text in ["{12345678901234567.89: 1}", "012345678901234567.89", "12345678901234567.8.9", "{\"a"] {
             assert!(from_json(text).is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn the_columns_of_a_row_keep_all_digits_and_its_documents_hold_numbers() {
+        let text = r#"{"n": 0.10000000000000001, "l": [0.10000000000000001], "d": {"n": [0.10000000000000001]}, "m": 0.10000000000000001}"#;
+        let n = "0.10000000000000001";
+        assert_eq!(from_row(text).unwrap(), json!({"n": n, "l": [n], "d": {"n": [0.1]}, "m": n}));
     }
 
     #[test]

@@ -134,6 +134,23 @@ async fn lines_without_the_key_stay_as_they_stand() {
 }
 
 #[tokio::test]
+async fn a_number_of_a_document_stays_a_number() {
+    let lab = Lab::start().await;
+    let line = |lat: &str| format!("{{\"id\":1,\"geo\":{{\"lat\":{lat}}}}}\n");
+    for (from, to) in [
+        ("52.520006599999999", "52.5200066"),
+        ("52.5", "52.5"),
+        ("12345678901234567.89", "\"12345678901234567.89\""),
+        ("18446744073709551617", "\"18446744073709551617\""),
+    ] {
+        lab.write("a.jsonl", line(from));
+        let run = copy(&lab, "a.jsonl", "out.jsonl", json!({})).await;
+        assert_eq!(lab.outcome(&run).await, "succeeded: 1 1 0 0", "{from}");
+        assert_eq!(std::fs::read_to_string(lab.files.path().join("out.jsonl")).unwrap(), line(to));
+    }
+}
+
+#[tokio::test]
 async fn a_field_that_is_left_out_stays_as_it_is() {
     let lab = Lab::start().await;
     let written = json!({"mappings": [

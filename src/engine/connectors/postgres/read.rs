@@ -288,7 +288,7 @@ async fn never_null(conn: &mut PgConnection, table: &str, column: &str) -> Resul
 }
 
 fn item(text: Option<&str>) -> Item {
-    match text.map(digits::from_json) {
+    match text.map(digits::from_row) {
         Some(Ok(Value::Object(fields))) => Item::Record(fields),
         Some(_) => Item::Bad(
             Failure::new(ErrorClass::Type, "INVALID_JSON", Stage::Extract, "the row is no JSON object"),
