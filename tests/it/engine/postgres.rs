@@ -647,6 +647,31 @@ async fn a_source_only_reads() {
 }
 
 #[tokio::test]
+async fn a_query_gives_each_name_once() {
+    let bench = Bench::start().await;
+    bench
+        .run_sql(
+            "create table customers (id integer primary key, name text); insert into customers values (7, 'Ana');
+             create table orders (id integer primary key, customer integer); insert into orders values (1, 7), (2, 7)",
+        )
+        .await;
+    let joined = |columns: &str| {
+        let query = format!("select {columns} from orders o join customers c on c.id = o.customer");
+        streams("query", "out.jsonl", json!({ "source_query": query }))
+    };
+    let (outcome, _) = bench.sync(Postgres, Files, joined("o.id, c.id, c.name")).await;
+    assert_eq!(outcome, "failed CONFIG_INVALID: 0 0 0 0");
+    assert_eq!(
+        bench.lab.ask::<String>("select reason_message from runs").await,
+        "the query gives 'id' twice; name one of them with `as`"
+    );
+    let (outcome, _) = bench.sync(Postgres, Files, joined("o.id, c.id as customer, c.name")).await;
+    assert_eq!(outcome, "succeeded: 2 2 0 0");
+    let text = std::fs::read_to_string(bench.lab.files.path().join("out.jsonl")).unwrap();
+    assert_eq!(text.lines().next(), Some("{\"id\":1,\"name\":\"Ana\",\"customer\":7}"));
+}
+
+#[tokio::test]
 async fn what_does_not_exist_is_said_plainly() {
     let bench = Bench::start().await;
     bench.run_sql("create table b (id integer, name text)").await;

@@ -1,10 +1,12 @@
 //! Rows of a table or a query, through a cursor that stays open.
 
+use std::collections::BTreeSet;
+
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use serde_json::{Value, json};
 use sqlx::postgres::PgConnection;
-use sqlx::{AssertSqlSafe, FromRow};
+use sqlx::{AssertSqlSafe, Column, Executor, FromRow, SqlSafeStr, Statement};
 
 use super::super::{Item, MAX_PAGE, MAX_RECORD, Page, ReadRequest, Source};
 use super::answer::failure;
@@ -158,6 +160,9 @@ impl Rows {
         };
         let rows = format!("from ({relation}) s {filter}");
         run(&mut conn, "begin isolation level repeatable read read only").await?;
+        if !is_table {
+            refuse_equal_names(&mut conn, &relation).await?;
+        }
         // The order of a table must be the same when an interrupted run goes on.
         run(&mut conn, "set local synchronize_seqscans = off").await?;
         let estimated = if is_table {
@@ -285,6 +290,19 @@ async fn never_null(conn: &mut PgConnection, table: &str, column: &str) -> Resul
     .await
     .map_err(|error| failure(&error, Stage::Extract))?;
     Ok(found == Some(true))
+}
+
+/// Of two columns with one name a row would keep the value of the last.
+async fn refuse_equal_names(conn: &mut PgConnection, relation: &str) -> Result<(), Failure> {
+    let rows = AssertSqlSafe(format!("select * from ({relation}) s")).into_sql_str();
+    let described = conn.prepare(rows).await.map_err(|error| failure(&error, Stage::Extract))?;
+    let mut seen = BTreeSet::new();
+    match described.columns().iter().map(Column::name).find(|name| !seen.insert(*name)) {
+        Some(name) => {
+            Err(Failure::config(&format!("the query gives '{name}' twice; name one of them with `as`")))
+        }
+        None => Ok(()),
+    }
 }
 
 fn item(text: Option<&str>) -> Item {
