@@ -273,6 +273,43 @@ async fn an_incremental_table_is_read_on_from_its_cursor() {
     assert_eq!(bench.ask::<i64>("select count(*) from seen").await, 254);
 }
 
+/// They would be appended again by each run.
+#[tokio::test]
+async fn rows_without_a_cursor_are_not_appended_as_long_as_none_has_one() {
+    let bench = Bench::start().await;
+    bench
+        .run_sql(
+            "create table fresh (id integer primary key, at timestamptz);
+             create table empty (id integer primary key, at timestamptz);
+             insert into fresh select generate_series(1, 3)",
+        )
+        .await;
+    let lab = &bench.lab;
+    let postgres = lab.connector(Postgres, json!({"dsn": "lab", "create_tables": true})).await;
+    let feed = |from: &str, to: &str, mode: &str| {
+        streams(from, to, json!({"sync_mode": "incremental", "cursor_field": "at", "write_mode": mode}))
+    };
+    let flow = lab.flow(&postgres, &postgres, feed("fresh", "kept", "append"), Policy::default()).await;
+    for _ in 0..2 {
+        assert_eq!(bench.again(&flow).await.0, "failed CONFIG_INVALID: 0 0 0 0");
+    }
+    assert_eq!(
+        lab.ask::<String>("select string_agg(distinct reason_message, ' ') from runs").await,
+        "no record of 'fresh' has a value for the cursor field 'at'"
+    );
+    bench.run_sql("update fresh set at = '2026-11-01T00:00:00Z' where id = 3").await;
+    for outcome in ["succeeded: 3 3 0 0", "succeeded: 0 0 0 0"] {
+        assert_eq!(bench.again(&flow).await.0, outcome);
+    }
+    for (from, mode, outcome) in
+        [("empty", "append", "succeeded: 0 0 0 0"), ("fresh", "upsert", "succeeded: 3 3 0 0")]
+    {
+        let to = format!("{from}_{mode}");
+        let flow = lab.flow(&postgres, &postgres, feed(from, &to, mode), Policy::default()).await;
+        assert_eq!(bench.again(&flow).await.0, outcome, "{to}");
+    }
+}
+
 #[tokio::test]
 async fn an_interrupted_read_of_what_has_no_cursor_goes_on_without_a_gap() {
     let bench = Bench::start().await;

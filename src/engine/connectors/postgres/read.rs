@@ -163,6 +163,15 @@ impl Rows {
         if !is_table {
             refuse_equal_names(&mut conn, &relation).await?;
         }
+        // Rows without a cursor would be appended again by each run, as long as none has one.
+        if let Some((field, None, false)) = request.after()
+            && request.position.is_none()
+            && lacks_cursor(&mut conn, &relation, field).await?
+        {
+            let object = &request.stream.source_object;
+            let message = format!("no record of '{object}' has a value for the cursor field '{field}'");
+            return Err(Failure::config(&message).at_field(field));
+        }
         // The order of a table must be the same when an interrupted run goes on.
         run(&mut conn, "set local synchronize_seqscans = off").await?;
         let estimated = if is_table {
@@ -290,6 +299,19 @@ async fn never_null(conn: &mut PgConnection, table: &str, column: &str) -> Resul
     .await
     .map_err(|error| failure(&error, Stage::Extract))?;
     Ok(found == Some(true))
+}
+
+/// Whether there are rows and none has a cursor.
+async fn lacks_cursor(conn: &mut PgConnection, relation: &str, field: &str) -> Result<bool, Failure> {
+    let text = format!(
+        "select not exists (select from ({relation}) s where s.{} is not null) and exists (select from ({relation}) s)",
+        quote(field)
+    );
+    sqlx::query_scalar(AssertSqlSafe(text))
+        .persistent(false)
+        .fetch_one(conn)
+        .await
+        .map_err(|error| failure(&error, Stage::Extract))
 }
 
 /// Of two columns with one name a row would keep the value of the last.
