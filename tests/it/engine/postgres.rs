@@ -168,6 +168,56 @@ async fn each_record_that_the_database_refuses_is_named() {
 }
 
 #[tokio::test]
+async fn what_is_day_and_what_is_month_is_not_guessed() {
+    let bench = Bench::start().await;
+    bench
+        .run_sql("create table days (id integer primary key, day date, at timestamp, moment timestamptz)")
+        .await;
+    bench.lab.write(
+        "days.csv",
+        "id,day,at,moment\n\
+         1,2026-11-05,2026-11-05 06:07:08,2026-11-05T06:07:08+01:00\n\
+         2,20261105,infinity,2026-11-05\n\
+         3,05.11.2026,,\n4,12/11/2026,,\n5,05.11.26,,\n6,5-11-2026,,\n\
+         7,,05.11.2026 06:07,\n8,,,05/11/26\n9,2026-13-01,,\n",
+    );
+    let (outcome, mut codes) = bench.sync(Files, Postgres, streams("days.csv", "days", json!({}))).await;
+    codes.sort();
+    assert_eq!(outcome, "partial: 9 2 7 0");
+    assert_eq!(
+        codes,
+        [
+            "TYPE:INVALID_DATE:1",
+            "TYPE:INVALID_DATE:at:1",
+            "TYPE:INVALID_DATE:day:4",
+            "TYPE:INVALID_DATE:moment:1"
+        ]
+    );
+    let said: String = bench.lab.ask("select min(message) from run_errors where message like '%year%'").await;
+    assert_eq!(said, "a date begins with its year, as in 2026-11-05; `to_date` reads other forms");
+    let read = "select string_agg(concat_ws(' ', id, day, at, moment at time zone 'utc'), ', ' order by id) from days";
+    assert_eq!(
+        bench.ask::<String>(read).await,
+        "1 2026-11-05 2026-11-05 06:07:08 2026-11-05 05:07:08, 2 2026-11-05 infinity 2026-11-05 00:00:00"
+    );
+    // And what is read is what can be written.
+    bench
+        .run_sql(
+            "create table copies (like days including all);
+             insert into days values (11, '0044-03-15 BC', '-infinity', '12026-01-01 00:00:00.5+00'), (12, '0099-01-02', null, null)",
+        )
+        .await;
+    assert_eq!(
+        bench.sync(Postgres, Postgres, streams("days", "copies", json!({}))).await.0,
+        "succeeded: 4 4 0 0"
+    );
+    assert_eq!(
+        bench.ask::<i64>("select count(*) from (select * from days except select * from copies) s").await,
+        0
+    );
+}
+
+#[tokio::test]
 async fn a_table_is_copied_to_the_counts_that_sql_finds() {
     let bench = Bench::start().await;
     bench

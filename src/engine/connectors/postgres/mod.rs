@@ -65,7 +65,8 @@ impl Postgres {
             ("lock_timeout", "10s"),
             ("idle_in_transaction_session_timeout", "3600s"),
             ("timezone", "UTC"),
-            ("datestyle", "ISO"),
+            // What does not begin with its year is refused, rather than taken for one of two days.
+            ("datestyle", "ISO, YMD"),
             ("standard_conforming_strings", "on"),
         ]);
         Ok(Self { name, options, create_tables, own: own.clone() })

@@ -118,6 +118,12 @@ impl Table {
                 report.rejected.push((place, undefined_column(&self.name, lost)));
                 continue;
             }
+            if let Some((name, _)) = record.iter().find(|(name, value)| self.must_guess(name, value)) {
+                let message = "a date begins with its year, as in 2026-11-05; `to_date` reads other forms";
+                let problem = Failure::new(ErrorClass::Type, "INVALID_DATE", Stage::Load, message);
+                report.rejected.push((place, problem.at_field(name)));
+                continue;
+            }
             report.bytes += serde_json::to_string(record).map_or(0, |text| text.len() as i64);
             let mut names: Vec<&String> = record.keys().collect();
             names.sort();
@@ -137,6 +143,19 @@ impl Table {
         tx.commit().await.map_err(|error| failure(&error, Stage::Load))?;
         report.rejected.sort_by_key(|(place, _)| *place);
         Ok(report)
+    }
+
+    /// Whether the database would have to guess what is the day, the month and the year of a text for a column.
+    fn must_guess(&self, name: &str, value: &Value) -> bool {
+        let kind = self.columns.get(name).map(String::as_str);
+        let Some(text) =
+            value.as_str().filter(|_| matches!(kind, Some("date" | "timestamp" | "timestamptz")))
+        else {
+            return false;
+        };
+        let rest = text.trim_start().trim_start_matches(|c: char| c.is_ascii_digit());
+        let digits = text.trim_start().len() - rest.len();
+        (1..4).contains(&digits) && rest.starts_with(['-', '.', '/'])
     }
 
     /// Inserts records that have these fields; one whose key is there is updated where it differs.
