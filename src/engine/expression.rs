@@ -3,43 +3,29 @@
 //!
 //! The language has no step budget of its own, its parser recurses and some of its functions multiply their
 //! input. So a source is short and shallow before it is parsed, only functions known to be tame can be
-//! called, comprehensions nest once, and every turn of a comprehension draws on a budget.
+//! called, comprehensions nest once, and every turn of a comprehension, every part of a list or map and every `+` draws
+//! on a budget.
 
-use std::cell::{Cell, OnceCell};
+use std::cell::OnceCell;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
-use cel::common::types::{CelString, DYN_TYPE};
-use cel::common::value::CowVal;
+use cel::common::types::DYN_TYPE;
 use cel::objects::{Key, Map as CelMap};
 use cel::parser::Expression as Tree;
 use cel::{Context, Env, ExecutionError, Value as Cel, extensions};
 use serde_json::{Map, Number, Value};
 
-use super::fence::{Reads, TURN, check_source, fence_in};
+use super::budget::{self, MAX_COPIED, left};
+use super::fence::{ADD, PART, Reads, TURN, check_source, fence_in};
 use super::functions;
 
 /// Stack of the thread that parses, in bytes.
 const PARSER_STACK: usize = 32 << 20;
-/// Turns that all comprehensions of one evaluation take together, at most.
-const MAX_TURNS: u32 = 10_000;
-/// Time that one evaluation may take; looked at every turn of a comprehension.
-const MAX_TIME: Duration = Duration::from_secs(1);
-/// Bytes of text that comprehensions of one evaluation may pile up.
-const MAX_PILED: usize = 4 << 20;
 /// Largest record that expressions see, in bytes of text.
 const MAX_RECORD: usize = 256 << 10;
 
 thread_local! {
     static ROOT: Context<'static, 'static> = root();
-    static BUDGET: Cell<Budget> = const { Cell::new(Budget { turns: 0, piled: 0, until: None }) };
-}
-
-#[derive(Clone, Copy)]
-struct Budget {
-    turns: u32,
-    piled: usize,
-    until: Option<Instant>,
 }
 
 /// A compiled expression over `value` and `record`.
@@ -82,10 +68,10 @@ impl Expression {
                 scope.add_variable_from_value("record", record.cel()?);
             }
             scope.add_variable_from_value("value", to_cel_bounded(value)?);
-            let until = Instant::now().checked_add(MAX_TIME);
-            BUDGET.set(Budget { turns: MAX_TURNS, piled: MAX_PILED, until });
-            let result = Cel::resolve(&self.tree, &scope).map_err(|error| sentence(&error))?;
-            from_cel(&result)
+            budget::begin();
+            let result = Cel::resolve_val(&self.tree, &scope).map_err(|error| sentence(&error))?;
+            left(&*result, MAX_COPIED).ok_or("the result becomes too large")?;
+            from_cel(&result.as_ref().try_into().map_err(|error| sentence(&error))?)
         })
     }
 
@@ -136,27 +122,15 @@ impl<'a> Record<'a> {
     }
 }
 
-fn turn<'b, 'v>(mut args: Vec<CowVal<'b, 'v>>) -> Result<CowVal<'b, 'v>, ExecutionError> {
-    let mut budget = BUDGET.get();
-    let piled =
-        args.first().and_then(|arg| arg.downcast_ref::<CelString>()).map_or(0, |text| text.inner().len());
-    budget.turns = budget.turns.saturating_sub(1);
-    budget.piled = budget.piled.saturating_sub(piled);
-    BUDGET.set(budget);
-    let late = budget.until.is_some_and(|until| Instant::now() > until);
-    match args.pop() {
-        Some(arg) if budget.turns > 0 && budget.piled > 0 && !late => Ok(arg),
-        _ => Err(ExecutionError::function_error("comprehension", "it takes too long")),
-    }
-}
-
 fn environment() -> Env {
     let mut env = Env::stdlib().with_optional_support(false);
     let added = [
         env.add_extension(extensions::strings),
         env.add_extension(extensions::math),
         env.add_extension(extensions::lists),
-        env.add_overload(TURN, TURN, vec![DYN_TYPE], turn),
+        env.add_overload(TURN, TURN, vec![DYN_TYPE], budget::turn),
+        env.add_overload(PART, PART, vec![DYN_TYPE], budget::part),
+        env.add_overload(ADD, ADD, vec![DYN_TYPE, DYN_TYPE], budget::add),
     ];
     debug_assert!(added.iter().all(Result::is_ok), "{added:?}");
     env
@@ -407,5 +381,41 @@ mod tests {
             assert!(run(source, text.clone()).unwrap_err().contains("too l"), "{source}");
         }
         assert!(run("value.size()", json!("a".repeat(300 << 10))).unwrap_err().contains("256 KiB"));
+    }
+
+    #[test]
+    fn lists_maps_and_sums_weigh_what_they_hold() {
+        let record = json!({"t": "a".repeat(250_000), "tags": (0..1_000).collect::<Vec<_>>()});
+        let run = |source: &str| {
+            let fields = record.as_object().unwrap();
+            Expression::compile(source)?.evaluate(&Record::new(fields), &Value::Null)
+        };
+        let copies = |times: usize| vec!["a"; times].join(",");
+        let twelve = format!("[[{}]]", ["record.t"; 12].join(","));
+        for source in [
+            "record.tags.map(a, [record.t + record.t]).size()".to_owned(),
+            "record.tags.filter(a, a >= 0).map(a, {'k': record.t}).size()".to_owned(),
+            format!("{twelve}.map(a, [{}].size())", copies(200)),
+            format!("{twelve}.all(a, {{'k': [{}]}}.size() == 1)", copies(200)),
+            format!("{twelve}.map(a, coalesce({}).size())", copies(200)),
+            format!("{twelve}.map(a, a + a).map(a, a + a)"),
+            "record.tags.map(a, [record.t]).size()".to_owned(),
+            "record.tags.map(a, {'k': [record.t]}).size()".to_owned(),
+            "record.tags.map(a, {record.t: a}).size()".to_owned(),
+            "record.tags.all(a, ([record.t] + [record.t]).size() == 2)".to_owned(),
+            format!("({}).size()", ["record.t"; 20].join(" + ")),
+            format!("[{}]", ["record.t"; 100].join(", ")),
+        ] {
+            let error = run(&source).unwrap_err();
+            assert!(error.contains("too large"), "{source}: {error}");
+        }
+        for (source, expected) in [
+            ("record.tags.map(a, {'tag': a, 'more': [a, 'x' + string(a)]}).size()", json!(1_000)),
+            ("(record.t + record.t + record.t).size()", json!(750_000)),
+            ("([1] + [2])[1] + 3", json!(5)),
+            ("timestamp('2026-11-23T00:00:00Z') + duration('1h')", json!("2026-11-23T01:00:00Z")),
+        ] {
+            assert_eq!(run(source), Ok(expected), "{source}");
+        }
     }
 }

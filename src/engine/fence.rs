@@ -82,6 +82,10 @@ const TYPES: &[&str] = &[
 ];
 /// The function that every turn of a comprehension calls; no source can spell it.
 pub(super) const TURN: &str = "@turn";
+/// The function that is called for every part of a list or map that is no literal.
+pub(super) const PART: &str = "@part";
+/// What stands for `+`.
+pub(super) const ADD: &str = "@add";
 
 /// What the parser may see at all. Brackets and operators inside of texts count too: a source that hides them
 /// there is refused rather than understood.
@@ -205,17 +209,26 @@ impl Fence {
             Expr::Struct(_) => {
                 Err("it makes a message; only texts, numbers, lists and maps are known".to_owned())
             }
-            Expr::List(list) => list.elements.iter_mut().try_for_each(|item| self.walk(item, comprehensions)),
+            Expr::List(list) => list.elements.iter_mut().try_for_each(|item| self.part(item, comprehensions)),
             Expr::Map(map) => map.entries.iter_mut().try_for_each(|entry| match &mut entry.expr {
                 EntryExpr::MapEntry(entry) => {
-                    self.walk(&mut entry.key, comprehensions)?;
-                    self.walk(&mut entry.value, comprehensions)
+                    self.part(&mut entry.key, comprehensions)?;
+                    self.part(&mut entry.value, comprehensions)
                 }
                 EntryExpr::StructField(field) => self.walk(&mut field.value, comprehensions),
             }),
             Expr::Call(call) => self.call(call, comprehensions),
             Expr::Comprehension(comprehension) => self.comprehension(comprehension, comprehensions + 1),
         }
+    }
+
+    /// A part of a list or map, which becomes a copy of what it names.
+    fn part(&mut self, tree: &mut Tree, comprehensions: usize) -> Result<(), String> {
+        self.walk(tree, comprehensions)?;
+        if !matches!(tree.expr, Expr::Literal(_) | Expr::List(_) | Expr::Map(_)) {
+            wrap(tree, PART);
+        }
+        Ok(())
     }
 
     fn variable(&mut self, name: &str) -> Result<(), String> {
@@ -240,6 +253,9 @@ impl Fence {
             self.walk(target, comprehensions)?;
         }
         call.args.iter_mut().try_for_each(|arg| self.walk(arg, comprehensions))?;
+        if call.func_name == operators::ADD && !call.args.first().is_some_and(gathers) {
+            call.func_name = ADD.to_owned();
+        }
         let name = call.func_name.as_str();
         let operator = !name.starts_with(|c: char| c.is_ascii_alphabetic()) || name.starts_with("math.@");
         if math {
@@ -298,6 +314,11 @@ fn field_of_record(tree: &Tree) -> Option<&str> {
     }
 }
 
+/// Whether `tree` is what a comprehension gathers, to which its turns add; no source can spell it.
+fn gathers(tree: &Tree) -> bool {
+    matches!(&tree.expr, Expr::Ident(name) if name.starts_with('@'))
+}
+
 /// The part of a comprehension that every turn evaluates and that may be wrapped without its losing the
 /// evaluator's short cut for `map` and `filter` (which looks at the shape of condition and step).
 fn turn_of(parts: &mut ComprehensionExpr) -> &mut Tree {
@@ -312,11 +333,19 @@ fn turn_of(parts: &mut ComprehensionExpr) -> &mut Tree {
     }
 }
 
-/// Wraps `tree` in the call that draws on the budget and returns its argument.
+/// Makes `tree` draw on the budget as a turn, rather than as a part only.
 fn draw(tree: &mut Tree) {
+    match &mut tree.expr {
+        Expr::Call(call) if call.func_name == PART => call.func_name = TURN.to_owned(),
+        _ => wrap(tree, TURN),
+    }
+}
+
+/// Wraps `tree` in a call that draws on the budget and returns its argument.
+fn wrap(tree: &mut Tree, name: &str) {
     let inner = std::mem::take(tree);
     tree.id = inner.id;
-    tree.expr = Expr::Call(CallExpr { func_name: TURN.to_owned(), target: None, args: vec![inner] });
+    tree.expr = Expr::Call(CallExpr { func_name: name.to_owned(), target: None, args: vec![inner] });
 }
 
 fn unknown(name: &str) -> String {

@@ -20,6 +20,7 @@ use cel::{ExecutionError, Value as Cel};
 use chrono::{DateTime, Datelike, NaiveDate, NaiveDateTime, TimeZone, Utc};
 use sha2::{Digest, Sha256};
 
+use super::budget::{MAX_COPIED, left};
 use super::phone;
 
 /// Longest text that a function returns, in bytes.
@@ -80,7 +81,10 @@ pub(super) fn all() -> Vec<(&'static str, Boxed)> {
 fn boxed(name: &'static str, function: Function) -> Boxed {
     Box::new(move |call| {
         let mut args: Vec<Cel> = Vec::with_capacity(call.args.len() + 1);
+        let mut room = MAX_COPIED;
         for arg in call.this.iter().chain(&call.args) {
+            let too_large = || ExecutionError::function_error(name, "its arguments are too large");
+            room = left(arg.as_ref(), room).ok_or_else(too_large)?;
             args.push(arg.as_ref().try_into()?);
         }
         let result = function(&args).map_err(|message| ExecutionError::function_error(name, message))?;

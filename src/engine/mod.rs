@@ -3,6 +3,7 @@
 //! Each part is a function that does one thing once (`…_tick`); [`Engine::run`] calls them until it is
 //! stopped. Any number of processes may run an engine on one database.
 
+mod budget;
 mod checker;
 pub mod connectors;
 mod convert;
