@@ -11,7 +11,7 @@ use super::EngineSettings;
 use super::connectors::{Connector, Connectors, Fields, Item, Page, ReadRequest, WriteRequest};
 use super::insist::insist;
 use super::mapping::{self, Plan};
-use super::pages::{MappedPage, Repeats, map_page};
+use super::pages::{MappedPage, Repeats, map_aside};
 use super::resume::{Resumed, resume};
 use crate::domain::definition::{FieldType, Stream, WriteMode};
 use crate::domain::error_class::{ErrorClass, Stage};
@@ -274,10 +274,8 @@ impl StreamWork<'_> {
         Ok(())
     }
 
-    /// Maps a page away from the threads that wait: an expression may take its time.
     async fn map(&mut self, page: Page) -> Result<MappedPage, Outcome> {
-        let plan = Arc::clone(&self.plan);
-        let mapped = tokio::task::spawn_blocking(move || map_page(&plan, page)).await;
+        let mapped = map_aside(Arc::clone(&self.plan), page, CancellationToken::new()).await;
         let mut mapped = mapped.map_err(|_| {
             tracing::error!("a mapping broke");
             Failure::internal()

@@ -3,8 +3,11 @@
 use std::collections::HashMap;
 use std::collections::hash_map::DefaultHasher;
 use std::hash::{Hash, Hasher};
+use std::sync::Arc;
 
 use serde_json::Value;
+use tokio::task::JoinError;
+use tokio_util::sync::CancellationToken;
 
 use super::connectors::{Fields, Item, Page};
 use super::mapping::{Mapped, Plan};
@@ -27,8 +30,19 @@ pub(super) struct MappedPage {
     pub(super) warnings: Vec<(usize, Failure)>,
 }
 
-/// Maps every record of a page.
-pub(super) fn map_page(plan: &Plan, mut page: Page) -> MappedPage {
+/// Maps a page away from the threads that wait, since an expression may take its time. Once nobody waits for it any
+/// more it is `over`.
+pub(super) async fn map_aside(
+    plan: Arc<Plan>,
+    page: Page,
+    over: CancellationToken,
+) -> Result<MappedPage, JoinError> {
+    let _waits = over.clone().drop_guard();
+    tokio::task::spawn_blocking(move || map_page(&plan, page, &over)).await
+}
+
+/// Maps every record of a page, as long as it is not over.
+fn map_page(plan: &Plan, mut page: Page, over: &CancellationToken) -> MappedPage {
     let mut mapped = MappedPage {
         wanted: Vec::new(),
         skipped: 0,
@@ -37,6 +51,9 @@ pub(super) fn map_page(plan: &Plan, mut page: Page) -> MappedPage {
         page: Page::default(),
     };
     for (place, item) in page.items.iter_mut().enumerate() {
+        if over.is_cancelled() {
+            break;
+        }
         let record = match item {
             Item::Record(record) => record,
             Item::Bad(failure, _) => {
@@ -44,7 +61,7 @@ pub(super) fn map_page(plan: &Plan, mut page: Page) -> MappedPage {
                 continue;
             }
         };
-        match plan.map(record) {
+        match plan.map_while(record, || !over.is_cancelled()) {
             Mapped::Skipped => mapped.skipped += 1,
             Mapped::Rejected(failure) => mapped.rejected.push((place, failure)),
             Mapped::Record(fields, warnings) => {
@@ -150,6 +167,7 @@ fn hash(fields: &Fields, only: Option<&[String]>) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use futures_util::FutureExt;
     use serde_json::json;
 
     fn page(records: &[Value]) -> MappedPage {
@@ -174,6 +192,23 @@ mod tests {
             (page.wanted.iter().map(|(place, _)| *place).collect(), page.skipped, rejected)
         };
         pages.iter().map(sort).collect()
+    }
+
+    #[tokio::test]
+    async fn what_nobody_waits_for_is_not_mapped() {
+        let whole = json!({
+            "source_object": "a", "destination_object": "b", "sync_mode": "full_refresh", "write_mode": "append"
+        });
+        let stream: Stream = serde_json::from_value(whole).unwrap();
+        let plan = Arc::new(Plan::compile(&stream).unwrap());
+        let items =
+            || (0..3).map(|n| Item::Record(json!({ "n": n }).as_object().cloned().unwrap())).collect();
+        let page = || Page { items: items(), ..Page::default() };
+        let over = CancellationToken::new();
+        assert_eq!(map_page(&plan, page(), &over).wanted.len(), 3);
+        let _ = map_aside(Arc::clone(&plan), page(), over.clone()).now_or_never();
+        assert!(over.is_cancelled(), "who waited for it went");
+        assert_eq!(map_page(&plan, page(), &over).wanted.len(), 0);
     }
 
     #[test]

@@ -67,6 +67,11 @@ enum From {
 impl Plan {
     /// Maps one record. Without fields, every field is copied under its own name.
     pub fn map(&self, source: &Map<String, Value>) -> Mapped {
+        self.map_while(source, || true)
+    }
+
+    /// The same as long as somebody waits for it, which is asked before each field; what nobody waits for is skipped.
+    pub fn map_while(&self, source: &Map<String, Value>, waited_for: impl Fn() -> bool) -> Mapped {
         let record = Record::new(source);
         if let Some(filter) = &self.filter {
             match filter.holds(&record, &Value::Null) {
@@ -85,6 +90,9 @@ impl Plan {
         let mut written = Map::with_capacity(self.fields.len());
         let mut warnings = Vec::new();
         for field in &self.fields {
+            if !waited_for() {
+                return Mapped::Skipped;
+            }
             match field.value(&record, &mut warnings) {
                 Ok(Some(value)) => {
                     written.insert(field.to.clone(), value);
@@ -380,6 +388,17 @@ mod tests {
         let Mapped::Record(fields, warnings) = map(field("warn"), bad) else { panic!("it is written") };
         assert_eq!(fields["email"], "nonsense");
         assert_eq!((warnings.len(), warnings[0].field.as_deref()), (1, Some("email")));
+    }
+
+    #[test]
+    fn a_record_is_mapped_no_further_than_somebody_waits_for_it() {
+        let fields: Vec<Value> =
+            (0..9).map(|n| json!({"destination_field": format!("f{n}"), "source_path": "$.a"})).collect();
+        let plan = Plan::compile(&stream(json!({ "mappings": fields }))).unwrap();
+        let asked = std::cell::Cell::new(0);
+        let twice = || asked.replace(asked.get() + 1) < 2;
+        assert_eq!(plan.map_while(json!({"a": 1}).as_object().unwrap(), twice), Mapped::Skipped);
+        assert_eq!(asked.get(), 3);
     }
 
     #[test]
