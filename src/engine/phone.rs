@@ -69,24 +69,27 @@ const TRUNK_PREFIXES: &[(&str, &str, usize)] =
 pub(super) fn e164(text: &str, country: &str) -> Result<String, String> {
     let known = CALLING_CODES.iter().find(|(iso, _)| country.eq_ignore_ascii_case(iso));
     let (_, code) = known.ok_or_else(|| format!("'{country}' is no country whose calling code is known"))?;
-    let all = digits(text);
-    let international =
-        if text.trim_start().starts_with('+') { Some(all.as_str()) } else { all.strip_prefix("00") };
+    let wrong = || format!("'{text}' is no phone number");
+    let (before, written) = text.split_at(text.find(char::is_numeric).unwrap_or(text.len()));
+    if written.contains(is_foreign) || has_choice(written) {
+        return Err(wrong());
+    }
+    let all = digits(written);
+    let marked = before.contains(['+', '＋']).then_some(all.as_str());
+    let international = all.strip_prefix("00").or(marked);
     let number = match international {
         None => format!("{code}{}", without_trunk_prefix(code, &all)),
+        // (no country's code begins so)
+        Some(number) if number.starts_with('0') => return Err(wrong()),
         Some(number) => {
             let known = CALLING_CODES.iter().find_map(|(_, code)| Some((code, number.strip_prefix(code)?)));
             match known {
                 Some((code, national)) => format!("{code}{}", without_trunk_prefix(code, national)),
-                None => digits(&text.replace("(0)", "")).trim_start_matches('0').to_owned(),
+                None => digits(&written.replace("(0)", "")).trim_start_matches('0').to_owned(),
             }
         }
     };
-    if (8..=15).contains(&number.len()) {
-        Ok(format!("+{number}"))
-    } else {
-        Err(format!("'{text}' is no phone number"))
-    }
+    if (8..=15).contains(&number.len()) { Ok(format!("+{number}")) } else { Err(wrong()) }
 }
 
 /// A national number without what is dialled before it at home, which some also write behind the calling code.
@@ -100,6 +103,20 @@ fn without_trunk_prefix<'a>(code: &str, number: &'a str) -> &'a str {
         None if code == "39" => number,
         None => number.strip_prefix('0').unwrap_or(number),
     }
+}
+
+/// Whether a character behind the first digit says that there is more than one number: an extension, another number, a
+/// remark.
+fn is_foreign(character: char) -> bool {
+    let digit = character.is_ascii_digit();
+    let separates = matches!(character, '-' | '.' | '/' | '(' | ')' | '[' | ']');
+    (character.is_alphanumeric() && !digit) || (character.is_ascii_punctuation() && !separates)
+}
+
+/// Whether a few digits stand behind a `/`: an extension, or another end of the number. Behind the code of an area there
+/// are more.
+fn has_choice(written: &str) -> bool {
+    written.rsplit_once('/').is_some_and(|(_, end)| digits(end).len() < 4)
 }
 
 fn digits(text: &str) -> String {
@@ -133,6 +150,46 @@ mod tests {
             ("IT", "+39 (0)6 1234567", "+39061234567"),
         ] {
             assert_eq!(e164(number, country).as_deref(), Ok(expected), "{country} {number}");
+        }
+    }
+
+    #[test]
+    fn a_plus_before_the_digits_is_one_wherever_it_stands() {
+        for number in [
+            "(+49) 30 1234567",
+            "Tel. +49 30 1234567",
+            "tel:+49-30-1234567",
+            "\u{202a}+49 30 1234567\u{202c}",
+            "＋49 30 1234567",
+            "(0049) 30/1234567",
+            "+0049 30 1234567",
+            "030/1234567",
+            "Tel.: 030 / 123 45-67",
+            "[030] 123\u{2013}4567",
+        ] {
+            assert_eq!(e164(number, "DE").as_deref(), Ok("+49301234567"), "{number}");
+        }
+    }
+
+    #[test]
+    fn what_may_be_more_than_one_number_is_none() {
+        for number in [
+            "030 1234567 ext. 12",
+            "030 1234567x12",
+            "030 1234567;ext=12",
+            "030 1234567#12",
+            "030 1234567/12",
+            "030/1234567/8",
+            "030 1234567, 12",
+            "+49 (0)30 1234567 Durchwahl 7",
+            "030 1234567 + 030 1234568",
+            "1: +49 30 1234567",
+            "A+B: 030 1234567",
+            "٠30 1234567",
+            "Tel.",
+            "",
+        ] {
+            assert_eq!(e164(number, "DE"), Err(format!("'{number}' is no phone number")));
         }
     }
 }
