@@ -177,7 +177,7 @@ fn to_cel_bounded(value: &Value) -> Result<Cel, String> {
 }
 
 /// Whole numbers become `int`, others `double`: the crate's own conversion makes positive ones `uint`, which
-/// does not mix with either.
+/// does not mix with either. What is too large for an `int` is the text of its digits, which a `double` would lose.
 fn to_cel(value: &Value, room: &mut usize) -> Option<Cel> {
     *room = room.checked_sub(1)?;
     Some(match value {
@@ -185,6 +185,7 @@ fn to_cel(value: &Value, room: &mut usize) -> Option<Cel> {
         Value::Bool(flag) => Cel::Bool(*flag),
         Value::Number(number) => match number.as_i64() {
             Some(whole) => Cel::Int(whole),
+            None if number.is_u64() => Cel::from(number.to_string()),
             None => Cel::Float(number.as_f64().unwrap_or(f64::NAN)),
         },
         Value::String(text) => {
@@ -280,6 +281,9 @@ mod tests {
             ("timestamp(value).getFullYear()", json!("2026-11-20T14:15:00Z"), json!(2026)),
             ("{'b': 1, 'a': [true]}", Value::Null, json!({"a": [true], "b": 1})),
             ("value", json!(1e300), json!(1e300)),
+            ("concat('T-', value)", json!(18_446_744_073_709_551_614_u64), json!("T-18446744073709551614")),
+            ("value", json!(9_223_372_036_854_775_808_u64), json!("9223372036854775808")),
+            ("value", json!(i64::MAX), json!(i64::MAX)),
             ("value == null", Value::Null, json!(true)),
             ("[3, 1].sort()[0]", Value::Null, json!(1)),
         ] {
