@@ -11,7 +11,7 @@
 //! | `to_number(v)`, `to_integer(v)`, `to_boolean(v)` | the value, converted; a number of more digits than 64 bits keep, which comes as a text, to the nearest one |
 //! | `to_date(v)`, `to_date(v, "%d.%m.%Y")` | `YYYY-MM-DD`, from ISO 8601 or the given form (strftime) |
 //! | `to_utc(v)`, `to_utc(v, "Europe/Berlin")` | the moment as RFC 3339 in UTC, from RFC 3339, from local time in a zone, or from seconds or milliseconds since 1970 |
-//! | `round(x)`, `round(x, n)` | rounded to a whole number, or to `n` decimals |
+//! | `round(x)`, `round(x, n)` | rounded to a whole number, or to `n` decimals, half away from zero |
 //! | `e164(s, "DE")` | a phone number as ITU-T E.164 writes it |
 //! | `hash_sha256(v)` | 64 hexadecimal digits |
 
@@ -255,7 +255,7 @@ fn round(args: &[Cel]) -> Result<Cel, String> {
     match args {
         [Cel::Int(whole)] => Ok(Cel::Int(*whole)),
         [value] => {
-            let rounded = number(value)?.round();
+            let rounded = half_up(number(value)?, 0);
             if rounded.abs() < 9e15 {
                 Ok(Cel::Int(rounded as i64))
             } else {
@@ -263,11 +263,22 @@ fn round(args: &[Cel]) -> Result<Cel, String> {
             }
         }
         [value, Cel::Int(decimals)] if (0..=15).contains(decimals) => {
-            let spelt = format!("{:.*}", usize::try_from(*decimals).unwrap_or(0), number(value)?);
-            spelt.parse().map(Cel::Float).map_err(|_| "it takes a number".to_owned())
+            Ok(Cel::Float(half_up(number(value)?, usize::try_from(*decimals).unwrap_or(0))))
         }
         _ => Err("it takes a number and maybe 0 to 15 decimals".to_owned()),
     }
+}
+
+/// A number rounded by the digits that it is written with, half away from zero.
+fn half_up(number: f64, decimals: usize) -> f64 {
+    // (as many as tell it from others, and never a power of ten)
+    let text = number.abs().to_string();
+    let Some((whole, fraction)) = text.split_once('.') else { return number };
+    let Some((kept, rest)) = fraction.split_at_checked(decimals) else { return number };
+    let digits: Option<u128> = format!("{whole}{kept}").parse().ok();
+    let rounded = digits
+        .and_then(|digits| format!("{}e-{decimals}", digits + u128::from(rest >= "5")).parse::<f64>().ok());
+    rounded.unwrap_or(number).copysign(number)
 }
 
 fn e164(args: &[Cel]) -> Result<Cel, String> {
@@ -352,7 +363,19 @@ mod tests {
             ("to_utc(value)", json!(1_700_000_000), json!("2023-11-14T22:13:20Z")),
             ("to_utc(value)", json!(1_700_000_000_000_i64), json!("2023-11-14T22:13:20Z")),
             ("round(value)", json!(2.5), json!(3)),
+            ("round(value)", json!(-2.5), json!(-3)),
+            ("round(value)", json!(0.499_999_999_999_999_94), json!(0)),
+            ("round(value, 0)", json!(2.5), json!(3.0)),
             ("round(value, 2)", json!(2.345), json!(2.35)),
+            ("round(value, 2)", json!(0.125), json!(0.13)),
+            ("round(value, 2)", json!(1.005), json!(1.01)),
+            ("round(value, 2)", json!(-1.005), json!(-1.01)),
+            ("round(value, 2)", json!(9.999), json!(10.0)),
+            ("round(value, 2)", json!(0.0449), json!(0.04)),
+            ("round(value, 3)", json!(2.5), json!(2.5)),
+            ("round(value, 15)", json!(1e300), json!(1e300)),
+            ("round(value, 15)", json!(1e-300), json!(0.0)),
+            ("round(value, 15)", json!(4_503_599_627_370_495.5), json!(4_503_599_627_370_495.5)),
             ("e164(value, 'DE')", json!("030 / 123 45-67"), json!("+49301234567")),
             ("e164(value, 'de')", json!("+44 20 7946 0958"), json!("+442079460958")),
             ("e164(value, 'DE')", json!("0043 1 5880555"), json!("+4315880555")),
