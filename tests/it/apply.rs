@@ -399,7 +399,7 @@ async fn an_id_is_chosen_once() {
         twice("connector", "kind = \"files\"\nroot = \"mine\"").replace("connector_chosen", "con_chosen");
     let flows = twice(
         "flow",
-        "source = \"A\"\ndestination = \"B\"\nstream = [{ from = \"a\", to = \"b\", key = \"id\" }]",
+        "source = \"A\"\ndestination = \"B\"\nstream = [{ from = \"a.csv\", to = \"b.jsonl\", key = \"id\" }]",
     );
     assert_eq!(
         workspace.problems(connectors + &flows).await,
@@ -551,6 +551,58 @@ write = "append"
         problems,
         ["flows.toml: flow[0].stream[0].query: only a postgres source can be asked a query"]
     );
+}
+
+/// Nothing that is there would change it, so no run needs to find out.
+#[tokio::test]
+async fn what_can_never_work_is_no_flow() {
+    let workspace = Workspace::new().await;
+    let streams = |source: &str, destination: &str, streams: &[(&str, &str, &str)]| {
+        let stream = |(kind, from, to): &(&str, &str, &str)| {
+            format!("{{ {kind} = \"{from}\", to = \"{to}\", key = \"id\" }}")
+        };
+        let all: Vec<String> = streams.iter().map(stream).collect();
+        let flow = "name = \"Never\"\nschedule = \"0 0 30 2 *\"";
+        let ends = format!("source = \"{source}\"\ndestination = \"{destination}\"");
+        format!(
+            "{}[[flow]]\n{flow}\n{ends}\nstream = [{}]",
+            TEN_LINES.split_once("[[flow]]").unwrap().0,
+            all.join(", ")
+        )
+    };
+    let never = "flows.toml: flow[0].schedule: `0 0 30 2 *` names no day that ever comes";
+    let files = [
+        ("from", "../x.csv", "leave.csv"),
+        ("from", "x.txt", "../leave.jsonl"),
+        ("from", "x.json", "leave.ndjson"),
+    ];
+    assert_eq!(
+        workspace.problems(streams("My files", "My files", &files)).await,
+        [
+            never,
+            "flows.toml: flow[0].stream[0].from: '../x.csv' leads out of the directory",
+            "flows.toml: flow[0].stream[0].to: files are written as JSON lines: 'leave.csv' must end in .jsonl",
+            "flows.toml: flow[0].stream[1].from: the form of 'x.txt' is not known; say csv, jsonl or json as its `format`",
+            "flows.toml: flow[0].stream[1].to: '../leave.jsonl' leads out of the directory",
+        ]
+    );
+    let tables = [
+        ("from", "a.b.c", "public.a"),
+        ("query", "/* all */ -- of them\\nselect 1 as id", "x.y.z"),
+        ("query", "select 1 as id", "fine"),
+    ];
+    assert_eq!(
+        workspace.problems(streams("Warehouse", "Warehouse", &tables)).await,
+        [
+            never,
+            "flows.toml: flow[0].stream[0].from: 'a.b.c' names no table; write `schema.table`",
+            "flows.toml: flow[0].stream[1].query: a query of a source begins with `select`",
+            "flows.toml: flow[0].stream[1].to: 'x.y.z' names no table; write `schema.table`",
+        ]
+    );
+    let leap =
+        TEN_LINES.replace("name = \"People to warehouse\"", "name = \"Leap\"\nschedule = \"0 0 29 2 *\"");
+    assert_eq!(workspace.apply(&leap).await.applied.len(), 3);
 }
 
 #[tokio::test]

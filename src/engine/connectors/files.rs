@@ -22,7 +22,7 @@ use super::{
     CheckReport, Connector, Cursor, Fields, Item, MAX_PAGE, Page, ReadRequest, Sink, Source, WriteRequest,
     configuration, named,
 };
-use crate::domain::definition::{FileFormat, WriteMode};
+use crate::domain::definition::{FileFormat, Stream, WriteMode};
 use crate::domain::error_class::{ErrorClass, Stage};
 use crate::domain::failure::Failure;
 use crate::engine::convert::is_date_out_of_order;
@@ -60,14 +60,12 @@ impl Files {
 
     /// The path of an object inside of the root, its links not yet followed.
     fn inside(&self, object: &str, stage: Stage) -> Result<(PathBuf, PathBuf), Failure> {
-        let path = Path::new(object);
-        let plain = path.components().all(|part| matches!(part, Component::Normal(_)));
-        if object.is_empty() || object.contains('\0') || !plain {
+        if !stays_inside(object) {
             let message = format!("'{object}' leads out of the directory '{}'", self.name);
             return Err(Failure::new(ErrorClass::Config, "PATH_OUTSIDE", stage, &message));
         }
         let root = self.canonical_root(stage)?;
-        Ok((root.join(path), root))
+        Ok((root.join(object), root))
     }
 
     /// Opens an object for reading: a regular file, really inside, not too large.
@@ -174,9 +172,7 @@ impl Connector for Files {
                 return Err(Failure::config("files have no queries; name a file"));
             }
             let object = &stream.source_object;
-            let format = stream.source_format.or_else(|| format_of(object)).ok_or_else(|| {
-                Failure::config(&format!("the form of '{object}' is not known; say csv, jsonl or json"))
-            })?;
+            let format = form(stream)?;
             let file = self.open_file(object)?;
             let Start { place, passed, note } = self.start(&file, &request).await?;
             if let Some((field, from, inclusive)) = request.after()
@@ -218,11 +214,7 @@ impl Connector for Files {
     fn write<'a>(&'a self, request: WriteRequest<'a>) -> BoxFuture<'a, Result<Box<dyn Sink>, Failure>> {
         async move {
             let object = &request.stream.destination_object;
-            if format_of(object) != Some(FileFormat::Jsonl) {
-                return Err(Failure::config(&format!(
-                    "files are written as JSON lines: '{object}' must end in .jsonl"
-                )));
-            }
+            is_written(object)?;
             let (path, root) = self.inside(object, Stage::Load)?;
             let target = Target::open(&path, &root, object)?;
             let key = match request.stream.write_mode {
@@ -250,6 +242,48 @@ impl Connector for Files {
 pub(super) fn unreadable(error: &dyn std::fmt::Display) -> Failure {
     tracing::warn!(%error, "a file cannot be read on");
     Failure::new(ErrorClass::Unavailable, "FILE_UNREADABLE", Stage::Extract, "the file cannot be read on")
+}
+
+/// Whether a stream can be read from files, whichever there are.
+pub(super) fn readable(stream: &Stream) -> Result<(), Failure> {
+    is_plain(&stream.source_object)?;
+    form(stream).map(drop)
+}
+
+/// Whether a stream can be written to files, whichever there are.
+pub(super) fn writable(stream: &Stream) -> Result<(), Failure> {
+    is_plain(&stream.destination_object)?;
+    is_written(&stream.destination_object)
+}
+
+fn is_plain(object: &str) -> Result<(), Failure> {
+    match stays_inside(object) {
+        true => Ok(()),
+        false => Err(Failure::config(&format!("'{object}' leads out of the directory"))),
+    }
+}
+
+/// Whether an object is a path that only goes down, its links aside.
+fn stays_inside(object: &str) -> bool {
+    let down = Path::new(object).components().all(|part| matches!(part, Component::Normal(_)));
+    !object.is_empty() && !object.contains('\0') && down
+}
+
+/// The form of the file that a stream reads.
+fn form(stream: &Stream) -> Result<FileFormat, Failure> {
+    let object = &stream.source_object;
+    stream.source_format.or_else(|| format_of(object)).ok_or_else(|| {
+        Failure::config(&format!(
+            "the form of '{object}' is not known; say csv, jsonl or json as its `format`"
+        ))
+    })
+}
+
+fn is_written(object: &str) -> Result<(), Failure> {
+    match format_of(object) {
+        Some(FileFormat::Jsonl) => Ok(()),
+        _ => Err(Failure::config(&format!("files are written as JSON lines: '{object}' must end in .jsonl"))),
+    }
 }
 
 /// The form that a file's name tells.

@@ -217,6 +217,30 @@ impl Connectors {
     }
 }
 
+/// Whether a connector of this kind can read a stream, as far as the stream's own words tell.
+///
+/// # Errors
+/// Why not.
+pub fn readable(kind: ConnectorKind, stream: &Stream) -> Result<(), Failure> {
+    match kind {
+        ConnectorKind::Files => files::readable(stream),
+        ConnectorKind::Postgres => postgres::readable(stream),
+        ConnectorKind::Sim => Ok(()),
+    }
+}
+
+/// The same of writing it.
+///
+/// # Errors
+/// Why not.
+pub fn writable(kind: ConnectorKind, stream: &Stream) -> Result<(), Failure> {
+    match kind {
+        ConnectorKind::Files => files::writable(stream),
+        ConnectorKind::Postgres => postgres::writable(stream),
+        ConnectorKind::Sim => Ok(()),
+    }
+}
+
 /// Reads a connector's configuration.
 fn configuration<T: serde::de::DeserializeOwned>(config: &Value) -> Result<T, Failure> {
     serde_json::from_value(config.clone())

@@ -3,6 +3,8 @@
 
 use std::collections::BTreeMap;
 
+use chrono::{DateTime, Utc};
+
 use super::Rules;
 use super::file::{Placed, Wanted, WantedFlow};
 use super::section::Problems;
@@ -10,11 +12,19 @@ use crate::domain::connector::ConnectorKind;
 use crate::domain::definition::WriteMode;
 use crate::domain::ids::{ConnectorId, FlowId};
 use crate::domain::names::{exact_key, nearest_word};
+use crate::domain::schedule::Schedule;
+use crate::engine::connectors::{readable, writable};
 use crate::engine::mapping::Plan;
 use crate::store::definitions::{ConnectorRecord, Definitions};
 
 /// Notes everything in `wanted` that cannot be.
-pub(super) fn check(wanted: &Wanted, stored: &Definitions, rules: &Rules<'_>, problems: &Problems) {
+pub(super) fn check(
+    wanted: &Wanted,
+    stored: &Definitions,
+    rules: &Rules<'_>,
+    now: DateTime<Utc>,
+    problems: &Problems,
+) {
     let (mut named, mut chosen) = (BTreeMap::new(), BTreeMap::new());
     for Placed { path, item } in &wanted.connectors {
         let name = &item.record.name;
@@ -44,14 +54,22 @@ pub(super) fn check(wanted: &Wanted, stored: &Definitions, rules: &Rules<'_>, pr
             kind
         };
         let source = kind("source", &record.source);
-        kind("destination", &record.destination);
+        let destination = kind("destination", &record.destination);
+        if let Schedule::Cron { expression, .. } = &record.schedule
+            && record.schedule.next_after(now).is_none()
+        {
+            problems.add(
+                format!("{}.schedule", flow.path),
+                format!("`{expression}` names no day that ever comes"),
+            );
+        }
         if let Some(owner) = record.owner_email.as_ref().filter(|owner| !stored.users.contains_key(*owner)) {
             problems.add(
                 format!("{}.owner", flow.path),
                 format!("nobody in this workspace has the address {owner}"),
             );
         }
-        streams(flow, source, problems);
+        streams(flow, source, destination, problems);
     }
 }
 
@@ -129,15 +147,26 @@ fn kinds_known<'a>(wanted: &'a Wanted, stored: &'a Definitions) -> Vec<&'a str> 
     stored.chain(wanted.connectors.iter().map(|connector| connector.item.record.name.as_str())).collect()
 }
 
-fn streams(flow: &Placed<WantedFlow>, source: Option<ConnectorKind>, problems: &Problems) {
+fn streams(
+    flow: &Placed<WantedFlow>,
+    source: Option<ConnectorKind>,
+    destination: Option<ConnectorKind>,
+    problems: &Problems,
+) {
     let streams = &flow.item.record.definition.streams;
     for (n, stream) in streams.iter().enumerate() {
         let path = format!("{}.stream[{n}]", flow.path);
         if streams[..n].iter().any(|earlier| earlier.name() == stream.name()) {
             problems.add(&path, format!("{} stands here twice", stream.name()));
         }
+        let from = if stream.source_query.is_some() { "query" } else { "from" };
         if stream.source_query.is_some() && source.is_some_and(|kind| kind != ConnectorKind::Postgres) {
             problems.add(format!("{path}.query"), "only a postgres source can be asked a query");
+        } else if let Some(Err(failure)) = source.map(|kind| readable(kind, stream)) {
+            problems.add(format!("{path}.{from}"), failure.message);
+        }
+        if let Some(Err(failure)) = destination.map(|kind| writable(kind, stream)) {
+            problems.add(format!("{path}.to"), failure.message);
         }
         if stream.source_format.is_some() && source.is_some_and(|kind| kind != ConnectorKind::Files) {
             problems.add(format!("{path}.format"), "only files have a format");

@@ -148,7 +148,7 @@ pub async fn apply(
     let problems = Problems::default();
     let table = file::table(bytes, &problems);
     let wanted = table.map(|table| file::wanted(&table, zone, &problems)).unwrap_or_default();
-    check::check(&wanted, &stored, rules, &problems);
+    check::check(&wanted, &stored, rules, tx.now(), &problems);
     let problems = problems.into_vec();
     if !problems.is_empty() {
         return Err(ApplyError::Invalid { file: file.to_owned(), problems });

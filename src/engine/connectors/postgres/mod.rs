@@ -20,7 +20,7 @@ use sqlx::{AssertSqlSafe, ConnectOptions, Connection};
 
 use super::{CheckReport, Connector, ReadRequest, Sink, Source, WriteRequest, configuration, named};
 use crate::domain::connector::AuthStatus;
-use crate::domain::definition::WriteMode;
+use crate::domain::definition::{Stream, WriteMode};
 use crate::domain::error_class::{ErrorClass, Stage};
 use crate::domain::failure::Failure;
 use crate::store::DatabaseIdentity;
@@ -177,6 +177,16 @@ impl Connector for Postgres {
         }
         .boxed()
     }
+}
+
+/// Whether a stream can be read from a database, whatever there is.
+pub(super) fn readable(stream: &Stream) -> Result<(), Failure> {
+    read::relation(stream).map(drop)
+}
+
+/// Whether a stream can be written to a database, whatever there is.
+pub(super) fn writable(stream: &Stream) -> Result<(), Failure> {
+    Name::parse(&stream.destination_object).map(drop)
 }
 
 async fn close(conn: PgConnection) {

@@ -11,6 +11,7 @@ use sqlx::{AssertSqlSafe, Column, Executor, FromRow, SqlSafeStr, Statement};
 use super::super::{Item, MAX_PAGE, MAX_RECORD, Page, ReadRequest, Source};
 use super::answer::failure;
 use super::{Name, close, literal, quote, run};
+use crate::domain::definition::Stream;
 use crate::domain::error_class::{ErrorClass, Stage};
 use crate::domain::failure::Failure;
 use crate::engine::digits;
@@ -26,9 +27,9 @@ const MAX_COUNTED: i64 = 10_000_000;
 const DIGEST: &str = "encode(sha256(convert_to(to_jsonb(s.*)::text, 'UTF8')), 'hex') collate \"C\"";
 
 /// What a read goes over: a table, or a query that only reads.
-fn relation(request: &ReadRequest<'_>) -> Result<(String, bool), Failure> {
-    let Some(query) = &request.stream.source_query else {
-        return Ok((format!("select * from {}", Name::parse(&request.stream.source_object)?.quoted), true));
+pub(super) fn relation(stream: &Stream) -> Result<(String, bool), Failure> {
+    let Some(query) = &stream.source_query else {
+        return Ok((format!("select * from {}", Name::parse(&stream.source_object)?.quoted), true));
     };
     let query = query.trim().trim_end_matches(';').trim_end();
     let first =
@@ -98,7 +99,7 @@ pub(super) struct Rows {
 impl Rows {
     /// Opens the cursor.
     pub(super) async fn open(mut conn: PgConnection, request: &ReadRequest<'_>) -> Result<Self, Failure> {
-        let (relation, is_table) = relation(request)?;
+        let (relation, is_table) = relation(request.stream)?;
         let place = request.position.cloned().unwrap_or_default();
         let (skip, index) = (place["skip"].as_i64().unwrap_or(0), place["index"].as_i64().unwrap_or(0));
         let reached = place["cursor"].as_str().map(str::to_owned);
