@@ -12,7 +12,7 @@
 //! | `to_date(v)`, `to_date(v, "%d.%m.%Y")` | `YYYY-MM-DD`, from ISO 8601 or the given form (strftime) |
 //! | `to_utc(v)`, `to_utc(v, "Europe/Berlin")` | the moment as RFC 3339 in UTC, from RFC 3339, from local time in a zone, or from seconds or milliseconds since 1970 |
 //! | `round(x)`, `round(x, n)` | rounded to a whole number, or to `n` decimals, half away from zero |
-//! | `e164(s, "DE")` | a phone number as ITU-T E.164 writes it |
+//! | `e164(s, "DE")` | a phone number as ITU-T E.164 writes it, no extension beside it |
 //! | `hash_sha256(v)` | 64 hexadecimal digits |
 
 use cel::objects::Key;
