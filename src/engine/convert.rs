@@ -162,15 +162,16 @@ pub(super) fn spell(moment: DateTime<Utc>) -> String {
     moment.to_rfc3339_opts(SecondsFormat::AutoSi, true)
 }
 
-/// A value in an error message, short and in quotes, so that grouping leaves it out; a `sensitive`
-/// one is not shown.
+/// A text in an error message, short and in quotes that it cannot end, so that grouping leaves it out.
+pub(super) fn quoted(text: &str) -> String {
+    format!("'{}'", text.chars().take(60).map(|c| if c == '\'' { '’' } else { c }).collect::<String>())
+}
+
+/// A value in an error message, [`quoted`]; a `sensitive` one is not shown.
 pub(super) fn shown(value: &Value, sensitive: bool) -> String {
     match value {
         _ if sensitive => "the value".to_owned(),
-        Value::String(text) => format!(
-            "'{}'",
-            text.chars().take(60).map(|c| if c == '\'' { '’' } else { c }).collect::<String>()
-        ),
+        Value::String(text) => quoted(text),
         Value::Null => "null".to_owned(),
         Value::Bool(_) | Value::Number(_) => format!("'{value}'"),
         Value::Array(_) => "a list".to_owned(),

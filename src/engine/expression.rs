@@ -16,6 +16,7 @@ use cel::{Context, Env, ExecutionError, Value as Cel, extensions};
 use serde_json::{Map, Number, Value};
 
 use super::budget::{self, MAX_COPIED, left};
+use super::convert::quoted;
 use super::fence::{ADD, PART, Reads, TURN, check_source, fence_in};
 use super::functions;
 
@@ -148,10 +149,16 @@ fn root() -> Context<'static, 'static> {
 /// What an error of the evaluator means, without the values that it dumps.
 fn sentence(error: &ExecutionError) -> String {
     match error {
-        ExecutionError::NoSuchKey(key) => format!("there is no field '{key}'"),
-        ExecutionError::FunctionError { function, message } => {
-            format!("{}: {message}", function.trim_start_matches('@'))
-        }
+        ExecutionError::NoSuchKey(key) => format!("there is no field {}", quoted(key)),
+        ExecutionError::UnsupportedKeyType(_) => "a map does not take such a key".to_owned(),
+        ExecutionError::DuplicateKey(_) => "a map has one key twice".to_owned(),
+        ExecutionError::FunctionError { function, message } => match function.as_str() {
+            // These repeat the value in ways that grouping cannot leave out.
+            "duration" => "duration: it takes a text such as '1h30m'".to_owned(),
+            "matches" => "matches: the pattern is not valid".to_owned(),
+            "timezone" => "the time zone is not known".to_owned(),
+            name => format!("{}: {message}", name.trim_start_matches('@')),
+        },
         ExecutionError::UnsupportedTargetType { .. } => "a function does not take such a value".to_owned(),
         ExecutionError::UnsupportedBinaryOperator(operator, ..) => {
             format!("'{operator}' does not take such values")

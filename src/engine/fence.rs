@@ -18,7 +18,7 @@ const MAX_OPERATORS: usize = 150;
 /// Most levels of the parsed tree; evaluating one takes some 20 KiB of stack in a debug build.
 const MAX_DEPTH: usize = 24;
 /// Functions of the standard library and its extensions that may be called, besides our own.
-const TAME: &[&str] = &[
+pub(super) const TAME: &[&str] = &[
     "size",
     "contains",
     "startsWith",

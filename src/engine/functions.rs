@@ -21,6 +21,7 @@ use chrono::{DateTime, Datelike, NaiveDate, NaiveDateTime, TimeZone, Utc};
 use sha2::{Digest, Sha256};
 
 use super::budget::{MAX_COPIED, left};
+use super::convert::quoted;
 use super::phone;
 
 /// Longest text that a function returns, in bytes.
@@ -168,8 +169,8 @@ fn to_number(args: &[Cel]) -> Result<Cel, String> {
         [Cel::Int(number)] => Ok(Cel::Float(*number as f64)),
         _ => {
             let text = text(args)?;
-            let number: f64 = text.trim().parse().map_err(|_| format!("'{text}' is no number"))?;
-            if number.is_finite() { Ok(Cel::Float(number)) } else { Err(format!("'{text}' is no number")) }
+            let number: Option<f64> = text.trim().parse().ok().filter(|number: &f64| number.is_finite());
+            number.map(Cel::Float).ok_or_else(|| format!("{} is no number", quoted(&text)))
         }
     }
 }
@@ -180,7 +181,7 @@ fn to_integer(args: &[Cel]) -> Result<Cel, String> {
         [Cel::Float(number)] if number.fract() == 0.0 && number.abs() < 9e15 => Ok(Cel::Int(*number as i64)),
         _ => {
             let text = text(args)?;
-            text.trim().parse().map(Cel::Int).map_err(|_| format!("'{text}' is no whole number"))
+            text.trim().parse().map(Cel::Int).map_err(|_| format!("{} is no whole number", quoted(&text)))
         }
     }
 }
@@ -190,19 +191,21 @@ fn to_boolean(args: &[Cel]) -> Result<Cel, String> {
         return Ok(Cel::Bool(*flag));
     }
     let text = text(args)?;
-    super::convert::boolean(&text).map(Cel::Bool).ok_or_else(|| format!("'{text}' is neither true nor false"))
+    super::convert::boolean(&text)
+        .map(Cel::Bool)
+        .ok_or_else(|| format!("{} is neither true nor false", quoted(&text)))
 }
 
 fn to_date(args: &[Cel]) -> Result<Cel, String> {
     let date = match args {
         [value] => {
             let text = spelt(value)?;
-            super::convert::date(&text).ok_or_else(|| format!("'{text}' is no ISO 8601 date"))?
+            super::convert::date(&text).ok_or_else(|| format!("{} is no ISO 8601 date", quoted(&text)))?
         }
         [value, Cel::String(form)] => {
             let text = spelt(value)?;
             parse_date(text.trim(), form)
-                .ok_or_else(|| format!("'{text}' is no date of the form '{form}'"))?
+                .ok_or_else(|| format!("{} is no date of the form {}", quoted(&text), quoted(form)))?
         }
         _ => return Err("it takes a value and maybe a form such as '%d.%m.%Y'".to_owned()),
     };
@@ -229,12 +232,13 @@ fn to_utc(args: &[Cel]) -> Result<Cel, String> {
         }
         [value] => {
             let text = spelt(value)?;
-            super::convert::moment(&text).ok_or_else(|| format!("'{text}' is no RFC 3339 moment"))?
+            super::convert::moment(&text).ok_or_else(|| format!("{} is no RFC 3339 moment", quoted(&text)))?
         }
         [value, Cel::String(zone)] => {
             let text = spelt(value)?;
-            let zone: chrono_tz::Tz = zone.parse().map_err(|_| format!("'{zone}' is no time zone"))?;
-            in_zone(&text, zone).ok_or_else(|| format!("'{text}' is no moment in {zone}"))?
+            let zone: chrono_tz::Tz =
+                zone.parse().map_err(|_| format!("{} is no time zone", quoted(zone)))?;
+            in_zone(&text, zone).ok_or_else(|| format!("{} is no moment in {zone}", quoted(&text)))?
         }
         _ => return Err("it takes a value and maybe a time zone".to_owned()),
     };
@@ -332,7 +336,11 @@ fn bounded(length: usize) -> Result<(), String> {
 mod tests {
     use serde_json::{Map, Value, json};
 
+    use crate::domain::error_class::{ErrorClass, Stage};
+    use crate::domain::failure::Failure;
+    use crate::domain::fingerprint::template;
     use crate::engine::expression::{Expression, Record};
+    use crate::engine::fence::TAME;
 
     fn run(source: &str, value: Value) -> Result<Value, String> {
         Expression::compile(source)?.evaluate(&Record::new(&Map::new()), &value)
@@ -420,5 +428,71 @@ mod tests {
         ] {
             assert_eq!(run(source, value), Err(expected.to_owned()), "{source}");
         }
+    }
+
+    /// More people see what is kept of a group of errors than see records.
+    #[test]
+    fn what_is_kept_of_a_complaint_holds_no_value() {
+        let calls = [
+            "$(value)",
+            "$(value, value)",
+            "$(value, value, value)",
+            "$(value, '%d.%m.%Y')",
+            "$(value, 'DE')",
+            "$(value, 'Europe/Berlin')",
+            "$('2026-11-20T14:15:00Z', value)",
+            "value.$()",
+            "value.$(value)",
+            "[value].$()",
+            "[value].$(value)",
+            "timestamp('2026-11-20T14:15:00Z').$(value)",
+        ];
+        let operators = [
+            "record.missing",
+            "record[value]",
+            "value[0]",
+            "value[value]",
+            "[value][value]",
+            "{'a': value}['b']",
+            "{value: 1, value: 2}",
+            "{[value]: 1}",
+            "value / 2",
+            "value + 1",
+            "value < 1",
+            "value < [value]",
+            "value in 1",
+            "value in value",
+            "-value",
+            "!value",
+            "value && true",
+            "value ? 1 : 2",
+            "[value].map(v, v / 2)",
+            "value.all(v, true)",
+        ];
+        let names: Vec<&&str> = super::NAMES.iter().chain(TAME).collect();
+        let sources: Vec<String> = calls
+            .iter()
+            .flat_map(|call| names.iter().map(|name| call.replace('$', name)))
+            .chain(operators.map(str::to_owned))
+            .collect();
+        let values = ["[it's a \"zebra\"", &"[zebra ".repeat(50)];
+        let (mut complaints, mut leaks) = (0, Vec::new());
+        for source in &sources {
+            let Ok(expression) = Expression::compile(source) else { continue };
+            for value in values {
+                let Err(message) = expression.evaluate(&Record::new(&Map::new()), &json!(value)) else {
+                    continue;
+                };
+                let failure =
+                    Failure::new(ErrorClass::Transform, "TRANSFORM_ERROR", Stage::Transform, &message);
+                complaints += 1;
+                let kept = template(&failure.message);
+                if kept.contains("zebra") {
+                    leaks.push(format!("{source}: {kept}"));
+                }
+            }
+        }
+        assert!(complaints > 500, "{complaints}");
+        assert!(leaks.is_empty(), "{}", leaks.join("\n"));
     }
 }

@@ -1,5 +1,7 @@
 //! Phone numbers in the form of ITU-T E.164, from what people write.
 
+use super::convert::quoted;
+
 /// Country calling codes (ITU-T E.164) by ISO 3166-1 code.
 const CALLING_CODES: &[(&str, &str)] = &[
     ("AR", "54"),
@@ -68,8 +70,9 @@ const TRUNK_PREFIXES: &[(&str, &str, usize)] =
 /// One sentence; it quotes the number.
 pub(super) fn e164(text: &str, country: &str) -> Result<String, String> {
     let known = CALLING_CODES.iter().find(|(iso, _)| country.eq_ignore_ascii_case(iso));
-    let (_, code) = known.ok_or_else(|| format!("'{country}' is no country whose calling code is known"))?;
-    let wrong = || format!("'{text}' is no phone number");
+    let (_, code) =
+        known.ok_or_else(|| format!("{} is no country whose calling code is known", quoted(country)))?;
+    let wrong = || format!("{} is no phone number", quoted(text));
     let (before, written) = text.split_at(text.find(char::is_numeric).unwrap_or(text.len()));
     if written.contains(is_foreign) || has_choice(written) {
         return Err(wrong());

@@ -305,3 +305,42 @@ async fn a_run_that_fails_of_a_record_tells_nothing_of_it() {
     }
     assert!(told[0].contains("invalid input syntax for type integer: <str>"), "{}", told[0]);
 }
+
+/// What an expression cannot convert is one error, of whatever value, and the value is told of the record alone.
+#[tokio::test]
+async fn a_value_that_a_transform_refuses_is_told_to_nobody_without_payloads() {
+    let app = TestApp::demo().await;
+    let files = tempfile::tempdir().unwrap();
+    let rows = [("1", "it's HIDDEN"), ("2", "what's HIDDEN"), ("3", &"HIDDEN ".repeat(40))];
+    let lines = rows.map(|(id, total)| json!({ "id": id, "total": total }).to_string());
+    std::fs::write(files.path().join("orders.jsonl"), lines.join("\n")).unwrap();
+    let changes = [
+        "update connectors set kind = 'files', config = '{\"root\": \"mine\"}' where connector_id =
+                (select f.source_connector_id from flow_names n join flows f using (customer_id, flow_id) where n.label = 'Shopify orders')",
+        "update flow_versions set definition = '{\"streams\": [{\"source_object\": \"orders.jsonl\", \"destination_object\": \"orders\",
+                \"sync_mode\": \"full_refresh\", \"write_mode\": \"append\", \"mappings\": [
+                {\"destination_field\": \"total\", \"source_path\": \"$.total\", \"transform\": \"to_number(value)\"}]}]}'
+          where flow_id = (select flow_id from flow_names where label = 'Shopify orders')",
+        "update tokens set scopes = array_remove(scopes, 'payloads:read') where customer_id = 'cus_acme'",
+    ];
+    for change in changes {
+        let done = sqlx::query(change).execute(&mut app.owner().await).await.unwrap();
+        assert!(done.rows_affected() > 0, "{change}");
+    }
+    app.clock.advance(TimeDelta::seconds(1));
+    let acme = app.acme();
+    let queued = acme.call("trigger_sync", json!({ "flow": "Shopify orders" })).await;
+    let run = first_run(&queued.text);
+    let engine = app.engine_with([("mine".to_owned(), files.path().to_owned())].into(), [].into());
+    while engine.worker().tick(&CancellationToken::new()).await.unwrap() > 0 {}
+    let errors = json!({ "run_id": run, "group_by": "group", "samples_per_group": 5 });
+    for (tool, arguments) in [("get_run_errors", errors), ("get_run", json!({ "run_id": run }))] {
+        let told = acme.call(tool, arguments).await;
+        let all = format!("{}\n{}", told.text, told.structured);
+        assert!(!told.is_error && !all.contains("HIDDEN"), "{tool}: {all}");
+        if tool == "get_run_errors" {
+            assert_eq!(told.structured["groups"].as_array().map(Vec::len), Some(1), "{all}");
+            assert_eq!(told.structured["total_errors"], 3, "{all}");
+        }
+    }
+}
