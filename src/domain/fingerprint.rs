@@ -38,23 +38,28 @@ pub fn template(message: &str) -> String {
     PARTICULARS.iter().fold(cut, |text, (pattern, mark)| pattern.replace_all(&text, *mark).into_owned())
 }
 
-/// What identifies an error group inside a flow: 16 bytes over class, code, stage, field and message
-/// template. `specific` says that `code` alone tells the errors of one field apart (a vendor's code),
-/// so that differing messages stay one group.
+/// What identifies an error group inside a flow: 16 bytes over class, code, stage, field and, where these leave open
+/// what is wrong, the message's template.
 pub fn fingerprint(
     class: ErrorClass,
     code: &str,
     stage: Stage,
     field: Option<&str>,
     template: &str,
-    specific: bool,
 ) -> [u8; 16] {
-    let template = if specific { "" } else { template };
+    let template = if is_specific(class, code) { "" } else { template };
     let parts = [class.as_str(), code, stage.as_str(), field.unwrap_or(""), template];
     let digest: [u8; 32] = Sha256::digest(parts.join("\u{1f}").as_bytes()).into();
     let mut short = [0; 16];
     short.copy_from_slice(&digest[..16]);
     short
+}
+
+/// Whether `code` alone tells the errors of one field apart, as a vendor's mostly does, so that differing messages stay
+/// one group. Some codes stand for whatever is said with them.
+fn is_specific(class: ErrorClass, code: &str) -> bool {
+    !matches!(class, ErrorClass::Transform | ErrorClass::Config | ErrorClass::Internal)
+        && !matches!(code, "TIMEOUT" | "RAISE_EXCEPTION")
 }
 
 #[cfg(test)]
@@ -84,18 +89,19 @@ mod tests {
 
     #[test]
     fn one_error_has_one_fingerprint() {
-        let print = |message: &str, specific| {
-            fingerprint(
-                ErrorClass::Type,
-                "INVALID_NUMBER",
-                Stage::Transform,
-                Some("total"),
-                &template(message),
-                specific,
-            )
+        let print = |class, code, message: &str| {
+            fingerprint(class, code, Stage::Transform, Some("total"), &template(message))
         };
-        assert_eq!(print("'12,x' is no number", false), print("'7k' is no number", false));
-        assert_ne!(print("too large", false), print("too small", false));
-        assert_eq!(print("too large", true), print("too small", true));
+        for (class, code, specific) in [
+            (ErrorClass::Type, "INVALID_NUMBER", true),
+            (ErrorClass::Transform, "TRANSFORM_ERROR", false),
+            (ErrorClass::Config, "CONFIG_INVALID", false),
+            (ErrorClass::Unavailable, "TIMEOUT", false),
+            (ErrorClass::Validation, "RAISE_EXCEPTION", false),
+        ] {
+            let print = |message| print(class, code, message);
+            assert_eq!(print("'12,x' is no number"), print("'7k' is no number"), "{code}");
+            assert_eq!(print("too large") == print("too small"), specific, "{code}");
+        }
     }
 }

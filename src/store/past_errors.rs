@@ -141,7 +141,7 @@ impl TenantTx {
 /// The fingerprint of errors that were, as PostgreSQL reads it.
 fn print_of(errors: &PastErrors) -> String {
     let template = template(&errors.message);
-    hex(&fingerprint(errors.class, errors.code, errors.stage, errors.field, &template, true))
+    hex(&fingerprint(errors.class, errors.code, errors.stage, errors.field, &template))
 }
 
 fn group(run: &PastRun, errors: &PastErrors, print: &str) -> GroupRow {

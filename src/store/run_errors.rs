@@ -5,7 +5,6 @@ use std::collections::HashMap;
 use sqlx::types::Json;
 
 use super::{StoreError, TenantTx};
-use crate::domain::error_class::ErrorClass;
 use crate::domain::failure::Failure;
 use crate::domain::fingerprint::{GROUPING_VERSION, fingerprint, template};
 use crate::domain::ids::{ErrorGroupId, ErrorId, FlowId, RunId};
@@ -79,16 +78,8 @@ impl FoundErrors {
 
     fn group(&mut self, failure: Failure) -> &mut Group {
         let template = template(&failure.message);
-        // Only what an expression says needs its text to be told apart: elsewhere code and field say it.
-        let specific = !matches!(failure.class, ErrorClass::Transform | ErrorClass::Internal);
-        let print = fingerprint(
-            failure.class,
-            &failure.code,
-            failure.stage,
-            failure.field.as_deref(),
-            &template,
-            specific,
-        );
+        let print =
+            fingerprint(failure.class, &failure.code, failure.stage, failure.field.as_deref(), &template);
         let groups = &mut self.groups;
         let place = *self.places.entry(print).or_insert_with(|| {
             groups.push(Group { failure, template, fingerprint: print, count: 0, samples: Vec::new() });
@@ -209,7 +200,7 @@ impl TenantTx {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::error_class::Stage;
+    use crate::domain::error_class::{ErrorClass, Stage};
 
     #[test]
     fn the_first_error_is_told_without_its_particulars() {

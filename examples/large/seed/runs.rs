@@ -268,7 +268,7 @@ async fn put_groups(
     for ((place, number, kind), seen) in all {
         let (flow, what) = (&flows[place][number], &kinds[kind]);
         let words = template(&what.message);
-        let print = fingerprint(what.class, what.code, what.stage, what.field.as_deref(), &words, true);
+        let print = fingerprint(what.class, what.code, what.stage, what.field.as_deref(), &words);
         groups
             .row()
             .await

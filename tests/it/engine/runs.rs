@@ -215,6 +215,33 @@ async fn a_definition_that_does_not_compile_fails_its_run_with_the_place() {
     );
 }
 
+/// One code stands for many reasons, each of which is told.
+#[tokio::test]
+async fn runs_that_are_configured_wrongly_in_two_ways_have_two_errors() {
+    let lab = Lab::start().await;
+    let (id, mut record) = lab.connector(ConnectorKind::Files, json!({"root": "elsewhere"})).await;
+    let sink = lab.connector(ConnectorKind::Sim, json!({"sim": {}})).await;
+    let source = (id, record.clone());
+    let flow = lab.flow(&source, &sink, streams("a.csv", "b.jsonl", json!({})), Policy::default()).await;
+    lab.queue(&flow).await;
+    lab.work().await;
+    record.enabled = false;
+    let mut tx = lab.store.begin(&lab.tenancy).await.unwrap();
+    tx.put_connector(&source.0, &record).await.unwrap();
+    tx.commit().await.unwrap();
+    lab.queue(&flow).await;
+    lab.work().await;
+    let told: Vec<String> =
+        lab.ask("select array_agg(code || ': ' || message order by message) from error_groups").await;
+    assert_eq!(
+        told,
+        [
+            "CONFIG_INVALID: the connector <str> is switched off",
+            "CONFIG_INVALID: the operator named no directory <str>"
+        ]
+    );
+}
+
 #[tokio::test]
 async fn streams_come_one_after_the_other() {
     let lab = Lab::start().await;
