@@ -350,7 +350,7 @@ $$;
 
 -- Deletes up to `most` rows of each kind that have outlived their time. Customer by customer, because each plan has
 -- times of its own: where nothing is old, that is one look at an index for each. Samples go before their run, which
--- takes only its attempts, events and counts along.
+-- takes only its attempts, events and counts along; roll-ups, by which runs are counted, stay as long as any plan keeps runs.
 -- Returns how many went; a full batch means that there may be more.
 create function purge(at timestamptz, most integer, audit_days integer, usage_days integer, stats_days integer)
 returns table (kind text, gone bigint)
@@ -359,6 +359,7 @@ declare
     customers text[];
     runs text[];
 begin
+    stats_days := greatest(stats_days, (select max(run_retention_days) from public.plans));
     select coalesce(array_agg(old.customer_id), '{}'), coalesce(array_agg(old.run_id), '{}') into customers, runs
       from (select c.customer_id, r.run_id
               from public.customers c

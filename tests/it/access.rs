@@ -258,6 +258,25 @@ async fn what_is_old_goes_kind_by_kind() {
     assert!(bounded.iter().all(|kind| full.contains(*kind)), "{full:?}");
 }
 
+/// Lists count by the roll-ups, which stay for as long as any runs that they count.
+#[tokio::test]
+async fn runs_that_a_plan_keeps_longer_than_roll_ups_are_counted_all_the_same() {
+    let app = TestApp::demo().await;
+    let years = "update plans set run_retention_days = 730";
+    sqlx::query(years).execute(&mut app.owner().await).await.unwrap();
+    app.clock.advance(TimeDelta::days(500));
+    let keep = Retention { audit_days: 400, usage_days: 400, stats_days: 400 };
+    while app.store.purge(&keep, 1_000).await.unwrap().more() {}
+    let flow = "NetSuite → Snowflake invoices";
+    for filter in
+        [json!({ "flow": flow, "status": ["succeeded"] }), json!({ "flow": flow, "trigger": ["schedule"] })]
+    {
+        let told = app.acme().call("list_flow_runs", filter).await;
+        let listed = told.structured["runs"].as_array().unwrap().len();
+        assert!(listed > 0 && told.structured["total"].as_u64() >= Some(listed as u64), "{}", told.text);
+    }
+}
+
 /// Looks until something waits for a row that another transaction changed.
 async fn until_it_waits(app: &TestApp) {
     let waiting = "select 'waits' from pg_locks join pg_stat_activity a using (pid)
