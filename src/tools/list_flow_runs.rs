@@ -71,7 +71,7 @@ impl Tool for ListFlowRuns {
     const TITLE: &'static str = "List runs of one flow";
     const DESCRIPTION: &'static str = "Recent runs of ONE flow, newest first: status, trigger, start, duration, records \
         processed and failed, top error. No window by default, so status=[\"succeeded\"] limit=1 gives the last successful run \
-        however old. To compare flows or filter by time across flows use list_runs.";
+        that is kept. To compare flows or filter by time across flows use list_runs.";
     const ACCESS: Access = Access::Read;
     const SCOPE: Scope = Scope::RunsRead;
     type Input = Input;
@@ -118,6 +118,10 @@ impl Tool for ListFlowRuns {
         let next_cursor = shown.cursor(cx, Self::NAME, filters)?;
         let mut notices = found.notices();
         notices.extend(asked.notices);
+        if !windowed && totals.as_ref().is_some_and(|totals| totals.runs == 0) {
+            let days = cx.principal.plan().run_retention_days;
+            notices.push(format!("Runs are kept {days} days; older ones are not listed."));
+        }
         if let Some(cursor) = &next_cursor {
             notices.push(format!("more runs match; pass cursor={cursor}"));
         }

@@ -1,6 +1,7 @@
 //! Daily operations.
 
-use serde_json::json;
+use chrono::TimeDelta;
+use serde_json::{Value, json};
 
 use crate::support::app::{TestApp, counted};
 
@@ -141,5 +142,24 @@ async fn flows_are_found_by_each_of_the_words() {
     for query in ["finance snowflake", "team-finance", "weber netsuite invoices"] {
         let told = app.acme().call("list_flows", json!({ "query": query })).await;
         assert_eq!(told.structured["total"], 1, "{query}: {}", told.text);
+    }
+}
+
+/// Without a window all is asked for, and what is no longer kept may have been.
+#[tokio::test]
+async fn no_runs_are_told_from_none_that_are_kept() {
+    let app = TestApp::demo().await;
+    app.clock.advance(TimeDelta::days(100));
+    let flow = "NetSuite → Snowflake invoices";
+    for (asked, notices) in [
+        (
+            json!({ "flow": flow, "status": ["succeeded"], "limit": 1 }),
+            json!(["Runs are kept 90 days; older ones are not listed."]),
+        ),
+        (json!({ "flow": flow, "window": "24h" }), Value::Null),
+    ] {
+        let told = app.acme().call("list_flow_runs", asked).await;
+        assert!(told.text.starts_with("No matching runs of NetSuite"), "{}", told.text);
+        assert_eq!(told.structured["notices"], notices, "{}", told.text);
     }
 }
