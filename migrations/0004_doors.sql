@@ -126,7 +126,7 @@ begin
         bucket.permits + returned + greatest(0, extract(epoch from at - bucket.filled_at)) * rate));
     take := least(wanted, floor(available)::integer);
     if plan.daily_requests is not null then
-        take := least(take, greatest(0, plan.daily_requests - bucket.requests)::integer);
+        take := least(take, greatest(0, plan.daily_requests - bucket.requests))::integer;
     end if;
     if take > 0 then
         others := jsonb_set(others, array[process], jsonb_build_array(take, extract(epoch from until), bucket.day));

@@ -233,3 +233,11 @@ async fn what_was_leased_yesterday_is_not_given_back_to_today() {
     let requests = "select a.requests::text from allowances a join customers c using (customer_id) where c.slug = 'acme'";
     assert_eq!(app.column(requests).await, ["3"], "five of today, two of them given back");
 }
+
+#[tokio::test]
+async fn a_large_daily_allowance_is_one() {
+    let app = TestApp::demo().await;
+    let sql = "update plans set daily_requests = 3000000000";
+    sqlx::query(sql).execute(&mut app.owner().await).await.unwrap();
+    app.globex().text("list_flows", serde_json::json!({})).await;
+}
