@@ -317,11 +317,12 @@ language sql volatile security definer set search_path = pg_catalog, pg_temp as 
     returning f.customer_id, f.flow_id
 $$;
 
--- Connectors due for a check, leased so that one process checks each.
+-- Connectors due for a check, leased so that one process checks each. Their next check is put off until the lease ends: one
+-- that is asked for meanwhile stands out.
 create function claim_checks(at timestamptz, until timestamptz, most integer)
 returns table (customer_id text, connector_id text)
 language sql volatile security definer set search_path = pg_catalog, pg_temp as $$
-    update public.connectors c set check_lease_until = until
+    update public.connectors c set check_lease_until = until, next_check_at = until
       from (select d.customer_id, d.connector_id from public.connectors d
              where d.enabled and d.next_check_at <= at and (d.check_lease_until is null or d.check_lease_until <= at)
              order by d.next_check_at limit most for update skip locked) due

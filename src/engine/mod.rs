@@ -33,6 +33,7 @@ use tokio_util::sync::CancellationToken;
 use crate::store::retention::Retention;
 use crate::store::scheduling::Fired;
 use crate::store::{Store, StoreError, Wakes};
+use checker::Checker;
 use connectors::Connectors;
 use executor::Executor;
 use worker::Worker;
@@ -72,7 +73,7 @@ pub struct Engine {
     store: Store,
     wakes: Wakes,
     settings: EngineSettings,
-    connectors: Arc<Connectors>,
+    checker: Checker,
     worker: Worker,
 }
 
@@ -93,7 +94,8 @@ impl Engine {
             settings: settings.clone(),
         };
         let worker = Worker::new(executor, name.to_owned());
-        Self { store, wakes, settings, connectors, worker }
+        let checker = Checker::new(store.clone(), connectors);
+        Self { store, wakes, settings, checker, worker }
     }
 
     /// What claims and executes runs.
@@ -105,13 +107,13 @@ impl Engine {
     pub async fn run(&self, stop: CancellationToken) {
         let schedule =
             self.every(self.settings.poll, &stop, "schedules", |engine| engine.schedule_tick().boxed());
-        let check = self.every(self.settings.poll, &stop, "checks", |engine| engine.check_tick().boxed());
         let often = self.settings.heartbeat.min(Duration::from_secs(5));
         let reap = self.every(often, &stop, "leases", |engine| engine.reap_tick().boxed());
         let watch =
             self.every(Duration::from_secs(10), &stop, "health", |engine| engine.watch_tick().boxed());
         let purge =
             self.every(Duration::from_secs(3_600), &stop, "retention", |engine| engine.purge_tick().boxed());
+        let check = self.checker.run(self.settings.poll, &stop);
         tokio::join!(self.worker.run(stop.clone()), schedule, check, reap, watch, purge);
     }
 
@@ -141,7 +143,7 @@ impl Engine {
     /// # Errors
     /// When the database fails.
     pub async fn check_tick(&self) -> Result<usize, StoreError> {
-        checker::tick(&self.store, &self.connectors).await
+        self.checker.tick().await
     }
 
     /// Takes runs from workers that went silent; returns how many.

@@ -40,10 +40,12 @@ statements! {
           from connector_quotas
          where customer_id = $1 and connector_id = $2
          order by name";
+    // A check that was asked for meanwhile is due: this one may have seen what was before.
     AFTER = plain "
         update connectors
            set last_check_at = $3, last_check_ok = $4, last_check_ms = $5, last_check_error = $6,
-               consecutive_failures = $7, next_check_at = $8, check_lease_until = null,
+               consecutive_failures = $7, check_lease_until = null,
+               next_check_at = case when next_check_at = check_lease_until then $8 else next_check_at end,
                auth_status = $9, auth_error = $10, auth_expires_at = $11, auth_checked_at = $3,
                status = $12, status_reasons = $13,
                status_since = case when status = $12 then status_since else $3 end

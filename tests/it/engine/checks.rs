@@ -1,11 +1,15 @@
 //! Connectors are looked at, and what is seen reaches their flows.
 
+use std::collections::BTreeMap;
+
 use apixx_mcp::domain::connector::ConnectorKind;
 use apixx_mcp::store::StoreError;
 use apixx_mcp::store::checks::CheckSeen;
 use apixx_mcp::store::definitions::ConnectorRecord;
 use chrono::TimeDelta;
 use serde_json::{Value, json};
+use sqlx::postgres::PgConnectOptions;
+use tokio_util::sync::CancellationToken;
 
 use super::{Lab, Policy, streams};
 
@@ -163,4 +167,58 @@ async fn what_a_run_meets_is_looked_at_without_waiting_for_the_next_check() {
         script(&lab, broken, json!({})).await;
         assert_eq!(lab.engine.check_tick().await.unwrap(), 1);
     }
+}
+
+/// Who has repaired a connector does not wait for somebody else's that is silent.
+#[tokio::test]
+async fn a_check_that_gets_no_answer_holds_up_no_other() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let address = PgConnectOptions::new_without_pgpass().host("127.0.0.1").port(port);
+    let lab = Lab::start_with(BTreeMap::from([("silent".to_owned(), address)])).await;
+    let shop = lab.connector(ConnectorKind::Sim, json!({"sim": {}})).await.0;
+    assert_eq!(lab.engine.check_tick().await.unwrap(), 1);
+    let silent = lab.connector(ConnectorKind::Postgres, json!({"dsn": "silent"})).await.0;
+    let stop = CancellationToken::new();
+    let engine = lab.other_engine("worker-2").await;
+    let running = tokio::spawn({
+        let stop = stop.clone();
+        async move { engine.run(stop).await }
+    });
+    let _unanswered = listener.accept().await.unwrap();
+    let due = format!(
+        "update connectors set next_check_at = last_check_at, last_check_at = null where connector_id = '{shop}'"
+    );
+    lab.ask::<bool>(&format!("with due as ({due} returning 1) select exists (select 1 from due)")).await;
+    let checked = async |connector: &str| -> bool {
+        lab.ask(&format!(
+            "select last_check_at is not null from connectors where connector_id = '{connector}'"
+        ))
+        .await
+    };
+    while !checked(shop.as_str()).await {}
+    assert!(!checked(silent.as_str()).await, "it was waited for");
+    stop.cancel();
+    running.await.unwrap();
+}
+
+/// A check that is under way may have seen what was before.
+#[tokio::test]
+async fn a_check_that_is_asked_for_during_another_follows_it() {
+    let lab = Lab::start().await;
+    let shop = lab.connector(ConnectorKind::Sim, json!({"sim": {}})).await;
+    let store = lab.connector(ConnectorKind::Sim, json!({"sim": {}})).await;
+    let flow = lab.flow(&shop, &store, streams("a", "b", json!({})), Policy::default()).await;
+    let under_way = lab.store.claim_checks(2, TimeDelta::seconds(30)).await.unwrap();
+    script(&lab, store.0.as_str(), json!({"auth_status": "revoked", "auth_error": "invalid_grant"})).await;
+    lab.queue(&flow).await;
+    assert_eq!(lab.work().await, 1);
+    assert_eq!(lab.engine.check_tick().await.unwrap(), 0, "one at a time");
+    for lease in under_way {
+        let seen = CheckSeen { error: None, auth: None, quotas: vec![], took_ms: 1 };
+        lab.store.save_check(lease, &seen, 0.5).await.unwrap();
+    }
+    assert_eq!(lab.engine.check_tick().await.unwrap(), 1);
+    assert_eq!(state(&lab, store.0.as_str()).await, "down 0 AUTH_REVOKED 08:07:00");
+    assert_eq!(lab.engine.check_tick().await.unwrap(), 0);
 }
