@@ -14,6 +14,8 @@ use crate::domain::run::{ReasonCode, RunStatus};
 use crate::domain::schedule::{Schedule, ScheduleKind};
 
 statements! {
+    // The row is waited for before anything is read: what a statement reads is as old as its beginning.
+    LOCK = plain "select flow_id from flows where customer_id = $1 and flow_id = $2 for no key update";
     FLOW = plain "
         select f.schedule_kind, f.schedule_cron, f.schedule_interval_s, f.schedule_timezone,
                greatest(f.created_at, f.state_changed_at, f.schedule_changed_at) as since, f.last_decided_at,
@@ -23,8 +25,7 @@ statements! {
                  where c.customer_id = $1
                    and c.connector_id in (f.source_connector_id, f.destination_connector_id)) as connectors
           from flows f
-         where f.customer_id = $1 and f.flow_id = $2 and f.state = 'active'
-           for no key update of f";
+         where f.customer_id = $1 and f.flow_id = $2 and f.state = 'active'";
     DECIDED = plain "
         select status, reason_code, reason_message, finished_at, records_written + records_unchanged as accepted, records_failed
           from runs
@@ -136,6 +137,7 @@ impl TenantTx {
     pub async fn refresh_flow_health(&mut self, flow: &FlowId) -> Result<(), StoreError> {
         let now = self.now();
         let id = flow.as_str();
+        self.query(LOCK).bind(id.to_owned()).execute(self.conn()).await?;
         let row: Option<FlowRow> =
             self.query_as(FLOW).bind(id.to_owned()).fetch_optional(self.conn()).await?;
         let Some(row) = row else { return Ok(()) };

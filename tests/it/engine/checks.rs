@@ -8,6 +8,7 @@ use apixx_mcp::store::checks::CheckSeen;
 use apixx_mcp::store::definitions::ConnectorRecord;
 use chrono::TimeDelta;
 use serde_json::{Value, json};
+use sqlx::Connection;
 use sqlx::postgres::PgConnectOptions;
 use tokio_util::sync::CancellationToken;
 
@@ -221,4 +222,39 @@ async fn a_check_that_is_asked_for_during_another_follows_it() {
     assert_eq!(lab.engine.check_tick().await.unwrap(), 1);
     assert_eq!(state(&lab, store.0.as_str()).await, "down 0 AUTH_REVOKED 08:07:00");
     assert_eq!(lab.engine.check_tick().await.unwrap(), 0);
+}
+
+/// Who waited for a flow's row looks at its connectors as they are afterwards.
+#[tokio::test]
+async fn health_that_waited_for_a_check_is_what_the_check_made_it() {
+    let lab = Lab::start().await;
+    let shop = lab.connector(ConnectorKind::Sim, json!({"sim": {}})).await;
+    let store = lab.connector(ConnectorKind::Sim, json!({"sim": {}})).await;
+    let flow = lab.flow(&shop, &store, streams("a", "b", json!({})), Policy::default()).await;
+    lab.engine.check_tick().await.unwrap();
+    let mut owner = lab.owner().await;
+    let mut check = owner.begin().await.unwrap();
+    sqlx::query("update connectors set status = 'down' where connector_id = $1")
+        .bind(shop.0.as_str())
+        .execute(&mut *check)
+        .await
+        .unwrap();
+    sqlx::query("update flows set health = 'failing'").execute(&mut *check).await.unwrap();
+    let watch = async {
+        let mut tx = lab.store.begin(&lab.tenancy).await.unwrap();
+        tx.refresh_flow_health(&flow).await.unwrap();
+        tx.commit().await.unwrap();
+    };
+    let saved = async {
+        let waits = "select exists (select from pg_locks join pg_stat_activity a using (pid)
+            where locktype = 'transactionid' and not granted and a.datname = current_database())";
+        let mut looks = 0;
+        while !lab.ask::<bool>(waits).await {
+            looks += 1;
+            assert!(looks < 1_000, "nothing waits");
+        }
+        check.commit().await.unwrap();
+    };
+    tokio::join!(watch, saved);
+    assert_eq!(health(&lab).await, "failing CONNECTOR_DOWN");
 }
