@@ -5,7 +5,6 @@ use std::io;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -20,7 +19,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::time::{MissedTickBehavior, interval, sleep};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 use tokio_util::task::TaskTracker;
 use tower::Service;
 use tracing::{debug, warn};
@@ -154,14 +153,9 @@ async fn connection(
         let under_way = UnderWay::begin(&place.member);
         let mut request = request.map(Body::new);
         request.extensions_mut().insert(ConnectInfo(peer));
+        request.extensions_mut().insert(place.member.known.clone());
         let answer = router.clone().call(request);
-        async move {
-            let answer = answer.await?;
-            if !answer.status().is_client_error() {
-                under_way.member.proven.store(true, Ordering::Relaxed);
-            }
-            Ok::<_, Infallible>(answer.map(|body| Answer { body, _until_sent: under_way }))
-        }
+        async move { Ok::<_, Infallible>(answer.await?.map(|body| Answer { body, _until_sent: under_way })) }
     });
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder.http1().max_buf_size(HEAD_BYTES as usize);
@@ -207,7 +201,7 @@ async fn interrupted(
     tokio::select! {
         () = lifecycle.stopping().cancelled(), if !draining => Interruption::Drain,
         () = place.wanted(), if !draining => {
-            if place.member.is_idle() { Interruption::End } else { Interruption::Drain }
+            if place.member.may_leave(Instant::now()) { Interruption::End } else { Interruption::Drain }
         }
         () = lifecycle.aborting().cancelled() => Interruption::End,
         () = until_lost(&place.member, patience) => Interruption::End,

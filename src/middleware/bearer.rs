@@ -8,6 +8,7 @@ use http::request::Parts;
 use http::{HeaderMap, HeaderValue, StatusCode};
 use serde_json::json;
 
+use super::known::Known;
 use super::peer::Peer;
 use crate::protocol::header::{self, Header};
 use crate::protocol::http as edge;
@@ -27,7 +28,7 @@ where
         let access = Access::from_ref(state);
         let address = parts.extensions.get::<Peer>().map(|peer| peer.0);
         let recognised = access.recognise(bearer(&parts.headers), address, wants(&parts.headers)).await;
-        recognised.map_err(|refused| answer(refused, parts))
+        recognised.inspect(|_| Known::note(&parts.extensions)).map_err(|refused| answer(refused, parts))
     }
 }
 

@@ -3,6 +3,7 @@
 
 mod bearer;
 mod headers;
+mod known;
 mod panics;
 mod peer;
 mod request_id;
@@ -19,6 +20,7 @@ use tracing::Instrument;
 use crate::domain::ids::IdSource;
 use crate::observe::request_span;
 
+pub use known::Known;
 pub use peer::{Peer, TrustedProxies};
 pub use told::Teller;
 

@@ -15,7 +15,7 @@ use super::trouble::Trouble;
 use crate::domain::person::Role;
 use crate::domain::scope::Scopes;
 use crate::domain::token::Secret;
-use crate::middleware::Peer;
+use crate::middleware::{Known, Peer};
 use crate::protocol::http::RequestId;
 use crate::service::access::{Principal, UnderWay};
 use crate::service::people::LONGEST;
@@ -79,6 +79,7 @@ impl FromRequestParts<Web> for SignedIn {
         // What a page asks by itself is no use that somebody makes of it.
         let lives_on = !(path.ends_with("/seen") || path.ends_with("/events"));
         let person = web.0.people.person(&session, lives_on).await?.ok_or_else(nobody)?;
+        Known::note(&parts.extensions);
         Ok(Self { session, person })
     }
 }

@@ -9,6 +9,7 @@ use apixx_mcp::config::{Config, Sources};
 use apixx_mcp::domain::ids::TokenId;
 use apixx_mcp::domain::scope::Scopes;
 use apixx_mcp::domain::token::PlainToken;
+use apixx_mcp::middleware::Known;
 use apixx_mcp::store::customers::{Actor, NewCustomer};
 use axum::body::Body;
 use chrono::TimeDelta;
@@ -16,6 +17,7 @@ use http::{HeaderMap, Request, StatusCode};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tower::ServiceExt;
 
 use crate::support::app::{Reply, TestApp, first_run};
 use crate::support::browser::Browser;
@@ -288,6 +290,31 @@ async fn failed_attempts_are_limited_and_live_tokens_are_not() {
     assert_eq!(reply.body["error"]["data"]["retry_after_seconds"], wait);
     assert_eq!(app.lab().post(&list()).await.status, 200, "from the same address");
     assert_eq!(app.send(stranger(&[], "")).await.status, 401, "who sends no token guesses none");
+}
+
+#[tokio::test]
+async fn a_connection_is_known_by_a_token_or_a_session_and_by_nothing_else() {
+    let app = TestApp::demo().await;
+    let ana = Browser::of(&app, "ana.ruiz@acme.example").await;
+    let cookie = ana.cookie.borrow().clone().unwrap();
+    let page = |path: &str, cookie: &str| {
+        let request = Request::get(path).header("host", "localhost").header("cookie", cookie);
+        request.body(Body::empty()).unwrap()
+    };
+    for (request, status, is_known) in [
+        (app.acme().request(list().to_string()), 200, true),
+        (app.holder_of("mcp_nothing").request(list().to_string()), 401, false),
+        (page("/w/acme", &cookie), 200, true),
+        (page("/w/acme", "apixx=nothing"), 303, false),
+        (page("/sign-in", &cookie), 200, false),
+        (page("/healthz", &cookie), 200, false),
+    ] {
+        let (mut request, known) = (request, Known::default());
+        request.extensions_mut().insert(known.clone());
+        let path = request.uri().to_string();
+        let answered = app.router.clone().oneshot(request).await.unwrap();
+        assert_eq!((answered.status().as_u16(), known.is()), (status, is_known), "{path}");
+    }
 }
 
 #[tokio::test]

@@ -7,9 +7,11 @@ use std::time::Duration;
 use apixx_mcp::app::lifecycle::Lifecycle;
 use apixx_mcp::app::listen::{ListenError, bind, serve};
 use apixx_mcp::config::{Config, ServerConfig, Sources};
+use apixx_mcp::middleware::Known;
 use axum::Router;
-use axum::extract::ConnectInfo;
-use axum::routing::get;
+use axum::extract::{ConnectInfo, Request};
+use axum::routing::{get, post};
+use bytes::Bytes;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
@@ -61,9 +63,17 @@ fn echo() -> Router {
         .route("/", get(|ConnectInfo(peer): ConnectInfo<SocketAddr>| async move { peer.to_string() }))
 }
 
-/// Answers once told to.
+/// Recognises whoever asks for `/`, and waits for a body at `/form`.
+fn recognising() -> Router {
+    let known = |request: Request| async move { Known::note(request.extensions()) };
+    let open = Router::new().route("/form", post(|_: Bytes| async {})).route("/open", get(|| async {}));
+    open.route("/", get(known))
+}
+
+/// Answers who is known to it, which everybody is, once told to.
 fn patient(told: Arc<Notify>, asked: Arc<Notify>) -> Router {
-    let handler = move || {
+    let handler = move |request: Request| {
+        Known::note(request.extensions());
         let (told, asked) = (Arc::clone(&told), Arc::clone(&asked));
         async move {
             asked.notify_one();
@@ -266,37 +276,60 @@ async fn connections_beyond_the_limit_wait_for_a_place() {
 }
 
 #[tokio::test]
-async fn idle_connections_make_room_who_never_asked_anything_first() {
+async fn idle_connections_make_room_strangers_first() {
     let config = ServerConfig { max_connections: 3.try_into().unwrap(), ..config(LONG) };
-    let server = Running::start(echo(), config, LONG).await;
+    let server = Running::start(recognising(), config, LONG).await;
     let ask = async |stream: &mut TcpStream| {
         stream.write_all(REQUEST).await.unwrap();
         answer(stream).await.starts_with("HTTP/1.1 200")
     };
     let (mut first, mut second) = (server.connect().await, server.connect().await);
     assert!(ask(&mut first).await && ask(&mut second).await && ask(&mut first).await);
-    // Some who say nothing, or nothing sensible.
+    // Some who say nothing, nothing sensible, or what anybody may.
     let mut silent = Vec::new();
-    for beginning in [&b""[..], b"GET / HTTP/1.1\r\nX: ", b"GET /nothing HTTP/1.1\r\nHost: x\r\n\r\n"]
-        .iter()
-        .cycle()
-        .take(9)
+    for beginning in
+        [&b""[..], b"GET / HTTP/1.1\r\nX: ", b"GET /open HTTP/1.1\r\nHost: x\r\n\r\n"].iter().cycle().take(9)
     {
         let mut stream = server.connect().await;
         stream.write_all(beginning).await.unwrap();
         silent.push(stream);
     }
     for stream in silent.iter_mut().take(7) {
-        assert!(!rest(stream).await.starts_with(b"HTTP/1.1 200"));
+        rest(stream).await;
     }
-    assert!(ask(&mut first).await && ask(&mut second).await, "who behaved has kept its connection");
-    // Among those who behaved, the one that was idle for longest goes.
+    assert!(ask(&mut first).await && ask(&mut second).await, "who is known has kept its connection");
+    // Among those who are known, the one that was idle for longest goes.
     let mut third = server.connect().await;
     assert!(ask(&mut third).await);
     let mut fourth = server.connect().await;
     assert!(ask(&mut fourth).await);
     assert!(rest(&mut first).await.is_empty());
     assert!(ask(&mut second).await);
+    server.end().await;
+}
+
+#[tokio::test]
+async fn slow_forms_of_strangers_make_room_and_who_is_known_stays() {
+    let config = ServerConfig { max_connections: 3.try_into().unwrap(), ..config(LONG) };
+    let server = Running::start(recognising(), config, LONG).await;
+    let mut known = server.connect().await;
+    known.write_all(REQUEST).await.unwrap();
+    assert!(answer(&mut known).await.starts_with("HTTP/1.1 200"));
+    let mut slow = Vec::new();
+    for _ in 0..3 {
+        let mut stream = server.connect().await;
+        stream.write_all(b"POST /form HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n").await.unwrap();
+        slow.push(stream);
+    }
+    let mut newcomer = server.connect().await;
+    newcomer.write_all(REQUEST).await.unwrap();
+    assert!(answer(&mut newcomer).await.starts_with("HTTP/1.1 200"));
+    for stream in slow.iter_mut().take(2) {
+        assert!(rest(stream).await.is_empty());
+    }
+    known.write_all(REQUEST).await.unwrap();
+    assert!(answer(&mut known).await.starts_with("HTTP/1.1 200"));
+    drop(slow);
     server.end().await;
 }
 
