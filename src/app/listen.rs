@@ -18,6 +18,7 @@ use hyper::body::{Frame, Incoming, SizeHint};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
+use nix::errno::Errno;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 use tokio_util::task::TaskTracker;
@@ -120,6 +121,9 @@ pub async fn serve(listener: TcpListener, router: Router, config: &ServerConfig,
             // The system is short of something, or the peer left again; neither is a reason to spin.
             Err(error) => {
                 warn!("cannot accept a connection: {error}");
+                if matches!(error.raw_os_error().map(Errno::from_raw), Some(Errno::EMFILE | Errno::ENFILE)) {
+                    crowd.evict(Instant::now());
+                }
                 sleep(Duration::from_millis(100)).await;
             }
         }

@@ -7,5 +7,6 @@ pub mod lifecycle;
 pub mod listen;
 mod operator;
 pub mod process;
+mod room;
 mod router;
 mod state;

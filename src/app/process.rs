@@ -1,5 +1,6 @@
 //! One process of an installation: it serves, works, or both, until it is told to end.
 
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,9 +19,10 @@ use super::engine::engine;
 use super::lifecycle::Lifecycle;
 use super::listen;
 use super::operator;
+use super::room::{OPERATORS, room};
 use super::router::router;
 use super::state::AppState;
-use crate::config::Config;
+use crate::config::{Config, ServerConfig};
 use crate::domain::clock::Clock;
 use crate::domain::ids::IdSource;
 use crate::domain::page::CursorKey;
@@ -174,7 +176,8 @@ impl Process {
         let serve = async {
             match listener {
                 Some(listener) => {
-                    listen::serve(listener, self.router(), &self.config.server, lifecycle).await;
+                    let config = self.with_room_for(room(self.config.server.max_connections));
+                    listen::serve(listener, self.router(), &config, lifecycle).await;
                 }
                 None => lifecycle.stopping().cancelled().await,
             }
@@ -183,8 +186,9 @@ impl Process {
         let tell = async {
             let Some(Operator { listener, measures }) = operator else { return };
             let router = self.operator_router(measures.clone());
+            let config = self.with_room_for(OPERATORS);
             tokio::select! {
-                () = listen::serve(listener, router, &self.config.server, lifecycle) => {}
+                () = listen::serve(listener, router, &config, lifecycle) => {}
                 () = keep_up(&measures) => {}
             }
         };
@@ -218,6 +222,11 @@ impl Process {
         {
             warn!("gave up on statements that do not end");
         }
+    }
+
+    /// How it serves, with room for so many connections.
+    fn with_room_for(&self, max_connections: NonZeroUsize) -> ServerConfig {
+        ServerConfig { max_connections, ..self.config.server.clone() }
     }
 
     async fn settle(&self, end: &CancellationToken) {

@@ -34,6 +34,16 @@ impl Place {
         command
     }
 
+    /// The same, started by a shell that does something first.
+    fn program_under(&self, first: &str) -> Command {
+        let program = self.program();
+        let mut shell = Command::new("/bin/sh");
+        shell.args(["-c", &format!("{first} && exec \"$0\" \"$@\"")]).arg(program.get_program());
+        shell.args(program.get_args()).env_clear().current_dir(self.0.path());
+        shell.envs(program.get_envs().filter_map(|(key, value)| Some((key, value?))));
+        shell
+    }
+
     fn run(&self, arguments: &[&str]) -> Output {
         self.program().args(arguments).output().unwrap()
     }
@@ -69,8 +79,12 @@ struct Demo {
 
 impl Demo {
     fn start(place: &Place) -> Self {
-        let mut process = place
-            .program()
+        Self::of(place.program())
+    }
+
+    /// The demo of a program that only lacks the command.
+    fn of(mut program: Command) -> Self {
+        let mut process = program
             .args(["demo", "--listen", "127.0.0.1:0", "--json"])
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
@@ -421,6 +435,22 @@ async fn servers_and_workers_share_a_database_that_somebody_set_up() {
     }
     drop((one, other, worker));
     postgres.stop().await;
+}
+
+#[tokio::test]
+async fn a_crowd_leaves_files_to_those_who_ask_whatever_a_process_may_open() {
+    let place = Place::new();
+    let demo = Demo::of(place.program_under("ulimit -Sn 200 && ulimit -Hn 300"));
+    let address = demo.url().strip_prefix("http://").unwrap().strip_suffix("/mcp").unwrap().to_owned();
+    let crowd: Vec<_> = (0..250).map(|_| std::net::TcpStream::connect(&address).unwrap()).collect();
+    let operator = demo.ready["operator_url"].as_str().unwrap();
+    assert_eq!(reqwest::get(format!("{operator}/readyz")).await.unwrap().status(), 200);
+    let measures = reqwest::get(format!("{operator}/metrics")).await.unwrap().text().await.unwrap();
+    assert!(measures.contains("\nprocess_max_fds 300\n"), "{measures}");
+    let (status, _) = call(demo.url(), &demo.token("acme"), "list_flows", json!({})).await;
+    assert_eq!(status, 200);
+    drop(crowd);
+    demo.end();
 }
 
 const PEOPLE: &str = r#"
