@@ -11,6 +11,7 @@ use http::uri::Authority;
 use http::{HeaderMap, HeaderValue, Method};
 
 use super::Web;
+use super::sign_in::ours;
 use super::trouble::Trouble;
 use crate::domain::person::Role;
 use crate::domain::scope::Scopes;
@@ -74,7 +75,10 @@ impl FromRequestParts<Web> for SignedIn {
         // A form that was sent is not sent again by coming back.
         let path = parts.uri.path();
         let wanted = parts.uri.path_and_query().filter(|_| parts.method == Method::GET);
-        let nobody = || Trouble::SignIn(wanted.map(ToString::to_string).unwrap_or_default());
+        let nobody = || {
+            let wanted = wanted.and_then(|wanted| ours(wanted.as_str()));
+            Trouble::SignIn(wanted.unwrap_or_default().to_owned())
+        };
         let session = web.session(&parts.headers).ok_or_else(nobody)?;
         // What a page asks by itself is no use that somebody makes of it.
         let lives_on = !(path.ends_with("/seen") || path.ends_with("/events"));

@@ -16,6 +16,9 @@ use crate::protocol::http::Refused;
 use crate::service::people::{NotSignedIn, PASSWORD_CHARS};
 use crate::service::rate_limit::seconds;
 
+/// Bytes of what a form brings that its page says again, at most: where to go on, and an address.
+const LONGEST: usize = 500;
+
 #[derive(Template)]
 #[template(path = "sign_in.html", config = "src/web/askama.toml")]
 struct SignInPage<'a> {
@@ -65,7 +68,7 @@ pub(super) struct Leaving {
 }
 
 pub(super) async fn form(Query(wanted): Query<Wanted>) -> Result<Response, Trouble> {
-    page(&SignInPage { problem: None, email: "", next: &wanted.next })
+    page(&SignInPage { problem: None, email: "", next: ours(&wanted.next).unwrap_or_default() })
 }
 
 pub(super) async fn sign_in(
@@ -77,7 +80,7 @@ pub(super) async fn sign_in(
     let address = peer.map(|axum::Extension(Peer(address))| address);
     let Credentials { email, password, next } = credentials;
     let refused = match web.0.people.sign_in(&email, &password, address).await {
-        Ok(session) => return enter(&web, &headers, &session, ours(&next)).await,
+        Ok(session) => return enter(&web, &headers, &session, ours(&next).unwrap_or("/")).await,
         Err(NotSignedIn::Failed(error)) => return Err(error.into()),
         Err(refused) => refused,
     };
@@ -98,7 +101,9 @@ pub(super) async fn sign_in(
             "The address or the password is wrong. An operator can print a new link for you.".to_owned(),
         ),
     };
-    let shown = SignInPage { problem: Some(problem), email: &email, next: &next };
+    // What no page of ours would take is not said again.
+    let email = if email.len() <= LONGEST { &email } else { "" };
+    let shown = SignInPage { problem: Some(problem), email, next: ours(&next).unwrap_or_default() };
     let mut response = with_status(status, &shown)?;
     let wait = match refused {
         NotSignedIn::TooMany(wait) => Some(seconds(wait)),
@@ -186,10 +191,11 @@ async fn enter(web: &Web, headers: &HeaderMap, session: &Secret, to: &str) -> Re
     Ok(([(SET_COOKIE, web.keep(session))], Redirect::to(to)).into_response())
 }
 
-/// Where to go on, if that is a page of ours: nobody is sent elsewhere by a link to us.
-fn ours(next: &str) -> &str {
+/// Where to go on, if that is a page of ours: nobody is sent elsewhere by a link to us. Nor is what anybody says kept
+/// for long: it is told to them again, some bytes as five.
+pub(super) fn ours(next: &str) -> Option<&str> {
     let path = next.starts_with("/w/") && next.bytes().all(|b| b.is_ascii_graphic() && b != b'\\');
-    if path { next } else { "/" }
+    Some(next).filter(|next| path && next.len() <= LONGEST)
 }
 
 #[cfg(test)]
@@ -198,11 +204,18 @@ mod tests {
 
     #[test]
     fn nobody_is_sent_elsewhere() {
-        assert_eq!(ours("/w/acme/settings/mcp"), "/w/acme/settings/mcp");
-        for bad in
-            ["//evil.example", "https://evil.example", "/\\evil.example", "/w/\r\nx", "javascript:1", ""]
-        {
-            assert_eq!(ours(bad), "/", "{bad}");
+        assert_eq!(ours("/w/acme/settings/mcp"), Some("/w/acme/settings/mcp"));
+        let long = format!("/w/{}", "x".repeat(LONGEST));
+        for bad in [
+            "//evil.example",
+            "https://evil.example",
+            "/\\evil.example",
+            "/w/\r\nx",
+            "javascript:1",
+            "",
+            &long,
+        ] {
+            assert_eq!(ours(bad), None, "{bad}");
         }
     }
 }

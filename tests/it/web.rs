@@ -98,6 +98,24 @@ async fn attempts_are_limited_alike_for_those_who_exist_and_those_who_do_not() {
 }
 
 #[tokio::test]
+async fn what_a_stranger_says_is_not_said_again_at_length() {
+    let app = TestApp::demo().await;
+    let (stranger, long) = (Browser::new(&app), "'".repeat(5_000));
+    let short = stranger.get("/sign-in?next=%2Fw%2Facme%3Fq%3D'").await;
+    assert!(short.text.contains("/w/acme?q="), "{}", short.text);
+    for path in ["/sign-in?next=", "/sign-in?next=/w/", "/w/acme/runs?cursor=", "/w/", "/"] {
+        let page = stranger.get(&format!("{path}{long}")).await;
+        let said: usize = page.headers.iter().map(|(_, value)| value.len()).sum();
+        assert!(page.text.len() < 2 * short.text.len() && said < 2_000, "{path}: {} {said}", page.text.len());
+    }
+    for (email, next) in [(&*long, ""), ("", &*long)] {
+        let form = [("email", email), ("password", "x"), ("next", next)];
+        let page = stranger.post("/sign-in", &form).await;
+        assert!(page.status == 401 && page.text.len() < 2 * short.text.len(), "{}", page.text.len());
+    }
+}
+
+#[tokio::test]
 async fn a_session_ends_by_itself_and_everywhere() {
     let app = TestApp::demo().await;
     let (here, there) = (Browser::of(&app, ANA).await, Browser::of(&app, ANA).await);
