@@ -1,5 +1,6 @@
 //! Which PostgreSQL: the one the operator named, or a private one of ours.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use secrecy::{ExposeSecret, SecretString};
@@ -29,6 +30,11 @@ pub enum DatabaseError {
          `apixx-mcp migrate` makes"
     )]
     NoServer,
+    /// A private PostgreSQL that nobody started yet.
+    #[error(
+        "there is no installation in {0}: set database.url or --data-dir, or start `apixx-mcp serve` once, which makes one"
+    )]
+    Nowhere(PathBuf),
     /// The private PostgreSQL did not start.
     #[error(transparent)]
     Embedded(#[from] EmbeddedError),
@@ -64,6 +70,18 @@ pub enum Sharing {
 }
 
 impl Database {
+    /// Nothing, if there is one: what is done to an installation makes none, of which a directory would be mistyped.
+    ///
+    /// # Errors
+    /// [`DatabaseError::Nowhere`].
+    pub fn must_exist(config: &DatabaseConfig) -> Result<(), DatabaseError> {
+        let private = config.url.is_none() && config.owner_url.is_none();
+        if private && !Embedded::exists(&config.data_dir) {
+            return Err(DatabaseError::Nowhere(config.data_dir.clone()));
+        }
+        Ok(())
+    }
+
     /// Reaches for the database that is configured, or else starts the private one, or joins the process that has
     /// started it; whether its schema fits is not looked at.
     ///

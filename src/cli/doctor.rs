@@ -56,7 +56,11 @@ pub(super) async fn doctor(config: &Config) -> anyhow::Result<ExitCode> {
 }
 
 async fn look_at_database(config: &Config) -> Vec<(&'static str, Finding)> {
-    let database = match Database::reach(&config.database, Sharing::Welcome).await {
+    let reached = match Database::must_exist(&config.database) {
+        Ok(()) => Database::reach(&config.database, Sharing::Welcome).await,
+        Err(error) => Err(error),
+    };
+    let database = match reached {
         Ok(database) => database,
         Err(error) => {
             let cure = "repair that first: nothing else about the database can be looked at";

@@ -19,13 +19,14 @@ pub(super) enum As {
     Owner,
 }
 
-/// Opens the database, lets `work` have it, and leaves things as they were found: a private PostgreSQL that was
+/// Opens the database of an installation that is there, lets `work` have it, and leaves things as they were found: a private PostgreSQL that was
 /// not running before is ended again.
 pub(super) async fn with<T>(
     config: &Config,
     who: As,
     work: impl AsyncFnOnce(&Store) -> anyhow::Result<T>,
 ) -> anyhow::Result<T> {
+    Database::must_exist(&config.database)?;
     let database = Database::open(&config.database, Sharing::Welcome).await?;
     let result = async {
         let options = if who == As::Owner { database.owner()? } else { &database.server };

@@ -14,6 +14,9 @@ use super::error::EmbeddedError;
 /// A file whose presence says that the directory is ours, and whose lock says that it is in use.
 const LOCK: &str = "apixx-mcp.lock";
 
+/// PostgreSQL's own data directory.
+const CLUSTER: &str = "cluster";
+
 /// Where clusters are made before they get their name.
 const UNFINISHED: &str = "cluster.new";
 
@@ -70,7 +73,7 @@ impl Home {
 
     /// PostgreSQL's own data directory.
     pub(super) fn cluster(&self) -> PathBuf {
-        self.root.join("cluster")
+        self.root.join(CLUSTER)
     }
 
     /// Where a cluster is made. An `initdb` that outlived its parent writes elsewhere than ours.
@@ -220,6 +223,11 @@ pub(super) fn check_run_dir(run: &Path, account: &Account) -> io::Result<()> {
         return Err(io::Error::other(format!("{} is in the way: remove it", run.display())));
     }
     Ok(())
+}
+
+/// Whether the data directory `root` has a cluster, as far as may be seen.
+pub(super) fn has_cluster(root: &Path) -> bool {
+    !matches!(root.join(CLUSTER).try_exists(), Ok(false))
 }
 
 /// Whether a process of ours has the data directory `root` at this moment.

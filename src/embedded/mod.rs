@@ -123,6 +123,12 @@ impl Embedded {
         Ok(embedded)
     }
 
+    /// Whether there is a cluster in the data directory, or a process of ours that may be making one; what cannot be looked
+    /// at may be.
+    pub fn exists(data_dir: &Path) -> bool {
+        home::has_cluster(data_dir) || home::is_in_use(data_dir)
+    }
+
     /// How to connect to it.
     pub fn addresses(&self) -> &Addresses {
         &self.addresses

@@ -471,6 +471,8 @@ key = "email"
 #[test]
 fn what_cannot_be_is_told_in_one_line() {
     let place = Place::new();
+    let nowhere =
+        format!("there is no installation in {}: set database.url or --data-dir", place.data().display());
     let cases: &[(&[&str], &str)] = &[
         (&["demo", "--listen", "here"], "server.listen is wrong"),
         (&["demo", "--listen", "203.0.113.1:1"], "this machine has no address 203.0.113.1:1"),
@@ -478,11 +480,21 @@ fn what_cannot_be_is_told_in_one_line() {
         (&["token", "revoke", "x"], "that is no token's id"),
         (&["run", "cancel", "--customer", "acme", "x"], "that is no run's id"),
         (&["apply", "--customer", "acme", "nothing.toml"], "cannot read nothing.toml"),
+        (&["customer", "create", "--slug", "x", "--name", "X", "--owner-email", "a@x.example"], &nowhere),
+        (&["token", "create", "--customer", "acme", "--name", "x"], &nowhere),
+        (&["customer", "list"], &nowhere),
     ];
     for (arguments, expected) in cases {
         let told = place.refusal(arguments);
         assert!(told.starts_with(expected), "{arguments:?}: {told}");
     }
+    let doctor = place.run(&["doctor"]);
+    let found = String::from_utf8(doctor.stdout).unwrap();
+    assert!(
+        doctor.status.code() == Some(1) && found.contains(&format!("WRONG  database    {nowhere}")),
+        "{found}"
+    );
+    assert!(!place.data().exists(), "what is refused makes nothing");
     place.file("data/somebodys.txt", "theirs");
     assert!(place.refusal(&["demo", "--listen", "127.0.0.1:0"]).contains("holds other files"));
 
