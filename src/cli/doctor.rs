@@ -44,6 +44,7 @@ pub(super) async fn doctor(config: &Config) -> anyhow::Result<ExitCode> {
     let mut findings = look_at_database(config).await;
     findings.push(("address", look_at_address(config.server.listen).await));
     findings.push(("public URL", public_url(&config.server)));
+    findings.push(("proxies", proxies(&config.server)));
     for (what, finding) in &findings {
         match finding {
             Fine(found) => say!("ok     {what:<12}{found}"),
@@ -197,12 +198,27 @@ fn public_url(server: &ServerConfig) -> Finding {
             format!("{url} is not https: tokens travel readably"),
             "put a proxy that speaks TLS in front",
         ),
-        None if local => Fine("none, for use on this machine".to_owned()),
+        None if local && server.allowed_hosts.is_empty() => Fine("none, for use on this machine".to_owned()),
         None if server.allowed_hosts.is_empty() => Wrong(
             "none, though the server faces a network: every request is refused by its Host".to_owned(),
             "set server.public_url, or server.allowed_hosts",
         ),
         None => Note("none: requests are taken under server.allowed_hosts".to_owned()),
+    }
+}
+
+/// Whether it is known who asks through a proxy.
+fn proxies(server: &ServerConfig) -> Finding {
+    let trusted: Vec<String> = server.trusted_proxies.iter().map(ToString::to_string).collect();
+    let unheard = "whoever comes through one has its address, and uses up the attempts of all others there";
+    match (trusted.is_empty(), server.only_tls(), server.allowed_hosts.is_empty()) {
+        (false, ..) => Fine(format!("{} say where requests come from", trusted.join(", "))),
+        (true, true, _) => Wrong(
+            format!("none is trusted, though one has to end TLS: {unheard}"),
+            "set server.trusted_proxies to the address that the proxy calls from",
+        ),
+        (true, false, false) => Note(format!("none is trusted: {unheard}; see server.trusted_proxies")),
+        (true, false, true) => Fine("none".to_owned()),
     }
 }
 
@@ -246,15 +262,29 @@ mod tests {
         assert!(!is_wrong(&heartbeats(&[], now(), true)));
     }
 
+    fn server(pairs: &[(&str, &str)]) -> ServerConfig {
+        let flags = pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+        let environment = vec![("HOME".to_owned(), "/home/ana".to_owned())];
+        Config::load(&Sources { file: None, environment, flags }).unwrap().server
+    }
+
+    #[test]
+    fn behind_tls_a_proxy_is_trusted() {
+        let finding = |pairs: &[(&str, &str)]| proxies(&server(pairs));
+        let (https, trusted) =
+            (("server.public_url", "https://mcp.example.com"), ("server.trusted_proxies", "127.0.0.1"));
+        assert_eq!(finding(&[]), Fine("none".to_owned()));
+        assert!(is_wrong(&finding(&[https])));
+        assert!(matches!(finding(&[https, trusted]), Fine(_)));
+        assert!(matches!(finding(&[("server.allowed_hosts", "mcp.internal")]), Note(_)));
+    }
+
     #[test]
     fn a_public_url_is_https_and_there_when_needed() {
-        let finding = |pairs: &[(&str, &str)]| {
-            let flags = pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
-            let environment = vec![("HOME".to_owned(), "/home/ana".to_owned())];
-            public_url(&Config::load(&Sources { file: None, environment, flags }).unwrap().server)
-        };
+        let finding = |pairs: &[(&str, &str)]| public_url(&server(pairs));
         let network = ("server.listen", "0.0.0.0:8080");
-        assert!(!is_wrong(&finding(&[])));
+        assert_eq!(finding(&[]), Fine("none, for use on this machine".to_owned()));
+        assert!(matches!(finding(&[("server.allowed_hosts", "mcp.internal")]), Note(_)));
         assert!(is_wrong(&finding(&[network])));
         assert!(!is_wrong(&finding(&[network, ("server.allowed_hosts", "mcp.internal")])));
         assert!(!is_wrong(&finding(&[network, ("server.public_url", "https://mcp.example.com")])));

@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use axum::extract::{ConnectInfo, Request};
 use http::{HeaderMap, HeaderName};
@@ -11,7 +12,11 @@ const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
 /// The proxies whose word on where a request came from is believed.
 #[derive(Clone, Debug)]
-pub struct TrustedProxies(Arc<[IpNet]>);
+pub struct TrustedProxies {
+    networks: Arc<[IpNet]>,
+    /// Whether it was told already that another's word was not believed.
+    told: Arc<AtomicBool>,
+}
 
 /// The address a request came from, as far as anybody trustworthy knows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,11 +25,11 @@ pub struct Peer(pub IpAddr);
 impl TrustedProxies {
     /// Proxies in these networks.
     pub fn new(networks: &[IpNet]) -> Self {
-        Self(networks.into())
+        Self { networks: networks.into(), told: Arc::default() }
     }
 
     fn trust(&self, address: IpAddr) -> bool {
-        self.0.iter().any(|network| network.contains(&address))
+        self.networks.iter().any(|network| network.contains(&address))
     }
 
     /// Who is behind `nearest`: each hop of `X-Forwarded-For` was written by the one after it, so the list is
@@ -46,9 +51,22 @@ impl TrustedProxies {
         peer
     }
 
+    /// Tells the operator, once, that somebody says where a request came from and is not believed: a stranger perhaps, but
+    /// perhaps a proxy.
+    fn tell_unheard(&self, nearest: IpAddr, headers: &HeaderMap) {
+        let unheard = headers.contains_key(FORWARDED_FOR) && !self.trust(nearest);
+        if unheard && !self.told.swap(true, Ordering::Relaxed) {
+            tracing::warn!(
+                "{nearest} sends X-Forwarded-For and is not believed: if it is your proxy, name it in \
+                 server.trusted_proxies, or all who come through it count as one"
+            );
+        }
+    }
+
     /// Notes the [`Peer`] of the request among its extensions.
     pub(super) fn note(&self, request: &mut Request) -> Option<Peer> {
-        let ConnectInfo(nearest) = request.extensions().get::<ConnectInfo<SocketAddr>>()?;
+        let ConnectInfo(nearest) = *request.extensions().get::<ConnectInfo<SocketAddr>>()?;
+        self.tell_unheard(nearest.ip().to_canonical(), request.headers());
         let peer = Peer(self.behind(nearest.ip(), request.headers()));
         request.extensions_mut().insert(peer);
         Some(peer)

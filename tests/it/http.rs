@@ -21,6 +21,7 @@ use tower::ServiceExt;
 
 use crate::support::app::{Reply, TestApp, first_run};
 use crate::support::browser::Browser;
+use crate::support::log::Log;
 
 fn list() -> Value {
     json!({ "jsonrpc": "2.0", "id": 1, "method": "tools/list" })
@@ -321,7 +322,7 @@ async fn a_connection_is_known_by_a_token_or_a_session_and_by_nothing_else() {
 async fn a_trusted_proxy_says_where_a_request_came_from() {
     let limit = ("auth.failed_attempts_per_minute", "1");
     let behind_proxy = TestApp::demo_with(&[limit, ("server.trusted_proxies", "127.0.0.0/8")]).await;
-    let direct = TestApp::demo_with(&[limit]).await;
+    let (direct, log) = (TestApp::demo_with(&[limit]).await, Log::keep());
     let from = async |app: &TestApp, address: &str| {
         let headers = [("authorization", "Bearer mcp_junk"), ("x-forwarded-for", address)];
         app.send(stranger(&headers, "")).await.status.as_u16()
@@ -335,6 +336,8 @@ async fn a_trusted_proxy_says_where_a_request_came_from() {
     for (address, expected) in [("203.0.113.7", 401), ("203.0.113.8", 429)] {
         assert_eq!(from(&direct, address).await, expected, "{address}");
     }
+    let told = log.lines().into_iter().filter(|line| line["level"] == "WARN").collect::<Vec<_>>();
+    assert!(told.len() == 1 && told[0].to_string().contains("server.trusted_proxies"), "once: {told:?}");
 }
 
 #[tokio::test]
