@@ -57,6 +57,19 @@ begin
     return found;
 end $$;
 
+-- Keeps a link to choose a password, until when nobody has the account: password, sessions and links of before end; false
+-- when there is no such person.
+create function reset_person(link bytea, who text, until timestamptz) returns boolean
+language plpgsql volatile security definer set search_path = pg_catalog, pg_temp as $$
+begin
+    update public.people set password = null where email = who;
+    delete from public.sessions where email = who;
+    delete from public.links where email = who;
+    insert into public.links (digest, email, purpose, expires_at)
+    select link, p.email, 'password', until from public.people p where p.email = who;
+    return found;
+end $$;
+
 -- Whose a link is, while it can be used.
 create function link_person(link bytea, what text, at timestamptz) returns text
 language sql stable security definer set search_path = pg_catalog, pg_temp as $$

@@ -159,7 +159,7 @@ enum UserCommand {
     Invite(people::InviteArgs),
     /// Take somebody out of a customer's workspace, at once
     Remove(people::RemoveArgs),
-    /// Print a link to choose another password
+    /// End somebody's password and sessions, and print a link to choose another password
     Reset(people::ResetArgs),
     /// List who belongs to a customer
     List {

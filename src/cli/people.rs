@@ -3,6 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use anyhow::anyhow;
+use chrono::{DateTime, Utc};
 use clap::Args;
 
 use super::session::{As, customer, operator, told, with};
@@ -12,7 +13,6 @@ use crate::domain::person::{Email, Role};
 use crate::domain::token::Secret;
 use crate::domain::untrusted::line;
 use crate::service::people::LINK_LIVES;
-use crate::store::Store;
 use crate::store::customers::Target;
 use crate::store::people::Purpose;
 
@@ -80,7 +80,12 @@ pub(super) async fn invite(config: Config, args: InviteArgs) -> anyhow::Result<(
             );
             return Ok(());
         }
-        password_link(store, &args.email, &base).await
+        let (link, until) = (Secret::new(store.ids()), store.now() + LINK_LIVES);
+        if !store.add_link(&link, &args.email, Purpose::Password, until).await.map_err(told)? {
+            return Err(unknown(&args.email));
+        }
+        say_link(&base, &link, &args.email, until);
+        Ok(())
     })
     .await
 }
@@ -96,7 +101,16 @@ pub(super) async fn reset(config: Config, args: ResetArgs) -> anyhow::Result<()>
                 tx.commit().await.map_err(told)?;
             }
         }
-        password_link(store, &args.email, &base).await
+        let (link, until) = (Secret::new(store.ids()), store.now() + LINK_LIVES);
+        if !store.reset_person(&link, &args.email, until).await.map_err(told)? {
+            return Err(unknown(&args.email));
+        }
+        say_link(&base, &link, &args.email, until);
+        say!(
+            "Until then nobody signs in as {}: the password and the sessions of before have ended.",
+            args.email
+        );
+        Ok(())
     })
     .await
 }
@@ -121,17 +135,16 @@ pub(super) async fn remove(config: Config, args: RemoveArgs) -> anyhow::Result<(
     .await
 }
 
-async fn password_link(store: &Store, email: &Email, base: &str) -> anyhow::Result<()> {
-    let (link, until) = (Secret::new(store.ids()), store.now() + LINK_LIVES);
-    if !store.add_link(&link, email, Purpose::Password, until).await.map_err(told)? {
-        return Err(anyhow!("nobody is known as {email}: `apixx-mcp user invite` makes somebody known"));
-    }
+fn unknown(email: &Email) -> anyhow::Error {
+    anyhow!("nobody is known as {email}: `apixx-mcp user invite` makes somebody known")
+}
+
+fn say_link(base: &str, link: &Secret, email: &Email, until: DateTime<Utc>) {
     say!("{base}/password/{}", link.reveal());
     say!(
         "{email} chooses a password there, once, until {}. Send it over a way that you trust.",
         until.format(MINUTE)
     );
-    Ok(())
 }
 
 pub(super) async fn list(config: Config, slug: String) -> anyhow::Result<()> {

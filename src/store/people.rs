@@ -13,6 +13,7 @@ statements! {
     PASSWORD = plain "select password_of($1)";
     CHOOSE = plain "select choose_password($1, $2, $3)";
     ADD_LINK = plain "select add_link($1, $2, $3, $4)";
+    RESET = plain "select reset_person($1, $2, $3)";
     LINK = plain "select link_person($1, $2, $3)";
     TAKE_LINK = plain "select take_link($1, $2, $3)";
     OPEN = plain "select open_session($1, $2, $3, $4, $5)";
@@ -146,6 +147,21 @@ impl Store {
         let digest = link.digest();
         let query = sqlx::query_scalar(ADD_LINK).bind(digest.as_bytes()).bind(email.as_str());
         Ok(query.bind(purpose.as_str()).bind(until).fetch_one(self.pool()).await?)
+    }
+
+    /// Keeps a link to choose a password, which alone opens the account from now on: the password, the sessions and the links
+    /// of before end. False when there is no such person.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn reset_person(
+        &self,
+        link: &Secret,
+        email: &Email,
+        until: DateTime<Utc>,
+    ) -> Result<bool, StoreError> {
+        let query = sqlx::query_scalar(RESET).bind(link.digest().as_bytes().to_vec()).bind(email.as_str());
+        Ok(query.bind(until).fetch_one(self.pool()).await?)
     }
 
     /// Whose a link to choose a password is, while it can be used.

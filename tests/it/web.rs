@@ -1,6 +1,7 @@
 //! The pages, as a browser meets them.
 
 use apixx_mcp::domain::person::{Email, Role};
+use apixx_mcp::domain::token::Secret;
 use apixx_mcp::store::retention::Retention;
 use chrono::TimeDelta;
 use http::StatusCode;
@@ -146,6 +147,28 @@ async fn a_session_ends_by_itself_and_everywhere() {
     let keep = Retention { audit_days: 400, usage_days: 400, stats_days: 400 };
     app.store.purge(&keep, 1_000).await.unwrap();
     assert_eq!(app.column("select email from sessions union all select email from links").await.len(), 0);
+}
+
+#[tokio::test]
+async fn a_reset_leaves_nothing_open_but_its_link() {
+    let app = TestApp::demo().await;
+    let ana = Email::parse(ANA).unwrap();
+    let (there, chosen) =
+        (Browser::new(&app), [("password", "correct horse battery"), ("again", "correct horse battery")]);
+    assert_eq!(there.post(&password_link(&app, ANA).await, &chosen).await.to(), "/");
+    let (before, other) = (sign_in_link(&app, ANA).await, Browser::of(&app, HANK).await);
+    let (link, until) = (Secret::new(app.store.ids()), app.clock.now() + TimeDelta::days(1));
+    assert!(app.store.reset_person(&link, &ana, until).await.unwrap());
+    assert!(there.get(TOKENS).await.to().starts_with("/sign-in"), "the session of before");
+    let browser = Browser::new(&app);
+    let old = [("email", ANA), ("password", "correct horse battery")];
+    assert_eq!(browser.post("/sign-in", &old).await.status, 401, "the password of before");
+    assert_eq!(browser.post(&before, &[]).await.status, 404, "the links of before");
+    assert_eq!(browser.post(&format!("/password/{}", link.reveal()), &chosen).await.to(), "/");
+    assert_eq!(browser.get(TOKENS).await.status, 200);
+    assert_eq!(other.get("/w/globex").await.status, 200, "nobody else");
+    let nobody = Email::parse("nobody@example.com").unwrap();
+    assert!(!app.store.reset_person(&Secret::new(app.store.ids()), &nobody, until).await.unwrap());
 }
 
 #[tokio::test]
