@@ -54,6 +54,7 @@ create table tokens (
     created_at       timestamptz not null,
     expires_at       timestamptz,
     revoked_at       timestamptz,
+    ends_at          timestamptz not null generated always as (coalesce(least(revoked_at, expires_at), 'infinity')) stored,
     last_used_at     timestamptz,
     last_used_client text,
     last_used_ip     text,
@@ -61,6 +62,7 @@ create table tokens (
     primary key (customer_id, token_id),
     foreign key (customer_id, user_id) references users (customer_id, user_id)
 );
+create index tokens_end on tokens (customer_id, ends_at);
 
 -- What one token did with one tool in one hour.
 create table usage_hourly (

@@ -140,7 +140,7 @@ enum CustomerCommand {
 enum TokenCommand {
     /// Make a token; its secret is shown this once
     Create(tokens::NewTokenArgs),
-    /// List tokens, of one customer or of all
+    /// List tokens, of one customer or of all: the live ones and the 50 that ended last
     List {
         /// The customer's short name
         #[arg(long, value_name = "SLUG")]

@@ -14,9 +14,16 @@ statements! {
     TOKENS = tenant "
         select t.token_id, t.name, t.last_four, t.scopes, t.created_at, t.expires_at, t.revoked_at, t.last_used_at,
                t.last_used_client, t.last_used_ip, t.use_count, u.email
-          from tokens t
+          from (select l.*
+                  from tokens l
+                 where l.customer_id = $1 and caller.id = $1 and l.ends_at > $3
+                union all
+                (select e.*
+                   from tokens e
+                  where e.customer_id = $1 and caller.id = $1 and e.ends_at <= $3
+                  order by e.ends_at desc
+                  limit 50)) t
           join users u on u.customer_id = t.customer_id and u.user_id = t.user_id
-         where t.customer_id = $1 and caller.id = $1
          order by t.created_at, t.token_id
         offset 0";
     CALLS = tenant "
@@ -36,6 +43,9 @@ statements! {
           from tokens
          where customer_id = $1 and digest = $2";
 }
+
+/// Tokens that have ended, of those that a list has beside the live ones: it stays readable however many there were.
+pub const ENDED: usize = 50;
 
 /// Who calls, on the word of a live token or as somebody who is signed in, with what their plan allows.
 #[derive(Clone, Debug)]
@@ -213,7 +223,7 @@ impl TokenRow {
 }
 
 impl Reader<'_> {
-    /// Every token of the customer, oldest first.
+    /// Every live token of the customer and the [`ENDED`] that ended last, oldest first.
     ///
     /// # Errors
     /// When the database fails.

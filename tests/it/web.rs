@@ -244,6 +244,29 @@ async fn a_token_is_made_shown_once_used_and_revoked() {
 }
 
 #[tokio::test]
+async fn live_tokens_are_all_listed_and_of_the_ended_ones_the_last() {
+    let app = TestApp::demo().await;
+    let ana = Browser::of(&app, ANA).await;
+    let live = ana.get(TOKENS).await.text.matches("class=\"card\"").count();
+    let many = "with made as (
+        insert into tokens (customer_id, token_id, user_id, name, digest, last_four, scopes, created_at, expires_at, revoked_at)
+        select t.customer_id, 'mtk_' || n, t.user_id, 'number ' || n || ' of many', sha256(n::text::bytea), 'abcd', t.scopes,
+               $1, case when n > 10 and n % 2 = 0 then $1 - make_interval(hours => n) end,
+               case when n > 10 and n % 2 = 1 then $1 - make_interval(hours => n) end
+          from (select * from tokens where customer_id = 'cus_acme' limit 1) t, generate_series(1, 70) n
+        returning 1)
+        select count(*)::text from made";
+    assert_eq!(app.column(many).await, ["70"]);
+    let page = ana.get(TOKENS).await.text;
+    assert_eq!(page.matches("class=\"card\"").count(), live + 10);
+    let shown = |n: i32| page.contains(&format!("number {n} of many"));
+    assert!((1..=60).all(shown) && !(61..=70).any(shown), "{page}");
+    assert!(page.contains("Ended tokens (the last 50)"), "{page}");
+    let choices = ana.get("/w/acme/try").await.text;
+    assert!(choices.contains("number 10 of many") && !choices.contains("number 11 of many"), "{choices}");
+}
+
+#[tokio::test]
 async fn nobody_reaches_beyond_their_workspaces_or_their_role() {
     let app = TestApp::demo().await;
     let (ana, priya) = (Browser::of(&app, ANA).await, Browser::of(&app, PRIYA).await);
