@@ -32,8 +32,8 @@ use crate::config::ServerConfig;
 /// Bytes of a request's head. Ours need 2 KB; cookies and traces of proxies need room too.
 const HEAD_BYTES: u32 = 32 * 1024;
 
-/// Requests under way at the same time on one HTTP/2 connection: more than one client has, and no more than that, as
-/// whoever opens a window of no bytes has each answer kept. What is beyond it waits for one of them to end.
+/// Requests under way at the same time on one HTTP/2 connection. One MCP client rarely has more, and waits then; and whoever
+/// takes no byte of an answer has so many of them kept.
 const STREAMS: u32 = 32;
 
 /// How often within its time-out a connection is looked at.
