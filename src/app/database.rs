@@ -70,7 +70,7 @@ pub enum Sharing {
 }
 
 impl Database {
-    /// Nothing, if there is one: what is done to an installation makes none, of which a directory would be mistyped.
+    /// Nothing, if there is one: of a directory that somebody mistyped no command may make an empty installation.
     ///
     /// # Errors
     /// [`DatabaseError::Nowhere`].

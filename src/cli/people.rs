@@ -107,7 +107,7 @@ pub(super) async fn reset(config: Config, args: ResetArgs) -> anyhow::Result<()>
         }
         say_link(&base, &link, &args.email, until);
         say!(
-            "Until then nobody signs in as {}: the password and the sessions of before have ended.",
+            "Nobody signs in as {} before that: the password and the sessions of before have ended.",
             args.email
         );
         Ok(())

@@ -19,8 +19,8 @@ pub(super) enum As {
     Owner,
 }
 
-/// Opens the database of an installation that is there, lets `work` have it, and leaves things as they were found: a private PostgreSQL that was
-/// not running before is ended again.
+/// Opens the database of an installation that is there, lets `work` have it, and leaves things as they were found: a
+/// private PostgreSQL that was not running before is ended again.
 pub(super) async fn with<T>(
     config: &Config,
     who: As,

@@ -371,6 +371,21 @@ async fn a_start_that_was_cut_off_before_its_rights_were_given_is_made_good() {
     again.close(Duration::from_secs(4)).await;
 }
 
+#[test]
+fn an_installation_is_there_once_somebody_makes_it() {
+    let place = place();
+    let data = place.path().join("data");
+    assert!(!Embedded::exists(&data));
+    fs::create_dir(&data).unwrap();
+    let lock = fs::File::create(data.join("apixx-mcp.lock")).unwrap();
+    assert!(!Embedded::exists(&data), "whoever began has gone");
+    lock.lock().unwrap();
+    assert!(Embedded::exists(&data), "who asks waits for it");
+    lock.unlock().unwrap();
+    fs::create_dir(data.join("cluster")).unwrap();
+    assert!(Embedded::exists(&data));
+}
+
 #[tokio::test]
 async fn two_starts_at_once_share_what_one_of_them_makes() {
     let place = place();

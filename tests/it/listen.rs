@@ -129,6 +129,10 @@ async fn http_2_is_spoken_to_who_begins_with_it() {
     let mut frame = [0; 9];
     stream.read_exact(&mut frame).await.unwrap();
     assert_eq!(frame[3], 4, "a SETTINGS frame");
+    let mut settings = vec![0; usize::from(frame[2])];
+    stream.read_exact(&mut settings).await.unwrap();
+    let streams = settings.chunks(6).find(|setting| setting[..2] == [0, 3]);
+    assert_eq!(streams, Some(&[0, 3, 0, 0, 0, 32][..]), "so many requests at once");
     drop(stream);
     server.end().await;
 }
