@@ -65,8 +65,7 @@ impl Postgres {
             ("lock_timeout", "10s"),
             ("idle_in_transaction_session_timeout", "3600s"),
             ("timezone", "UTC"),
-            // What does not begin with its year is refused, rather than taken for one of two days.
-            ("datestyle", "ISO, YMD"),
+            ("datestyle", "ISO"),
             ("standard_conforming_strings", "on"),
         ]);
         Ok(Self { name, options, create_tables, own: own.clone() })
@@ -76,7 +75,13 @@ impl Postgres {
         let late = |_| {
             Failure::new(ErrorClass::Connectivity, "TIMEOUT", stage, "the database did not answer in time")
         };
-        let mut conn = tokio::time::timeout(CONNECT, self.options.connect())
+        let options = match stage {
+            // What does not begin with its year is refused, rather than taken for one of two days. (A query that reads
+            // may be written in the order that the database has.)
+            Stage::Load => self.options.clone().options([("datestyle", "ISO, YMD")]),
+            _ => self.options.clone(),
+        };
+        let mut conn = tokio::time::timeout(CONNECT, options.connect())
             .await
             .map_err(late)?
             .map_err(|error| failure(&error, stage))?;

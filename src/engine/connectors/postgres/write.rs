@@ -22,7 +22,7 @@ use crate::engine::digits;
 pub(super) struct Table {
     conn: Option<PgConnection>,
     name: Name,
-    /// Columns with their types; empty while the table does not exist.
+    /// Columns with their types, of a domain with the one below it; empty while the table does not exist.
     columns: BTreeMap<String, String>,
     create: bool,
     fields: Vec<(String, Option<FieldType>)>,
@@ -47,9 +47,10 @@ impl Table {
     async fn load_columns(&mut self) -> Result<(), Failure> {
         let Some(conn) = &mut self.conn else { return Err(Failure::internal()) };
         let columns: Vec<(String, String)> = sqlx::query_as(
-            "select a.attname::text, t.typname::text
+            "select a.attname::text, coalesce(b.typname, t.typname)::text
                from pg_attribute a
                join pg_type t on t.oid = a.atttypid
+               left join pg_type b on b.oid = t.typbasetype
               where a.attrelid = to_regclass($1) and a.attnum > 0 and not a.attisdropped and a.attgenerated = ''",
         )
         .bind(&self.name.quoted)
@@ -119,7 +120,13 @@ impl Table {
                 continue;
             }
             if let Some((name, _)) = record.iter().find(|(name, value)| self.must_guess(name, value)) {
-                let message = "a date begins with its year, as in 2026-11-05; `to_date` reads other forms";
+                // (it would drop the time of a moment)
+                let message = match self.columns.get(name).map(String::as_str) {
+                    Some("date") => {
+                        "a date begins with its year, as in 2026-11-05; `to_date` reads other forms"
+                    }
+                    _ => "a moment begins with its year, as in 2026-11-05 10:00:00",
+                };
                 let problem = Failure::new(ErrorClass::Type, "INVALID_DATE", Stage::Load, message);
                 report.rejected.push((place, problem.at_field(name)));
                 continue;
@@ -148,14 +155,7 @@ impl Table {
     /// Whether the database would have to guess what is the day, the month and the year of a text for a column.
     fn must_guess(&self, name: &str, value: &Value) -> bool {
         let kind = self.columns.get(name).map(String::as_str);
-        let Some(text) =
-            value.as_str().filter(|_| matches!(kind, Some("date" | "timestamp" | "timestamptz")))
-        else {
-            return false;
-        };
-        let rest = text.trim_start().trim_start_matches(|c: char| c.is_ascii_digit());
-        let digits = text.trim_start().len() - rest.len();
-        (1..4).contains(&digits) && rest.starts_with(['-', '.', '/'])
+        matches!(kind, Some("date" | "timestamp" | "timestamptz")) && value.as_str().is_some_and(is_ambiguous)
     }
 
     /// Inserts records that have these fields; one whose key is there is updated where it differs.
@@ -203,6 +203,17 @@ impl Table {
 
 fn quoted<T: AsRef<str>>(names: &[T]) -> String {
     names.iter().map(|name| quote(name.as_ref())).collect::<Vec<_>>().join(", ")
+}
+
+/// Whether the date that a text begins with has its year nowhere for certain: neither first nor, in four digits, behind
+/// the name of a month.
+fn is_ambiguous(text: &str) -> bool {
+    let digit = |c: char| c.is_ascii_digit();
+    let digits = |text: &str| text.len() - text.trim_start_matches(digit).len();
+    let (first, rest) = text.trim_start().split_at(digits(text.trim_start()));
+    let Some(next) = rest.strip_prefix(['-', '.', '/', ' ']) else { return false };
+    let named = next.trim_start_matches(|c: char| !digit(c));
+    (1..4).contains(&first.len()) && (next.starts_with(digit) || (1..3).contains(&digits(named)))
 }
 
 /// Writes the records at `places`; where the database refuses them, finds out which ones by halves.
@@ -290,6 +301,20 @@ fn column_type<'a>(kind: Option<FieldType>, values: impl Iterator<Item = &'a Val
 mod tests {
     use super::*;
     use serde_json::json;
+
+    #[test]
+    fn a_date_is_guessed_where_its_year_may_be_another_part() {
+        for text in
+            ["05.11.2026", " 5-11-2026 10:00", "12/11/26", "05 11 2026", "05-Nov-26", "5 Nov 26 10:00"]
+        {
+            assert!(is_ambiguous(text), "{text}");
+        }
+        for text in
+            ["2026-11-05", "20261105", "05-Nov-2026", "5 Nov 2026 10:00", "10:00 2026-11-05", "infinity", ""]
+        {
+            assert!(!is_ambiguous(text), "{text}");
+        }
+    }
 
     #[test]
     fn a_column_takes_what_the_first_records_hold() {
