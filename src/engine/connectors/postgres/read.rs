@@ -6,7 +6,7 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use serde_json::{Value, json};
 use sqlx::postgres::PgConnection;
-use sqlx::{AssertSqlSafe, Column, Executor, FromRow, SqlSafeStr, Statement};
+use sqlx::{AssertSqlSafe, Column, FromRow, Row as _};
 
 use super::super::{Item, MAX_PAGE, MAX_RECORD, Page, ReadRequest, Source};
 use super::answer::failure;
@@ -317,10 +317,20 @@ async fn lacks_cursor(conn: &mut PgConnection, relation: &str, field: &str) -> R
 
 /// Of two columns with one name a row would keep the value of the last.
 async fn refuse_equal_names(conn: &mut PgConnection, relation: &str) -> Result<(), Failure> {
-    let rows = AssertSqlSafe(format!("select * from ({relation}) s")).into_sql_str();
-    let described = conn.prepare(rows).await.map_err(|error| failure(&error, Stage::Extract))?;
+    // (a row of nulls, for which the query is not run)
+    let text =
+        format!("select s.* from (values (0)) o left join (select * from ({relation}) q limit 0) s on true");
+    let row = match sqlx::query(AssertSqlSafe(text)).persistent(false).fetch_one(conn).await {
+        Ok(row) => row,
+        Err(error) if error.as_database_error().is_some() => return Err(failure(&error, Stage::Extract)),
+        // A column may be of a kind that only the database knows, and rows are read as JSON.
+        Err(error) => {
+            tracing::debug!(%error, "a query's columns are not known");
+            return Ok(());
+        }
+    };
     let mut seen = BTreeSet::new();
-    match described.columns().iter().map(Column::name).find(|name| !seen.insert(*name)) {
+    match row.columns().iter().map(Column::name).find(|name| !seen.insert(*name)) {
         Some(name) => {
             Err(Failure::config(&format!("the query gives '{name}' twice; name one of them with `as`")))
         }
