@@ -1,6 +1,7 @@
 //! Numbers by their digits. A value holds a number in 64 bits, whole or floating, which keep 15 digits for certain; a
 //! number that would lose some of more is carried as the text of its digits instead, which databases take for a number.
-//! Not so in a JSON document: there a fraction of up to 17 digits is a number as its writer held it, in 64 bits floating.
+//! Not so in a JSON document: there a fraction of up to 17 digits is a number of 64 bits floating, as its writer held it,
+//! if those are the digits of one.
 
 use std::cmp::Ordering;
 
@@ -10,7 +11,8 @@ use crate::json;
 
 /// So many digits are kept for certain.
 const CERTAIN: usize = 15;
-/// So many digits tell any number of 64 bits floating from the next; who writes no more of them means such a number.
+/// So many digits tell any number of 64 bits floating from the next; who writes no more, and just those of such a
+/// number, means it.
 const FLOATING: usize = 17;
 
 /// A decimal number, `0.digits` times ten to the power of `exponent`; without digits it is zero.
@@ -117,12 +119,13 @@ fn read(text: &str, row: bool) -> serde_json::Result<Value> {
     }
 }
 
-/// Whether a number is written as those of 64 bits floating are.
+/// Whether a number is written as one of 64 bits floating is, in so many digits.
 fn is_floating(number: &str) -> bool {
-    let nearest: f64 = number.parse().unwrap_or_default();
+    let (Some(decimal), Ok(nearest)) = (Decimal::parse(number), number.parse::<f64>()) else { return false };
+    let digits = decimal.digits.len();
     number.contains(['.', 'e', 'E'])
-        && nearest != 0.0
-        && Decimal::parse(number).is_some_and(|decimal| decimal.digits.len() <= FLOATING)
+        && (1..=FLOATING).contains(&digits)
+        && Decimal::parse(&format!("{nearest:.*e}", digits - 1)) == Some(decimal)
 }
 
 /// A JSON text whose numbers that would lose digits are put in quotes, also those of a row's columns that are written as
@@ -232,10 +235,14 @@ mod tests {
                 json!([31.245_270_191_439_438, 9_007_199_254_740_993_i64]),
             ),
             ("[1e-400,18446744073709551617]", json!(["1e-400", "18446744073709551617"])),
-            // More digits than the nearest number has, and no more than its writer may have needed.
             (
-                r#"{"lat": 52.520006599999999, "all": [-1.2345678901234567e-5, 0.10000000000000001]}"#,
-                json!({"lat": 52.520_006_6, "all": [-1.234_567_890_123_456_7e-5, 0.1]}),
+                r#"{"amount": 12345678901234.567, "more": [1234567890123456.7, 0.12345678901234568]}"#,
+                json!({"amount": "12345678901234.567", "more": ["1234567890123456.7", 0.123_456_789_012_345_68]}),
+            ),
+            // More digits than the nearest number needs, and all of them its own.
+            (
+                r#"{"lat": 52.520006600000002, "all": [-1.2345678901234568e-5, 0.10000000000000001]}"#,
+                json!({"lat": 52.520_006_6, "all": [-1.234_567_890_123_456_8e-5, 0.1]}),
             ),
         ] {
             assert_eq!(from_json(text).unwrap(), expected, "{text}");
