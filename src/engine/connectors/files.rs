@@ -226,8 +226,9 @@ impl Connector for Files {
                 }
                 WriteMode::Upsert => Some(request.key.to_vec()),
             };
+            let merges = !request.fields.is_empty();
             let state = tokio::task::spawn_blocking(move || {
-                let keyed = key.map(|key| Keyed::load(&target, &key)).transpose()?;
+                let keyed = key.map(|key| Keyed::load(&target, &key, merges)).transpose()?;
                 Ok::<_, Failure>((target, keyed))
             })
             .await

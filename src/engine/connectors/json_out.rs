@@ -177,6 +177,8 @@ fn add(file: &File, write: impl FnOnce(&File) -> std::io::Result<()>) -> std::io
 /// The lines of a file by their key.
 pub(super) struct Keyed {
     key: Vec<String>,
+    /// Whether fields that a record leaves out stay as they are; where every field is copied they are gone.
+    merges: bool,
     lines: Vec<String>,
     places: HashMap<String, usize>,
     /// Bytes of the lines and their ends.
@@ -187,9 +189,9 @@ pub(super) struct Keyed {
 
 impl Keyed {
     /// The lines that the file has.
-    pub(super) fn load(target: &Target, key: &[String]) -> Result<Self, Failure> {
-        let mut keyed =
-            Self { key: key.to_vec(), lines: Vec::new(), places: HashMap::new(), size: 0, of: None };
+    pub(super) fn load(target: &Target, key: &[String], merges: bool) -> Result<Self, Failure> {
+        let (key, lines, places) = (key.to_vec(), Vec::new(), HashMap::new());
+        let mut keyed = Self { key, merges, lines, places, size: 0, of: None };
         let file = match target.open_at(&target.name, OFlag::O_RDONLY) {
             Ok(file) => file,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(keyed),
@@ -245,8 +247,7 @@ impl Keyed {
         serde_json::to_string(&key).ok()
     }
 
-    /// Puts a record in its place, where fields that it leaves out stay as they are; false when it is there already. (One
-    /// without a key was rejected before.)
+    /// Puts a record in its place; false when it is there already. (One without a key was rejected before.)
     fn put(&mut self, record: &Fields, line: String) -> bool {
         let Some(key) = self.key_of(record) else {
             self.add(line);
@@ -255,10 +256,11 @@ impl Keyed {
         let line = match self.places.get(&key).map(|place| &self.lines[*place]) {
             None => line,
             Some(before) if *before == line => return false,
-            Some(before) => match with(before, record) {
+            Some(before) if self.merges => match with(before, record) {
                 Some(line) => line,
                 None => return false,
             },
+            Some(_) => line,
         };
         self.set(key, line);
         true
@@ -357,7 +359,7 @@ fn upsert(
     let failed = |error: std::io::Error| target.failed(&error);
     let _lock = target.lock().map_err(failed)?;
     if !keyed.is_current(target).map_err(failed)? {
-        *keyed = Keyed::load(target, &keyed.key)?;
+        *keyed = Keyed::load(target, &keyed.key, keyed.merges)?;
     }
     for (record, line) in lines {
         let bytes = line.len() as i64 + 1;
@@ -435,12 +437,12 @@ mod tests {
         let root = dir.path().canonicalize().unwrap();
         let path = root.join("out.jsonl");
         let target = Target::open(&path, &root, "out.jsonl").unwrap();
-        let mut keyed = Keyed::load(&target, &["id".to_owned()]).unwrap();
+        let mut keyed = Keyed::load(&target, &["id".to_owned()], false).unwrap();
         let line = |text: &str| {
             let record: serde_json::Value = serde_json::from_str(text).unwrap();
             vec![(record.as_object().unwrap().clone(), text.to_owned())]
         };
-        for text in [r#"{"id":1}"#, r#"{"id":2}"#, r#"{"id":1,"name":"Ana"}"#, r#"{"id":1,"name":""}"#] {
+        for text in [r#"{"id":1}"#, r#"{"id":2}"#, r#"{"id":1,"name":"Ana"}"#, r#"{"id":1}"#] {
             write(&target, Some(&mut keyed), line(text)).unwrap();
             assert_eq!(keyed.size, fs::metadata(&path).unwrap().len(), "{text}");
         }
@@ -457,7 +459,7 @@ mod tests {
         let root = dir.path().canonicalize().unwrap();
         let (path, left) = (root.join("out.jsonl"), root.join("out.jsonl.new"));
         let target = Target::open(&path, &root, "out.jsonl").unwrap();
-        let mut keyed = Keyed::load(&target, &["id".to_owned()]).unwrap();
+        let mut keyed = Keyed::load(&target, &["id".to_owned()], false).unwrap();
         write(&target, Some(&mut keyed), records(&[0])).unwrap();
         let mode = |path: &Path| fs::metadata(path).unwrap().mode() & 0o7777;
         fs::write(root.join("any"), "").unwrap();
@@ -478,8 +480,8 @@ mod tests {
         let root = dir.path().canonicalize().unwrap();
         let target = || Target::open(&root.join("out.jsonl"), &root, "out.jsonl").unwrap();
         let key = ["id".to_owned()];
-        let mut one = Keyed::load(&target(), &key).unwrap();
-        let mut other = Keyed::load(&target(), &key).unwrap();
+        let mut one = Keyed::load(&target(), &key, false).unwrap();
+        let mut other = Keyed::load(&target(), &key, false).unwrap();
         let put = |keyed: &mut Keyed, ids: &[i64]| {
             let report = write(&target(), Some(keyed), records(ids)).unwrap();
             (report.written, report.unchanged)

@@ -170,6 +170,11 @@ async fn a_field_that_is_left_out_stays_as_it_is() {
         assert_eq!(lab.outcome(&run).await, outcome, "{row}");
         assert_eq!(lines(&lab, "a.jsonl"), [line], "{row}");
     }
+    // Where every field is copied, what the source no longer has is no field any more.
+    lab.write("a.csv", "id,n\n1,3\n");
+    let run = copy(&lab, "a.csv", "a.jsonl", json!({})).await;
+    assert_eq!(lab.outcome(&run).await, "succeeded: 1 1 0 0");
+    assert_eq!(lines(&lab, "a.jsonl"), [json!({"id": "1", "n": "3"})]);
 }
 
 #[tokio::test]
