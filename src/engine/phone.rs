@@ -73,7 +73,9 @@ pub(super) fn e164(text: &str, country: &str) -> Result<String, String> {
     let (_, code) =
         known.ok_or_else(|| format!("{} is no country whose calling code is known", quoted(country)))?;
     let wrong = || format!("{} is no phone number", quoted(text));
+    // Only what stands between its first digit and its last is the number.
     let (before, written) = text.split_at(text.find(char::is_numeric).unwrap_or(text.len()));
+    let written = written.trim_end_matches(|c: char| !c.is_numeric());
     if written.contains(is_foreign) || has_choice(written) {
         return Err(wrong());
     }
@@ -108,8 +110,7 @@ fn without_trunk_prefix<'a>(code: &str, number: &'a str) -> &'a str {
     }
 }
 
-/// Whether a character behind the first digit says that there is more than one number: an extension, another number, a
-/// remark.
+/// Whether a character between digits says that there is more than one number: an extension, or another number.
 fn is_foreign(character: char) -> bool {
     let digit = character.is_ascii_digit();
     let separates = matches!(character, '-' | '.' | '/' | '(' | ')' | '[' | ']');
@@ -117,9 +118,14 @@ fn is_foreign(character: char) -> bool {
 }
 
 /// Whether a few digits stand behind a `/`: an extension, or another end of the number. Behind the code of an area there
-/// are more.
+/// are more, and where every group has its `/` as many as before.
 fn has_choice(written: &str) -> bool {
-    written.rsplit_once('/').is_some_and(|(_, end)| digits(end).len() < 4)
+    let mut groups = written.rsplit('/').map(|group| digits(group).len());
+    match (groups.next(), groups.next(), groups.next()) {
+        (Some(last), Some(before), Some(_)) => last < before,
+        (Some(last), Some(_), None) => last < 4,
+        _ => false,
+    }
 }
 
 fn digits(text: &str) -> String {
@@ -169,6 +175,12 @@ mod tests {
             "030/1234567",
             "Tel.: 030 / 123 45-67",
             "[030] 123\u{2013}4567",
+            "030 1234567 (privat)",
+            "+49 30 1234567 mobil",
+            "030 1234567;",
+            "<+49 30 1234567>",
+            "030 1234567/",
+            "03/01/23/45/67",
         ] {
             assert_eq!(e164(number, "DE").as_deref(), Ok("+49301234567"), "{number}");
         }
