@@ -183,8 +183,8 @@ fn to_cel_bounded(value: &Value) -> Result<Cel, String> {
     to_cel(value, &mut room).ok_or_else(too_large)
 }
 
-/// Whole numbers become `int`, others `double`: the crate's own conversion makes positive ones `uint`, which
-/// does not mix with either. What is too large for an `int` is the text of its digits, which a `double` would lose.
+/// Whole numbers become `int`, others `double`: the crate's own conversion makes positive ones `uint`, which can be
+/// compared with both, but not reckoned with. Only what is too large for an `int` is one, as a `double` would lose digits.
 fn to_cel(value: &Value, room: &mut usize) -> Option<Cel> {
     *room = room.checked_sub(1)?;
     Some(match value {
@@ -192,8 +192,10 @@ fn to_cel(value: &Value, room: &mut usize) -> Option<Cel> {
         Value::Bool(flag) => Cel::Bool(*flag),
         Value::Number(number) => match number.as_i64() {
             Some(whole) => Cel::Int(whole),
-            None if number.is_u64() => Cel::from(number.to_string()),
-            None => Cel::Float(number.as_f64().unwrap_or(f64::NAN)),
+            None => match number.as_u64() {
+                Some(whole) => Cel::UInt(whole),
+                None => Cel::Float(number.as_f64().unwrap_or(f64::NAN)),
+            },
         },
         Value::String(text) => {
             *room = room.checked_sub(text.len())?;
@@ -289,7 +291,15 @@ mod tests {
             ("{'b': 1, 'a': [true]}", Value::Null, json!({"a": [true], "b": 1})),
             ("value", json!(1e300), json!(1e300)),
             ("concat('T-', value)", json!(18_446_744_073_709_551_614_u64), json!("T-18446744073709551614")),
-            ("value", json!(9_223_372_036_854_775_808_u64), json!("9223372036854775808")),
+            ("value", json!(9_223_372_036_854_775_808_u64), json!(9_223_372_036_854_775_808_u64)),
+            ("value > 0 && value >= 1.5 && 7 < value && value != 7", json!(u64::MAX), json!(true)),
+            (
+                "string(value) + value.round().concat(to_integer(value))",
+                json!(u64::MAX),
+                json!(format!("{0}{0}{0}", u64::MAX)),
+            ),
+            ("lookup({18446744073709551615u: 'most'}, value)", json!(u64::MAX), json!("most")),
+            ("to_number(value)", json!(u64::MAX), json!(18_446_744_073_709_551_615.0)),
             ("value", json!(i64::MAX), json!(i64::MAX)),
             ("value == null", Value::Null, json!(true)),
             ("[3, 1].sort()[0]", Value::Null, json!(1)),

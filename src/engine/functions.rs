@@ -157,6 +157,7 @@ fn lookup(args: &[Cel]) -> Result<Cel, String> {
     let key = match key {
         Cel::String(text) => Key::String(text.clone()),
         Cel::Int(number) => Key::Int(*number),
+        Cel::UInt(number) => Key::Uint(*number),
         Cel::Bool(flag) => Key::Bool(*flag),
         _ => return Ok(default),
     };
@@ -177,7 +178,7 @@ fn to_number(args: &[Cel]) -> Result<Cel, String> {
 
 fn to_integer(args: &[Cel]) -> Result<Cel, String> {
     match args {
-        [Cel::Int(number)] => Ok(Cel::Int(*number)),
+        [whole @ (Cel::Int(_) | Cel::UInt(_))] => Ok(whole.clone()),
         [Cel::Float(number)] if number.fract() == 0.0 && number.abs() < 9e15 => Ok(Cel::Int(*number as i64)),
         _ => {
             let text = text(args)?;
@@ -253,11 +254,12 @@ fn in_zone(text: &str, zone: chrono_tz::Tz) -> Option<DateTime<Utc>> {
 fn round(args: &[Cel]) -> Result<Cel, String> {
     let number = |value: &Cel| match value {
         Cel::Int(number) => Ok(*number as f64),
+        Cel::UInt(number) => Ok(*number as f64),
         Cel::Float(number) => Ok(*number),
         _ => Err("it takes a number".to_owned()),
     };
     match args {
-        [Cel::Int(whole)] => Ok(Cel::Int(*whole)),
+        [whole @ (Cel::Int(_) | Cel::UInt(_))] => Ok(whole.clone()),
         [value] => {
             let rounded = half_up(number(value)?, 0);
             if rounded.abs() < 9e15 {
