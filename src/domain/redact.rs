@@ -29,8 +29,8 @@ static SECRET_KEY: LazyLock<Regex> = LazyLock::new(|| {
 });
 static PHONE_KEY: LazyLock<Regex> =
     LazyLock::new(|| pattern(r"(?i)phone|tel[eé]?fon|telef|handy|mobil|(\b|_)tel(\b|_)|fax"));
-/// What may be a key, or a letter of one that was escaped without need.
-static KEY: LazyLock<Regex> = LazyLock::new(|| pattern(r"[\w-]+|\\u00[4-7][[:xdigit:]]"));
+/// What may be a key, or a character of one that was escaped.
+static KEY: LazyLock<Regex> = LazyLock::new(|| pattern(r"[\w-]+|\\u00[[:xdigit:]]{0,2}"));
 static EMAIL: LazyLock<Regex> = LazyLock::new(|| {
     pattern(r"([\p{L}\p{N}])[\p{L}\p{M}\p{N}._%+*-]*@([\p{L}\p{M}\p{N}-]+(?:\.[\p{L}\p{M}\p{N}-]+)+)")
 });
@@ -282,10 +282,8 @@ mod tests {
             (r#"{"id":2,"passwort":1,api_key:k-123,"x""#, r#"{"id":2,"passwort[redacted]"#),
             (r#"{'id':2,'home-tel':'030 123','x"#, r#"{'id':2,'home-tel[redacted]"#),
             (r#"{"a":1,"toke\u006e":"t1"}}"#, r#"{"a":1,"toke\u006e[redacted]"#),
-            (
-                r#"{"name":"M\u00fcller","to":"ana@example.com",}"#,
-                r#"{"name":"M\u00fcller","to":"a***@example.com",}"#,
-            ),
+            (r#"{"a":1,"api\u002dkey":"t1"}}"#, r#"{"a":1,"api\u002d[redacted]"#),
+            (r#"{"name":"\u0142","to":"ana@example.com",}"#, r#"{"name":"\u0142","to":"a***@example.com",}"#),
         ] {
             assert_eq!(line(text).value, json!({ "line": kept }), "{text}");
         }

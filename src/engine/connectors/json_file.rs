@@ -191,7 +191,8 @@ fn parse(text: &[u8]) -> Item {
     let wrong = |code, message: &str| Failure::new(ErrorClass::Type, code, Stage::Extract, message);
     let bad = |failure: Failure| {
         let kept: String = String::from_utf8_lossy(text).trim().chars().take(MAX_KEPT).collect();
-        Item::Bad(failure, Some(kept.into()))
+        // The key of what does not begin an object may stand on a line before it.
+        Item::Bad(failure, kept.starts_with('{').then(|| kept.into()))
     };
     let Ok(text) = std::str::from_utf8(text) else {
         return bad(wrong("INVALID_UTF8", "the record is not UTF-8"));
@@ -230,6 +231,19 @@ fn plain(error: &serde_json::Error) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn of_what_begins_no_object_nothing_is_kept() {
+        for (text, kept) in [
+            ("\"abc123\",", None),
+            ("\"abc123\"", None),
+            ("\"token\": [", None),
+            (" {\"id\": 1,", Some(Value::from("{\"id\": 1,"))),
+        ] {
+            let Item::Bad(_, found) = parse(text.as_bytes()) else { panic!("{text} is refused") };
+            assert_eq!(found, kept, "{text}");
+        }
+    }
 
     #[test]
     fn a_nul_character_is_refused_wherever_it_stands() {
