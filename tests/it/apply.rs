@@ -570,7 +570,8 @@ async fn what_can_never_work_is_no_flow() {
             all.join(", ")
         )
     };
-    let never = "flows.toml: flow[0].schedule: `0 0 30 2 *` names no day that ever comes";
+    let never =
+        "flows.toml: flow[0].schedule: `0 0 30 2 *` names no day that ever comes; say `manual` for never";
     let files = [
         ("from", "../x.csv", "leave.csv"),
         ("from", "x.txt", "../leave.jsonl"),
@@ -600,6 +601,12 @@ async fn what_can_never_work_is_no_flow() {
             "flows.toml: flow[0].stream[1].to: 'x.y.z' names no table; write `schema.table`",
         ]
     );
+    // A flow that nobody runs may say what it likes, also one that was paused elsewhere.
+    let draft = streams("Warehouse", "Warehouse", &tables)
+        .replace("name = \"Never\"", "name = \"Never\"\nstate = \"draft\"");
+    assert_eq!(workspace.apply(&draft).await.applied.len(), 3);
+    assert_eq!(workspace.apply(&draft.replace("state = \"draft\"", "")).await.applied.len(), 3);
+    assert_eq!(workspace.problems(draft.replace("\"draft\"", "\"active\"")).await.len(), 4);
     let leap =
         TEN_LINES.replace("name = \"People to warehouse\"", "name = \"Leap\"\nschedule = \"0 0 29 2 *\"");
     assert_eq!(workspace.apply(&leap).await.applied.len(), 3);

@@ -10,6 +10,7 @@ use super::file::{Placed, Wanted, WantedFlow};
 use super::section::Problems;
 use crate::domain::connector::ConnectorKind;
 use crate::domain::definition::WriteMode;
+use crate::domain::flow::FlowState;
 use crate::domain::ids::{ConnectorId, FlowId};
 use crate::domain::names::{exact_key, nearest_word};
 use crate::domain::schedule::Schedule;
@@ -55,12 +56,14 @@ pub(super) fn check(
         };
         let source = kind("source", &record.source);
         let destination = kind("destination", &record.destination);
+        let active = is_active(&flow.item, stored);
         if let Schedule::Cron { expression, .. } = &record.schedule
+            && active
             && record.schedule.next_after(now).is_none()
         {
             problems.add(
                 format!("{}.schedule", flow.path),
-                format!("`{expression}` names no day that ever comes"),
+                format!("`{expression}` names no day that ever comes; say `manual` for never"),
             );
         }
         if let Some(owner) = record.owner_email.as_ref().filter(|owner| !stored.users.contains_key(*owner)) {
@@ -69,7 +72,7 @@ pub(super) fn check(
                 format!("nobody in this workspace has the address {owner}"),
             );
         }
-        streams(flow, source, destination, problems);
+        streams(flow, source, destination, active, problems);
     }
 }
 
@@ -147,10 +150,19 @@ fn kinds_known<'a>(wanted: &'a Wanted, stored: &'a Definitions) -> Vec<&'a str> 
     stored.chain(wanted.connectors.iter().map(|connector| connector.item.record.name.as_str())).collect()
 }
 
+/// Whether a flow is to run. What no run could do may stand in one that nobody runs.
+fn is_active(flow: &WantedFlow, stored: &Definitions) -> bool {
+    let key = exact_key(&flow.record.name);
+    let old = stored.flows.iter().find(|old| exact_key(&old.record.name) == key);
+    let state = flow.state.or(old.map(|old| old.record.state));
+    state.is_none_or(|state| state == FlowState::Active)
+}
+
 fn streams(
     flow: &Placed<WantedFlow>,
     source: Option<ConnectorKind>,
     destination: Option<ConnectorKind>,
+    active: bool,
     problems: &Problems,
 ) {
     let streams = &flow.item.record.definition.streams;
@@ -162,10 +174,10 @@ fn streams(
         let from = if stream.source_query.is_some() { "query" } else { "from" };
         if stream.source_query.is_some() && source.is_some_and(|kind| kind != ConnectorKind::Postgres) {
             problems.add(format!("{path}.query"), "only a postgres source can be asked a query");
-        } else if let Some(Err(failure)) = source.map(|kind| readable(kind, stream)) {
+        } else if let Some(Err(failure)) = source.filter(|_| active).map(|kind| readable(kind, stream)) {
             problems.add(format!("{path}.{from}"), failure.message);
         }
-        if let Some(Err(failure)) = destination.map(|kind| writable(kind, stream)) {
+        if let Some(Err(failure)) = destination.filter(|_| active).map(|kind| writable(kind, stream)) {
             problems.add(format!("{path}.to"), failure.message);
         }
         if stream.source_format.is_some() && source.is_some_and(|kind| kind != ConnectorKind::Files) {
