@@ -132,7 +132,9 @@ pub(super) fn is_date_out_of_order(text: &str) -> bool {
     forms.iter().any(|form| {
         NaiveDate::parse_and_remainder(text, form).is_ok_and(|(day, rest)| {
             let year = text.strip_suffix(rest).unwrap_or_default().chars().rev().take_while(|c| digit(*c));
-            day.year() >= 1_000 && matches!(year.count(), 2 | 4) && !rest.starts_with(digit)
+            let ends =
+                rest.is_empty() || rest.starts_with(|c: char| c.is_whitespace() || matches!(c, 'T' | ','));
+            day.year() >= 1_000 && matches!(year.count(), 2 | 4) && ends
         })
     })
 }
@@ -218,9 +220,14 @@ mod tests {
 
     #[test]
     fn dates_out_of_order_are_told() {
-        for text in
-            ["31.12.2025", "1.1.2026 10:00", "12/31/2025 11:59 PM", "31-12-2025", " 31.12.25", "12/31/25"]
-        {
+        for text in [
+            "31.12.2025",
+            "1.1.2026 10:00",
+            "12/31/2025, 11:59 PM",
+            "31-12-2025T10:00",
+            " 31.12.25",
+            "12/31/25",
+        ] {
             assert!(is_date_out_of_order(text), "{text}");
         }
         for text in [
@@ -234,6 +241,10 @@ mod tests {
             "7/8",
             "",
             "100.12.2025",
+            "01/10/2025/0007",
+            "10.12.20.7",
+            "10.12.20-7",
+            "31.12.2025x",
         ] {
             assert!(!is_date_out_of_order(text), "{text}");
         }

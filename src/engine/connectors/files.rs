@@ -326,6 +326,14 @@ impl Reader {
         }
     }
 
+    /// Whether there are no more records, though an error may follow them.
+    fn has_ended(&self) -> bool {
+        match self {
+            Self::Csv(_) => false,
+            Self::Json(file) => file.has_ended(),
+        }
+    }
+
     fn offset(&self) -> u64 {
         match self {
             Self::Csv(file) => file.offset(),
@@ -367,18 +375,15 @@ impl After {
     /// new each time: it is read once where it would be written twice.
     ///
     /// # Errors
-    /// When its cursor is a date that would be compared as a text.
+    /// When its cursor is a date that would be compared as a text, and pass over others or be passed over by them.
     fn wants(&mut self, record: &Fields) -> Result<bool, Failure> {
         let Some(value) = record.get(&self.field).filter(|value| !value.is_null()) else {
             return Ok(self.inclusive || self.from.is_none());
         };
         if value.as_str().is_some_and(is_date_out_of_order) {
-            let message = format!(
-                "the cursor field '{}' holds dates whose order their text does not tell; write them as ISO 8601, \
-                 such as 2025-12-31",
-                self.field
-            );
-            return Err(Failure::config(&message).at_field(&self.field));
+            let message = "the cursor is a date whose order its text does not tell; write it as ISO 8601, such as 2025-12-31";
+            let failure = Failure::new(ErrorClass::Type, "INVALID_CURSOR", Stage::Extract, message);
+            return Err(failure.at_field(&self.field));
         }
         let cursor = Cursor::of(value);
         if self.greatest.as_ref().is_none_or(|greatest| cursor > Cursor::of(greatest)) {
@@ -416,8 +421,9 @@ impl Pages {
         let mut page = Page { first_index: self.index, note: self.note.take(), ..Page::default() };
         while page.items.len() < self.page_records && end - begin < MAX_PAGE as u64 {
             let next = match self.file.next() {
-                // What was read before stays.
-                Err(failure) if !page.items.is_empty() => {
+                // What was read before stays, and is not read again where it was all.
+                Err(failure) if !page.items.is_empty() || self.file.has_ended() => {
+                    page.cursor = self.greatest().filter(|_| self.file.has_ended()).cloned();
                     self.broken = Some(failure);
                     break;
                 }
@@ -427,23 +433,27 @@ impl Pages {
             let Some(item) = next else {
                 self.done = true;
                 // Only now is it certain that no record with a smaller cursor follows.
-                page.cursor = self.after.as_ref().and_then(|after| after.greatest.clone());
+                page.cursor = self.greatest().cloned();
                 break;
             };
-            let wanted = match (&item, &mut self.after) {
-                (Item::Record(record), Some(after)) => after.wants(record)?,
-                _ => true,
-            };
-            if wanted {
-                page.items.push(item);
-            }
+            page.items.push(match (item, &mut self.after) {
+                (Item::Record(record), Some(after)) => match after.wants(&record) {
+                    Ok(true) => Item::Record(record),
+                    Ok(false) => continue,
+                    Err(failure) => Item::Bad(failure, Some(Value::Object(record))),
+                },
+                (item, _) => item,
+            });
         }
         self.index += page.items.len() as i64;
         page.bytes = i64::try_from(end - begin).unwrap_or(0);
         self.passed.go_to(end).map_err(|error| unreadable(&error))?;
-        let greatest = self.after.as_ref().and_then(|after| after.greatest.as_ref());
-        page.position = Place::position(self.index, greatest, &self.passed);
+        page.position = Place::position(self.index, self.greatest(), &self.passed);
         Ok(Some(page))
+    }
+
+    fn greatest(&self) -> Option<&Value> {
+        self.after.as_ref()?.greatest.as_ref()
     }
 }
 

@@ -64,6 +64,11 @@ impl JsonFile {
         self.offset
     }
 
+    /// Whether there are no more records, though an error may follow them.
+    pub(super) fn has_ended(&self) -> bool {
+        self.ended
+    }
+
     /// The next record, or what is wrong with it.
     pub(super) fn next(&mut self) -> Result<Option<Item>, Failure> {
         if self.ended {

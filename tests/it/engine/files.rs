@@ -409,12 +409,55 @@ async fn a_cursor_that_no_record_has_is_told() {
 }
 
 #[tokio::test]
+async fn what_follows_an_array_does_not_have_it_appended_again() {
+    let lab = Lab::start().await;
+    let more = json!({"sync_mode": "incremental", "cursor_field": "id", "write_mode": "append"});
+    let files = lab.connector(ConnectorKind::Files, json!({"root": "mine"})).await;
+    let flow = lab.flow(&files, &files, streams("a.json", "a.jsonl", more), Policy::default()).await;
+    // (pages hold 100 records, so the second file ends where a page does)
+    for (last, outcome) in
+        [(3, "failed CONFIG_INVALID: 3 3 0 0"), (103, "failed CONFIG_INVALID: 100 100 0 0")]
+    {
+        let all: Vec<String> = (1..=last).map(|id| format!("{{\"id\":{id}}}")).collect();
+        lab.write("a.json", format!("[{}]x", all.join(",")));
+        for outcome in [outcome, "failed CONFIG_INVALID: 0 0 0 0"] {
+            let run = lab.queue(&flow).await;
+            lab.work().await;
+            assert_eq!(lab.outcome(&run).await, outcome);
+            assert_eq!(codes(&lab, &run).await, ["MORE_AFTER_ARRAY:1"]);
+        }
+        assert_eq!(lines(&lab, "a.jsonl").len(), last);
+    }
+}
+
+#[tokio::test]
+async fn one_cursor_out_of_order_has_nothing_appended_again() {
+    let lab = Lab::start().await;
+    let more = json!({"sync_mode": "incremental", "cursor_field": "at", "write_mode": "append"});
+    let files = lab.connector(ConnectorKind::Files, json!({"root": "mine"})).await;
+    let policy = Policy { max_error_rate: 1.0, ..Policy::default() };
+    let flow = lab.flow(&files, &files, streams("a.csv", "a.jsonl", more), policy).await;
+    let row = |n| match n {
+        190 => "190,31.12.2025\n".to_owned(),
+        n => format!("{n},{}\n", DateTime::UNIX_EPOCH + TimeDelta::days(n)),
+    };
+    lab.write("a.csv", "id,at\n".to_owned() + &(1..=250).map(row).collect::<String>());
+    for outcome in ["partial: 250 249 1 0", "partial: 1 0 1 0"] {
+        let run = lab.queue(&flow).await;
+        lab.work().await;
+        assert_eq!(lab.outcome(&run).await, outcome);
+        assert_eq!(codes(&lab, &run).await, ["INVALID_CURSOR:1"]);
+        assert_eq!(lines(&lab, "a.jsonl").len(), 249);
+    }
+}
+
+#[tokio::test]
 async fn a_cursor_whose_order_its_text_does_not_tell_is_refused() {
     let lab = Lab::start().await;
     let more = json!({"sync_mode": "incremental", "cursor_field": "at", "write_mode": "append"});
     for (name, at, outcome) in [
-        ("dots", ["31.12.2025", "01.01.2026"], "failed CONFIG_INVALID: 0 0 0 0"),
-        ("slashes", ["12/31/2025 10:00", "1/1/2026 10:00"], "failed CONFIG_INVALID: 0 0 0 0"),
+        ("dots", ["31.12.2025", "01.01.2026"], "failed ERROR_THRESHOLD: "),
+        ("slashes", ["12/31/2025 10:00", "1/1/2026 10:00"], "failed ERROR_THRESHOLD: "),
         ("copied", ["2026-10-25 02:55:00+02", "2026-10-25 02:30:00+01"], "succeeded: 1 1 0 0"),
         ("short", ["2026-11-20T10:00:00.000+0100", "2026-11-20T09:30Z"], "succeeded: 1 1 0 0"),
     ] {
@@ -429,11 +472,16 @@ async fn a_cursor_whose_order_its_text_does_not_tell_is_refused() {
             );
             let run = lab.queue(&flow).await;
             lab.work().await;
-            assert_eq!(lab.outcome(&run).await, outcome, "{name}");
+            let end = match outcome.starts_with("failed") {
+                true => format!("{outcome}{0} 0 {0} 0", rows.len()),
+                false => outcome.to_owned(),
+            };
+            assert_eq!(lab.outcome(&run).await, end, "{name}");
             if outcome.starts_with("failed") {
                 let said: String =
-                    lab.ask(&format!("select reason_message from runs where run_id = '{run}'")).await;
-                assert!(said.contains("'at'") && said.contains("ISO 8601"), "{said}");
+                    lab.ask(&format!("select min(message) from run_errors where run_id = '{run}'")).await;
+                assert!(said.contains("cursor") && said.contains("ISO 8601"), "{said}");
+                assert!(codes(&lab, &run).await[0].starts_with("INVALID_CURSOR:"));
             }
         }
     }
