@@ -8,7 +8,7 @@ use std::os::unix::fs::FileExt;
 use csv::ByteRecord;
 use serde_json::Value;
 
-use super::file_place::Place;
+use super::file_place::{Place, is_torn};
 use super::files::unreadable;
 use super::{Item, MAX_RECORD};
 use crate::domain::error_class::{ErrorClass, Stage};
@@ -133,7 +133,13 @@ impl CsvFile {
     /// The next record, or what is wrong with it.
     pub(super) fn next(&mut self) -> Result<Option<Item>, Failure> {
         let begin = self.offset();
-        let problem = match self.read() {
+        let read = self.read();
+        if matches!(read, Ok(true)) && self.ends_torn()? {
+            self.length = begin;
+            self.go_to(begin)?;
+            return Ok(None);
+        }
+        let problem = match read {
             Ok(false) => return Ok(None),
             Ok(true) if !self.quotes_close(begin)? => Failure::new(
                 ErrorClass::Schema,
@@ -168,6 +174,17 @@ impl CsvFile {
             }
         }
         Ok(Some(Item::Bad(problem, kept)))
+    }
+
+    /// Whether the record just read is a line that was not whole when the file was opened: it is left to the next run.
+    fn ends_torn(&self) -> Result<bool, Failure> {
+        let Some(reader) = self.reader.as_ref().filter(|_| self.offset() == self.length) else {
+            return Ok(false);
+        };
+        // (what a quote left open swallowed is more than that)
+        let is_line = !self.record.as_slice().iter().any(breaks);
+        let file = reader.get_ref().file.get_ref();
+        Ok(is_line && is_torn(file, self.length).map_err(|error| unreadable(&error))?)
     }
 
     /// What is kept of a record whose columns are certain: its fields, however they are spelt.

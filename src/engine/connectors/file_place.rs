@@ -81,6 +81,15 @@ impl Passed {
     }
 }
 
+/// Whether the line that a file ended with at `end`, when it was opened, goes on behind that by now: whoever writes it had
+/// not come to its end.
+pub(super) fn is_torn(file: &File, end: u64) -> io::Result<bool> {
+    let Some(last) = end.checked_sub(1) else { return Ok(false) };
+    let mut around = [0; 2];
+    let read = file.read_at(&mut around, last)?;
+    Ok(read == 2 && !around.iter().any(|byte| matches!(byte, b'\n' | b'\r')))
+}
+
 #[cfg(test)]
 mod tests {
     use std::fs;

@@ -505,6 +505,31 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_line_that_was_not_whole_yet_is_left_to_the_next_run() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a");
+        let (csv, jsonl) = ("id,n\n1,a\n2,b", "{\"id\":1}\n{\"id\":2}");
+        for (format, content, added, records, end) in [
+            (FileFormat::Csv, csv, "c\n3,d\n", 1, 9),
+            (FileFormat::Csv, csv, "\r\n3,d\n", 2, 12),
+            (FileFormat::Csv, csv, "", 2, 12),
+            (FileFormat::Jsonl, jsonl, "}\n{\"id\":3}\n", 1, 9),
+            (FileFormat::Jsonl, jsonl, "\n{\"id\":3}\n", 2, 17),
+            (FileFormat::Jsonl, jsonl, "", 2, 17),
+        ] {
+            fs::write(&path, content).unwrap();
+            let mut file = Reader::open(File::open(&path).unwrap(), format, &Place::default()).unwrap();
+            fs::write(&path, format!("{content}{added}")).unwrap();
+            for _ in 0..records {
+                assert!(file.next().unwrap().is_some(), "{added:?}");
+            }
+            for _ in 0..2 {
+                assert_eq!((file.next().unwrap(), file.offset()), (None, end), "{added:?}");
+            }
+        }
+    }
+
     /// A link that was put in the way after the path was looked at leads nowhere.
     #[test]
     fn a_link_is_followed_on_no_step() {

@@ -5,7 +5,7 @@ use std::io::{BufRead, BufReader, Read, Seek, SeekFrom, Take};
 
 use serde_json::Value;
 
-use super::file_place::Place;
+use super::file_place::{Place, is_torn};
 use super::files::unreadable;
 use super::{Item, MAX_RECORD};
 use crate::domain::error_class::{ErrorClass, Stage};
@@ -84,13 +84,19 @@ impl JsonFile {
         }))
     }
 
-    /// The next line that is not blank; `Some(None)` when it is too large.
+    /// The next line that is not blank; `Some(None)` when it is too large. One that was not whole when the file was opened
+    /// is left to the next run.
     fn line(&mut self) -> Result<Option<Option<Vec<u8>>>, Failure> {
         loop {
-            let (mut text, mut large, mut any) = (Vec::new(), false, false);
+            let (begin, mut text, mut large, mut any) = (self.offset, Vec::new(), false, false);
             loop {
                 let buffer = self.reader.fill_buf().map_err(|error| unreadable(&error))?;
                 if buffer.is_empty() {
+                    let file = self.reader.get_ref().get_ref();
+                    if any && is_torn(file, self.offset).map_err(|error| unreadable(&error))? {
+                        (self.offset, self.ended) = (begin, true);
+                        return Ok(None);
+                    }
                     self.ended = !any;
                     break;
                 }
