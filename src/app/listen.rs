@@ -155,12 +155,18 @@ async fn connection(
     // An answer is one write; nothing is gained by holding it back.
     let _best_effort = stream.set_nodelay(true);
     let service = service_fn(|request: hyper::Request<Incoming>| {
-        let under_way = UnderWay::begin(&place.member);
-        let mut request = request.map(Body::new);
+        let (number, known) = place.member.begin();
+        let until_sent = UnderWay { member: Arc::clone(&place.member), number };
+        let asked = |body| Asked { body, member: Arc::clone(&place.member), number, waits: false };
+        let mut request = request.map(|body| Body::new(asked(body)));
         request.extensions_mut().insert(ConnectInfo(peer));
-        request.extensions_mut().insert(place.member.known.clone());
+        request.extensions_mut().insert(known);
         let answer = router.clone().call(request);
-        async move { Ok::<_, Infallible>(answer.await?.map(|body| Answer { body, _until_sent: under_way })) }
+        async move {
+            let answer = answer.await?;
+            until_sent.member.answered(number);
+            Ok::<_, Infallible>(answer.map(|body| Answer { body, _until_sent: until_sent }))
+        }
     });
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder.http1().max_buf_size(HEAD_BYTES as usize);
@@ -242,15 +248,44 @@ struct UnderWay {
     number: u64,
 }
 
-impl UnderWay {
-    fn begin(member: &Arc<Member>) -> Self {
-        Self { member: Arc::clone(member), number: member.begin() }
-    }
-}
-
 impl Drop for UnderWay {
     fn drop(&mut self) {
         self.member.end(self.number);
+    }
+}
+
+/// The body of a request, which tells whether it is waited for: from when somebody wants more of it than came until it ends.
+struct Asked {
+    body: Incoming,
+    member: Arc<Member>,
+    number: u64,
+    waits: bool,
+}
+
+impl hyper::body::Body for Asked {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        let frame = Pin::new(&mut self.body).poll_frame(context);
+        let ended = matches!(frame, Poll::Ready(None | Some(Err(_)))) || self.body.is_end_stream();
+        let waits = !ended && (self.waits || frame.is_pending());
+        if waits != self.waits {
+            self.waits = waits;
+            self.member.waits_for_body(self.number, waits);
+        }
+        frame
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
     }
 }
 

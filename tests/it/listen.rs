@@ -9,6 +9,7 @@ use apixx_mcp::app::listen::{ListenError, bind, serve};
 use apixx_mcp::config::{Config, ServerConfig, Sources};
 use apixx_mcp::middleware::Known;
 use axum::Router;
+use axum::body::Body;
 use axum::extract::{ConnectInfo, Request};
 use axum::routing::{get, post};
 use bytes::Bytes;
@@ -16,6 +17,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
+use tokio::time::timeout;
 
 const LONG: Duration = Duration::from_secs(86_400);
 const SHORT: Duration = Duration::from_millis(40);
@@ -27,6 +29,9 @@ fn config(idle_timeout: Duration) -> ServerConfig {
     let sources = Sources { environment, ..Sources::default() };
     ServerConfig { idle_timeout, ..Config::load(&sources).unwrap().server }
 }
+
+/// The head of a form that is not sent.
+const FORM: &[u8] = b"POST /form HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n";
 
 /// A listener, with what ends it and what waits for that end.
 struct Running {
@@ -63,11 +68,16 @@ fn echo() -> Router {
         .route("/", get(|ConnectInfo(peer): ConnectInfo<SocketAddr>| async move { peer.to_string() }))
 }
 
-/// Recognises whoever asks for `/`, and waits for a body at `/form`.
+/// Recognises whoever asks for `/`, waits for a body at `/form`, and comes to no end at `/endless`.
 fn recognising() -> Router {
     let known = |request: Request| async move { Known::note(request.extensions()) };
     let open = Router::new().route("/form", post(|_: Bytes| async {})).route("/open", get(|| async {}));
-    open.route("/", get(known))
+    open.route("/", get(known)).route("/endless", get(endless))
+}
+
+async fn endless() -> Body {
+    let chunk = || Ok::<_, std::convert::Infallible>(Bytes::from(vec![b'x'; 1 << 20]));
+    Body::from_stream(futures_util::stream::repeat_with(chunk))
 }
 
 /// Answers who is known to it, which everybody is, once told to.
@@ -322,7 +332,7 @@ async fn slow_forms_of_strangers_make_room_and_who_is_known_stays() {
     let mut slow = Vec::new();
     for _ in 0..3 {
         let mut stream = server.connect().await;
-        stream.write_all(b"POST /form HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n").await.unwrap();
+        stream.write_all(FORM).await.unwrap();
         slow.push(stream);
     }
     let mut newcomer = server.connect().await;
@@ -338,18 +348,62 @@ async fn slow_forms_of_strangers_make_room_and_who_is_known_stays() {
 }
 
 #[tokio::test]
+async fn a_stranger_who_is_slow_does_not_keep_who_comes_anew_from_the_place_of_who_is_idle() {
+    let config = ServerConfig { max_connections: 8.try_into().unwrap(), ..config(LONG) };
+    let server = Running::start(recognising(), config, LONG).await;
+    let come = async || {
+        let mut stream = server.connect().await;
+        stream.write_all(REQUEST).await.unwrap();
+        assert!(answer(&mut stream).await.starts_with("HTTP/1.1 200"));
+        stream
+    };
+    let mut idle = Vec::new();
+    for _ in 0..8 {
+        idle.push(come().await);
+    }
+    let mut slow = server.connect().await;
+    slow.write_all(FORM).await.unwrap();
+    assert!(rest(&mut idle[0]).await.is_empty());
+    come().await;
+    assert!(rest(&mut idle[1]).await.is_empty());
+    slow.write_all(&[b'x'; 100]).await.unwrap();
+    assert!(answer(&mut slow).await.starts_with("HTTP/1.1 200"), "it has not left for them");
+    server.end().await;
+}
+
+#[tokio::test]
+async fn what_a_connection_once_asked_does_not_keep_it_for_strangers() {
+    let config = ServerConfig { max_connections: 2.try_into().unwrap(), ..config(LONG) };
+    let server = Running::start(recognising(), config, LONG).await;
+    let mut slow = Vec::new();
+    for then in [FORM, b"GET /endless HTTP/1.1\r\nHost: x\r\n\r\n"] {
+        let mut stream = server.connect().await;
+        stream.write_all(REQUEST).await.unwrap();
+        assert!(answer(&mut stream).await.starts_with("HTTP/1.1 200"));
+        stream.write_all(then).await.unwrap();
+        slow.push(stream);
+    }
+    slow[1].readable().await.unwrap();
+    let newcomers = async {
+        let (mut first, mut second) = (server.connect().await, server.connect().await);
+        for stream in [&mut first, &mut second] {
+            stream.write_all(REQUEST).await.unwrap();
+            assert!(answer(stream).await.starts_with("HTTP/1.1 200"));
+        }
+        first.write_all(REQUEST).await.unwrap();
+        assert!(answer(&mut first).await.starts_with("HTTP/1.1 200"));
+    };
+    timeout(Duration::from_secs(30), newcomers).await.expect("both have a place");
+    drop(slow);
+    server.end().await;
+}
+
+#[tokio::test]
 async fn who_does_not_take_its_answer_is_cut_off() {
     let short = Duration::from_millis(10);
     let config =
         ServerConfig { idle_timeout: short, body_timeout: short, call_timeout: short, ..config(SHORT) };
-    let endless = Router::new().route(
-        "/",
-        get(|| async {
-            let chunk = || Ok::<_, std::convert::Infallible>(bytes::Bytes::from(vec![b'x'; 1 << 20]));
-            axum::body::Body::from_stream(futures_util::stream::repeat_with(chunk))
-        }),
-    );
-    let server = Running::start(endless, config, LONG).await;
+    let server = Running::start(Router::new().route("/", get(endless)), config, LONG).await;
     let mut stream = server.connect().await;
     stream.write_all(REQUEST).await.unwrap();
     // It takes the head of the answer and nothing more, until the server has gone.
