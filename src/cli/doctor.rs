@@ -210,15 +210,15 @@ fn public_url(server: &ServerConfig) -> Finding {
 /// Whether it is known who asks through a proxy.
 fn proxies(server: &ServerConfig) -> Finding {
     let trusted: Vec<String> = server.trusted_proxies.iter().map(ToString::to_string).collect();
-    let unheard = "whoever comes through one has its address, and uses up the attempts of all others there";
-    match (trusted.is_empty(), server.only_tls(), server.allowed_hosts.is_empty()) {
-        (false, ..) => Fine(format!("{} say where requests come from", trusted.join(", "))),
-        (true, true, _) => Wrong(
-            format!("none is trusted, though one has to end TLS: {unheard}"),
-            "set server.trusted_proxies to the address that the proxy calls from",
+    let is_there = server.only_tls() || !server.allowed_hosts.is_empty();
+    match (trusted.is_empty(), is_there) {
+        (false, _) => Fine(format!("{} say where requests come from", trusted.join(", "))),
+        (true, true) => Note(
+            "none is trusted: whoever comes through one has its address, and uses up the attempts of all others there. \
+             Name it in server.trusted_proxies, if the proxy writes X-Forwarded-For itself"
+                .to_owned(),
         ),
-        (true, false, false) => Note(format!("none is trusted: {unheard}; see server.trusted_proxies")),
-        (true, false, true) => Fine("none".to_owned()),
+        (true, false) => Fine("none".to_owned()),
     }
 }
 
@@ -269,12 +269,12 @@ mod tests {
     }
 
     #[test]
-    fn behind_tls_a_proxy_is_trusted() {
+    fn a_proxy_that_is_not_trusted_is_noted() {
         let finding = |pairs: &[(&str, &str)]| proxies(&server(pairs));
         let (https, trusted) =
             (("server.public_url", "https://mcp.example.com"), ("server.trusted_proxies", "127.0.0.1"));
         assert_eq!(finding(&[]), Fine("none".to_owned()));
-        assert!(is_wrong(&finding(&[https])));
+        assert!(matches!(finding(&[https]), Note(note) if note.ends_with("if the proxy writes X-Forwarded-For itself")));
         assert!(matches!(finding(&[https, trusted]), Fine(_)));
         assert!(matches!(finding(&[("server.allowed_hosts", "mcp.internal")]), Note(_)));
     }
