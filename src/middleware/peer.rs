@@ -1,8 +1,7 @@
 //! The address a request came from, behind any number of proxies.
 
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use axum::extract::{ConnectInfo, Request};
 use http::{HeaderMap, HeaderName};
@@ -10,12 +9,15 @@ use ipnet::IpNet;
 
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
+/// Addresses that the operator is told of as not believed. More are strangers, not proxies.
+const TOLD: usize = 5;
+
 /// The proxies whose word on where a request came from is believed.
 #[derive(Clone, Debug)]
 pub struct TrustedProxies {
     networks: Arc<[IpNet]>,
-    /// Whether it was told already that another's word was not believed.
-    told: Arc<AtomicBool>,
+    /// Whose word was not believed, as far as it was told.
+    told: Arc<Mutex<Vec<IpAddr>>>,
 }
 
 /// The address a request came from, as far as anybody trustworthy knows.
@@ -51,16 +53,25 @@ impl TrustedProxies {
         peer
     }
 
-    /// Tells the operator, once, that somebody says where a request came from and is not believed: a stranger perhaps, but
-    /// perhaps a proxy.
+    /// Tells the operator, once of each address, that somebody says where a request came from and is not believed: a stranger
+    /// perhaps, but perhaps a proxy.
     fn tell_unheard(&self, nearest: IpAddr, headers: &HeaderMap) {
-        let unheard = headers.contains_key(FORWARDED_FOR) && !self.trust(nearest);
-        if unheard && !self.told.swap(true, Ordering::Relaxed) {
+        if headers.contains_key(FORWARDED_FOR) && !self.trust(nearest) && self.is_news(nearest) {
             tracing::warn!(
-                "{nearest} sends X-Forwarded-For and is not believed: if it is your proxy, name it in \
-                 server.trusted_proxies, or all who come through it count as one"
+                "{nearest} sends X-Forwarded-For and is not believed: only if you run it as a proxy that writes the \
+                 header itself, name it in server.trusted_proxies; until then all who come through it count as one"
             );
         }
+    }
+
+    /// Whether the operator was not told of this address yet, nor of enough others.
+    fn is_news(&self, address: IpAddr) -> bool {
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_news = told.len() < TOLD && !told.contains(&address);
+        if is_news {
+            told.push(address);
+        }
+        is_news
     }
 
     /// Notes the [`Peer`] of the request among its extensions.
@@ -83,6 +94,14 @@ fn address(text: &str) -> Option<IpAddr> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn each_of_a_few_addresses_is_told_once() {
+        let proxies = TrustedProxies::new(&[]);
+        let told = |last: u8| proxies.is_news(IpAddr::from([203, 0, 113, last]));
+        assert!(told(1) && told(2) && !told(1));
+        assert_eq!((3..=99).filter(|last| told(*last)).count(), TOLD - 2);
+    }
 
     #[test]
     fn the_nearest_untrusted_hop_is_the_peer() {
