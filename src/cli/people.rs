@@ -110,6 +110,7 @@ pub(super) async fn reset(config: Config, args: ResetArgs) -> anyhow::Result<()>
             "Nobody signs in as {} before that: the password and the sessions of before have ended.",
             args.email
         );
+        say!("Tokens made as {} go on: `apixx-mcp token list` shows whose each is", args.email);
         Ok(())
     })
     .await

@@ -101,13 +101,13 @@ pub(super) async fn list_tokens(config: Config, slug: Option<String>) -> anyhow:
             let tokens = store.read(&tenancy).tokens().await.map_err(told)?;
             rows.extend(tokens.into_iter().map(|token| token_row(store, &slug, token)));
         }
-        print_table(["CUSTOMER", "ID", "ENDS WITH", "STATE", "LAST USED", "SCOPES", "NAME"], rows);
+        print_table(["CUSTOMER", "ID", "ENDS WITH", "STATE", "LAST USED", "SCOPES", "MADE BY", "NAME"], rows);
         Ok(())
     })
     .await
 }
 
-fn token_row(store: &Store, slug: &str, token: TokenRow) -> [String; 7] {
+fn token_row(store: &Store, slug: &str, token: TokenRow) -> [String; 8] {
     let state = match (token.revoked_at, token.expires_at) {
         (Some(at), _) => format!("revoked {}", at.format(MINUTE)),
         (None, Some(at)) if at <= store.now() => format!("expired {}", at.format(MINUTE)),
@@ -118,14 +118,15 @@ fn token_row(store: &Store, slug: &str, token: TokenRow) -> [String; 7] {
     let used = token.last_used_at.map_or("never".to_owned(), |at| format!("{}{client}", at.format(MINUTE)));
     let scopes =
         if token.scopes.len() == Scope::ALL.len() { "all".to_owned() } else { token.scopes.join(" ") };
-    [slug.to_owned(), token.token_id, format!("…{}", token.last_four), state, used, scopes, line(&token.name)]
+    let (ends_with, made_by) = (format!("…{}", token.last_four), line(&token.email));
+    [slug.to_owned(), token.token_id, ends_with, state, used, scopes, made_by, line(&token.name)]
 }
 
 pub(super) async fn revoke_token(config: Config, id: String) -> anyhow::Result<()> {
     let id = TokenId::parse(&id)
         .map_err(|_| anyhow!("that is no token's id: `apixx-mcp token list` shows them (mtk_…)"))?;
     with(&config, As::Owner, async |store| {
-        let unknown = || anyhow!("there is no live token {id}: `apixx-mcp token list` shows all");
+        let unknown = || anyhow!("there is no live token {id}: `apixx-mcp token list` shows those");
         let tenancy = store.customer_of_token(&id).await.map_err(told)?.ok_or_else(unknown)?;
         let mut tx = store.begin(&tenancy).await.map_err(told)?;
         if !tx.revoke_token(&id).await.map_err(told)? {

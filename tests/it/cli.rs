@@ -261,6 +261,7 @@ async fn operators_work_on_a_demo_that_runs_and_on_one_that_does_not() {
     assert!(body["result"]["content"][0]["text"].as_str().unwrap().contains("runs:read"), "{body}");
     let listed = place.prints(&["token", "list", "--customer", "initech"]);
     assert!(listed.contains(id) && listed.contains(&secret[secret.len() - 4..]) && !listed.contains(secret));
+    assert!(listed.contains("MADE BY") && listed.contains("bill@initech.example"), "{listed}");
     assert!(place.prints(&["token", "revoke", id]).contains("is revoked"));
     assert!(place.refusal(&["token", "revoke", id]).starts_with("there is no live token"));
     let (_, body) = call(&url, secret, "list_flows", json!({})).await;
@@ -299,6 +300,7 @@ async fn operators_work_on_a_demo_that_runs_and_on_one_that_does_not() {
     assert!(users.contains("bob@example.com") && users.contains("operator"), "{users}");
     let reset = place.prints(&["user", "reset", "--email", "bob@example.com"]);
     assert!(reset != link && reset.contains("the password and the sessions of before have ended"), "{reset}");
+    assert!(reset.contains("Tokens made as bob@example.com go on: `apixx-mcp token list`"), "{reset}");
     let last = ["user", "invite", "--customer", "lab", "--email", "rosalind@lab.example", "--role", "viewer"];
     assert!(place.refusal(&last).contains("lab would have no owner"));
     let out = place.prints(&["user", "remove", "--customer", "lab", "--email", "bob@example.com"]);
