@@ -332,7 +332,8 @@ fn over_limit(load: &Load, plan: &Plan, now: DateTime<Utc>) -> Option<String> {
     ))
 }
 
-/// Waits until the connector was checked again, or patience ends; not at all when the customer has too many waits.
+/// Waits until the connector was checked again, or patience ends; not at all when the customer has too many waits. A check
+/// that another follows had begun before it was asked for, and may have seen what was before.
 async fn wait_for_check(serving: &Serving, principal: &Principal, broken: &Readiness) -> Result<(), Refusal> {
     let Some(_waiting) = serving.waits.begin(principal.tenancy()) else { return Ok(()) };
     let deadline = Instant::now() + CHECK_PATIENCE;
@@ -344,7 +345,7 @@ async fn wait_for_check(serving: &Serving, principal: &Principal, broken: &Readi
         let mut tx = serving.store.begin(principal.tenancy()).await?;
         let now = tx.readiness(&broken.connector, &broken.connector).await?;
         drop(tx);
-        if now.iter().any(|seen| seen.last_check_at != broken.last_check_at) {
+        if now.iter().any(|seen| seen.last_check_at != broken.last_check_at && !seen.is_being_checked) {
             return Ok(());
         }
     }

@@ -39,7 +39,8 @@ statements! {
                + (select count(*) from runs r
                  where r.customer_id = $1 and r.status in ('queued', 'running', 'retrying', 'cancelling')) as today";
     CONNECTORS = plain "
-        select connector_id, name, status, auth_status, auth_error, auth_checked_at, last_check_at, last_check_error
+        select connector_id, name, status, auth_status, auth_error, auth_checked_at, last_check_at, last_check_error,
+               next_check_at <= $4 or check_lease_until is not null as is_being_checked
           from connectors
          where customer_id = $1 and connector_id in ($2, $3)";
     CHECK_NOW = plain "
@@ -140,6 +141,8 @@ pub struct Readiness {
     pub last_check_at: Option<DateTime<Utc>>,
     /// What that check said when it failed.
     pub last_check_error: Option<String>,
+    /// Whether another is due, or under way.
+    pub is_being_checked: bool,
 }
 
 impl Readiness {
@@ -159,6 +162,7 @@ struct ReadinessRow {
     auth_error: Option<String>,
     last_check_at: Option<DateTime<Utc>>,
     last_check_error: Option<String>,
+    is_being_checked: bool,
 }
 
 impl TenantTx {
@@ -279,10 +283,12 @@ impl TenantTx {
         source: &ConnectorId,
         destination: &ConnectorId,
     ) -> Result<Vec<Readiness>, StoreError> {
+        let now = self.now();
         let rows: Vec<ReadinessRow> = self
             .query_as(CONNECTORS)
             .bind(source.as_str().to_owned())
             .bind(destination.as_str().to_owned())
+            .bind(now)
             .fetch_all(self.conn())
             .await?;
         let wrong = |column| StoreError::inconsistent("connectors", column);
@@ -296,6 +302,7 @@ impl TenantTx {
                     auth_error: row.auth_error,
                     last_check_at: row.last_check_at,
                     last_check_error: row.last_check_error,
+                    is_being_checked: row.is_being_checked,
                 })
             })
             .collect()

@@ -1,6 +1,7 @@
 //! Taking action.
 
 use serde_json::json;
+use sqlx::Connection;
 
 use crate::support::app::{TestApp, first_run};
 
@@ -73,9 +74,25 @@ async fn who_waits_for_a_check_keeps_nobody_from_being_served() {
         }
         // There is one place, and the call that waits has given it back.
         app.acme().text("list_flows", json!({})).await;
-        let mend = "update connectors set auth_status = 'valid', status = 'healthy', last_check_at = $1
+        // Then it is looked at thrice: a check that was under way comes to an end, another begins, and sees it mended.
+        let ended = "update connectors set last_check_at = $1
             where customer_id = 'cus_acme' and auth_status = 'revoked'";
-        sqlx::query(mend).bind(app.clock.now()).execute(&mut owner).await.unwrap();
+        let mended = "update connectors set auth_status = 'valid', status = 'healthy',
+                next_check_at = $1 + interval '5 minutes'
+            where customer_id = 'cus_acme' and auth_status = 'revoked'";
+        for seen in [ended, ended, mended] {
+            let mut tx = owner.begin().await.unwrap();
+            sqlx::query("lock table connectors").execute(&mut *tx).await.unwrap();
+            let waits = "select pid::text from pg_locks join pg_stat_activity a using (pid)
+                where relation = 'connectors'::regclass and not granted and a.datname = current_database()";
+            let mut looks = 0;
+            while app.column(waits).await.is_empty() {
+                looks += 1;
+                assert!(looks < 1_000, "nobody waits for another check");
+            }
+            sqlx::query(seen).bind(app.clock.now()).execute(&mut *tx).await.unwrap();
+            tx.commit().await.unwrap();
+        }
     };
     let acme = app.acme();
     let trigger = acme.call("trigger_sync", json!({ "flow": "HubSpot → Salesforce contacts" }));
