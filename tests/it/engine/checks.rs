@@ -1,6 +1,7 @@
 //! Connectors are looked at, and what is seen reaches their flows.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use apixx_mcp::domain::connector::ConnectorKind;
 use apixx_mcp::store::StoreError;
@@ -197,7 +198,8 @@ async fn a_check_that_gets_no_answer_holds_up_no_other() {
         ))
         .await
     };
-    while !checked(shop.as_str()).await {}
+    let until = async { while !checked(shop.as_str()).await {} };
+    tokio::time::timeout(Duration::from_secs(30), until).await.expect("it is checked");
     assert!(!checked(silent.as_str()).await, "it was waited for");
     stop.cancel();
     running.await.unwrap();
