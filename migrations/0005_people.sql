@@ -58,13 +58,13 @@ begin
 end $$;
 
 -- Keeps a link to choose a password, until when nobody has the account: password, sessions and links of before end; false
--- when there is no such person.
+-- when there is no such person. A link that is being used is waited for, whose session ends then.
 create function reset_person(link bytea, who text, until timestamptz) returns boolean
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp as $$
 begin
+    delete from public.links where email = who;
     update public.people set password = null where email = who;
     delete from public.sessions where email = who;
-    delete from public.links where email = who;
     insert into public.links (digest, email, purpose, expires_at)
     select link, p.email, 'password', until from public.people p where p.email = who;
     return found;
@@ -76,14 +76,29 @@ language sql stable security definer set search_path = pg_catalog, pg_temp as $$
     select l.email from public.links l where l.digest = link and l.purpose = what and l.expires_at > at
 $$;
 
--- The same, once.
-create function take_link(link bytea, what text, at timestamptz) returns text
+create function open_session(session bytea, who text, at timestamptz, idle timestamptz, until timestamptz) returns void
 language sql volatile security definer set search_path = pg_catalog, pg_temp as $$
-    delete from public.links l where l.digest = link and l.purpose = what and l.expires_at > at returning l.email
+    delete from public.sessions s where s.email = who and (s.idle_until <= at or s.ends_at <= at);
+    insert into public.sessions (digest, email, opened_at, idle_until, ends_at) values (session, who, at, idle, until);
 $$;
 
--- Another password, for who holds a link to choose one; it ends every session and link of before.
-create function choose_password(link bytea, hash text, at timestamptz) returns text
+-- Opens a session for who holds a link to come in, once; false when it is none. Link and session are one step, here and
+-- below, so that a reset meets one or the other.
+create function take_link(link bytea, session bytea, at timestamptz, idle timestamptz, until timestamptz) returns boolean
+language plpgsql volatile security definer set search_path = pg_catalog, pg_temp as $$
+declare who text;
+begin
+    delete from public.links l where l.digest = link and l.purpose = 'sign_in' and l.expires_at > at
+    returning l.email into who;
+    if found then
+        perform public.open_session(session, who, at, idle, until);
+    end if;
+    return who is not null;
+end $$;
+
+-- Another password, for who holds a link to choose one; it ends every session and link of before and opens a session.
+create function choose_password(link bytea, hash text, session bytea, at timestamptz, idle timestamptz,
+    until timestamptz) returns text
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp as $$
 declare who text;
 begin
@@ -93,15 +108,10 @@ begin
         update public.people set password = hash where email = who;
         delete from public.sessions where email = who;
         delete from public.links where email = who;
+        perform public.open_session(session, who, at, idle, until);
     end if;
     return who;
 end $$;
-
-create function open_session(session bytea, who text, at timestamptz, idle timestamptz, until timestamptz) returns void
-language sql volatile security definer set search_path = pg_catalog, pg_temp as $$
-    delete from public.sessions s where s.email = who and (s.idle_until <= at or s.ends_at <= at);
-    insert into public.sessions (digest, email, opened_at, idle_until, ends_at) values (session, who, at, idle, until);
-$$;
 
 create function end_session(session bytea) returns void
 language sql volatile security definer set search_path = pg_catalog, pg_temp as $$

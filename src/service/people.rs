@@ -147,8 +147,12 @@ impl People {
     /// [`NotSignedIn::Wrong`] when it was used, has ended or never was.
     pub async fn come_in(&self, link: &Secret) -> Result<Secret, NotSignedIn> {
         let _turn = self.as_stranger().await?;
-        let email = self.0.store.take_link(link).await?.ok_or(NotSignedIn::Wrong)?;
-        self.open(&email).await
+        let (session, ends) = self.new_session();
+        if !self.0.store.take_link(link, &session, ends).await? {
+            return Err(NotSignedIn::Wrong);
+        }
+        self.note(&session, "user.signed_in").await?;
+        Ok(session)
     }
 
     /// Chooses a password for who holds a link, and opens a session.
@@ -160,9 +164,11 @@ impl People {
         self.invited(link).await?.ok_or(NotSignedIn::Wrong)?;
         let password = password.to_owned();
         let hash = self.aside(move || hash(&password)).await?.ok_or(NotSignedIn::Busy)?;
-        let email = self.0.store.choose_password(link, &hash).await?.ok_or(NotSignedIn::Wrong)?;
-        self.note_password(&email).await?;
-        self.open(&email).await
+        let (session, ends) = self.new_session();
+        let email = self.0.store.choose_password(link, &hash, &session, ends).await?;
+        self.note_password(&email.ok_or(NotSignedIn::Wrong)?).await?;
+        self.note(&session, "user.signed_in").await?;
+        Ok(session)
     }
 
     /// Keeps in the audit log of each of a person's workspaces that they chose a password, signed in or not.
@@ -222,10 +228,16 @@ impl People {
         Ok(())
     }
 
-    async fn open(&self, email: &Email) -> Result<Secret, NotSignedIn> {
+    /// A session that is about to be opened, and when it is to end.
+    fn new_session(&self) -> (Secret, Ends) {
         let store = &self.0.store;
-        let (session, now) = (Secret::new(store.ids()), store.now());
-        store.open_session(&session, email, Ends { idle: now + IDLE, at_last: now + LONGEST }).await?;
+        let now = store.now();
+        (Secret::new(store.ids()), Ends { idle: now + IDLE, at_last: now + LONGEST })
+    }
+
+    async fn open(&self, email: &Email) -> Result<Secret, NotSignedIn> {
+        let (session, ends) = self.new_session();
+        self.0.store.open_session(&session, email, ends).await?;
         self.note(&session, "user.signed_in").await?;
         Ok(session)
     }

@@ -11,11 +11,11 @@ use crate::domain::token::{Secret, TokenDigest};
 
 statements! {
     PASSWORD = plain "select password_of($1)";
-    CHOOSE = plain "select choose_password($1, $2, $3)";
+    CHOOSE = plain "select choose_password($1, $2, $3, $4, $5, $6)";
     ADD_LINK = plain "select add_link($1, $2, $3, $4)";
     RESET = plain "select reset_person($1, $2, $3)";
     LINK = plain "select link_person($1, $2, $3)";
-    TAKE_LINK = plain "select take_link($1, $2, $3)";
+    TAKE_LINK = plain "select take_link($1, $2, $3, $4, $5)";
     OPEN = plain "select open_session($1, $2, $3, $4, $5)";
     END = plain "select end_session($1)";
     END_ALL = plain "select end_sessions($1)";
@@ -174,24 +174,31 @@ impl Store {
         email(query.fetch_one(self.pool()).await?)
     }
 
-    /// Whose a link to come in is; it cannot be used again.
+    /// Opens a session for whoever holds a link to come in, which cannot be used again; false when it is none.
     ///
     /// # Errors
     /// When the database fails.
-    pub async fn take_link(&self, link: &Secret) -> Result<Option<Email>, StoreError> {
+    pub async fn take_link(&self, link: &Secret, session: &Secret, ends: Ends) -> Result<bool, StoreError> {
         let query = sqlx::query_scalar(TAKE_LINK).bind(link.digest().as_bytes().to_vec());
-        let query = query.bind(Purpose::SignIn.as_str()).bind(self.now());
-        email(query.fetch_one(self.pool()).await?)
+        let query = query.bind(session.digest().as_bytes().to_vec()).bind(self.now());
+        Ok(query.bind(ends.idle).bind(ends.at_last).fetch_one(self.pool()).await?)
     }
 
-    /// Gives whoever holds a link another password (its hash in PHC form), which ends their sessions and links; whose
-    /// it is.
+    /// Gives whoever holds a link another password (its hash in PHC form), which ends their sessions and links, and opens a
+    /// session; whose it is.
     ///
     /// # Errors
     /// When the database fails.
-    pub async fn choose_password(&self, link: &Secret, hash: &str) -> Result<Option<Email>, StoreError> {
-        let query = sqlx::query_scalar(CHOOSE).bind(link.digest().as_bytes().to_vec());
-        email(query.bind(hash).bind(self.now()).fetch_one(self.pool()).await?)
+    pub async fn choose_password(
+        &self,
+        link: &Secret,
+        hash: &str,
+        session: &Secret,
+        ends: Ends,
+    ) -> Result<Option<Email>, StoreError> {
+        let query = sqlx::query_scalar(CHOOSE).bind(link.digest().as_bytes().to_vec()).bind(hash);
+        let query = query.bind(session.digest().as_bytes().to_vec()).bind(self.now());
+        email(query.bind(ends.idle).bind(ends.at_last).fetch_one(self.pool()).await?)
     }
 
     /// Each customer that a person belongs to, for what an operator does to the person.

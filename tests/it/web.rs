@@ -1,5 +1,7 @@
 //! The pages, as a browser meets them.
 
+use std::pin::pin;
+
 use apixx_mcp::domain::person::{Email, Role};
 use apixx_mcp::domain::token::Secret;
 use apixx_mcp::store::retention::Retention;
@@ -169,6 +171,45 @@ async fn a_reset_leaves_nothing_open_but_its_link() {
     assert_eq!(other.get("/w/globex").await.status, 200, "nobody else");
     let nobody = Email::parse("nobody@example.com").unwrap();
     assert!(!app.store.reset_person(&Secret::new(app.store.ids()), &nobody, until).await.unwrap());
+}
+
+#[tokio::test]
+async fn a_reset_ends_what_a_link_that_is_being_used_opens() {
+    let app = TestApp::demo().await;
+    let (ana, mut owner) = (Email::parse(ANA).unwrap(), app.owner().await);
+    let held = "create function held() returns trigger language plpgsql as
+            $$ begin perform pg_advisory_xact_lock(42); return new; end $$;
+        create trigger held before insert on sessions for each row execute function held()";
+    sqlx::raw_sql(held).execute(&mut owner).await.unwrap();
+    let waiting = async |most: usize| {
+        let waits = "select pid::text from pg_locks join pg_stat_activity a using (pid)
+            where not granted and a.datname = current_database()";
+        let mut looks = 0;
+        while app.column(waits).await.len() < most {
+            looks += 1;
+            assert!(looks < 1_000, "nobody waits");
+        }
+    };
+    let chosen = [("password", "correct horse battery"), ("again", "correct horse battery")];
+    for form in [&[][..], &chosen] {
+        let path =
+            if form.is_empty() { sign_in_link(&app, ANA).await } else { password_link(&app, ANA).await };
+        sqlx::query("select pg_advisory_lock(42)").execute(&mut owner).await.unwrap();
+        let (browser, new) = (Browser::new(&app), Secret::new(app.store.ids()));
+        let reset = async {
+            waiting(1).await;
+            let mut reset = pin!(app.store.reset_person(&new, &ana, app.clock.now() + TimeDelta::days(1)));
+            let done = tokio::select! { done = &mut reset => Some(done), () = waiting(2) => None };
+            sqlx::query("select pg_advisory_unlock(42)").execute(&mut owner).await.unwrap();
+            let done = match done {
+                Some(done) => done,
+                None => reset.await,
+            };
+            assert!(done.unwrap());
+        };
+        tokio::join!(browser.post(&path, form), reset);
+        assert!(browser.get(TOKENS).await.to().starts_with("/sign-in"), "{path}");
+    }
 }
 
 #[tokio::test]
