@@ -162,7 +162,11 @@ impl Member {
     /// Whether nobody is known of what it has under way or, where that is nothing, of all that it ever had.
     fn is_strange(&self) -> bool {
         let under_way = &self.requests().under_way;
-        if under_way.is_empty() { !self.known.ever() } else { !under_way.values().any(|asking| asking.known.now()) }
+        if under_way.is_empty() {
+            !self.known.ever()
+        } else {
+            !under_way.values().any(|asking| asking.known.now())
+        }
     }
 
     /// Whether it may be ended for somebody else.

@@ -274,7 +274,9 @@ mod tests {
         let (https, trusted) =
             (("server.public_url", "https://mcp.example.com"), ("server.trusted_proxies", "127.0.0.1"));
         assert_eq!(finding(&[]), Fine("none".to_owned()));
-        assert!(matches!(finding(&[https]), Note(note) if note.ends_with("if the proxy writes X-Forwarded-For itself")));
+        assert!(
+            matches!(finding(&[https]), Note(note) if note.ends_with("if the proxy writes X-Forwarded-For itself"))
+        );
         assert!(matches!(finding(&[https, trusted]), Fine(_)));
         assert!(matches!(finding(&[("server.allowed_hosts", "mcp.internal")]), Note(_)));
     }

@@ -126,7 +126,7 @@ pub(super) async fn revoke_token(config: Config, id: String) -> anyhow::Result<(
     let id = TokenId::parse(&id)
         .map_err(|_| anyhow!("that is no token's id: `apixx-mcp token list` shows them (mtk_…)"))?;
     with(&config, As::Owner, async |store| {
-        let unknown = || anyhow!("there is no live token {id}: `apixx-mcp token list` shows those");
+        let unknown = || anyhow!("there is no live token {id}: `apixx-mcp token list` shows all that live");
         let tenancy = store.customer_of_token(&id).await.map_err(told)?.ok_or_else(unknown)?;
         let mut tx = store.begin(&tenancy).await.map_err(told)?;
         if !tx.revoke_token(&id).await.map_err(told)? {
