@@ -116,8 +116,11 @@ async fn read(
         }
         let Some(open) = &mut source else { unreachable!("it was just opened") };
         match open.next().await {
-            // Only the end makes a page of nothing.
-            Ok(Some(page)) if page.items.is_empty() && resume => return all,
+            // Only the end makes a page of nothing, behind which stands what may have made it come too early.
+            Ok(Some(page)) if page.items.is_empty() && resume => {
+                all.extend(open.next().await.err().map(|failure| Err(failure.message)));
+                return all;
+            }
             Ok(Some(page)) => {
                 all.extend(page.items.into_iter().map(Ok));
                 assert!(all.len() <= bytes, "{} items of {bytes} bytes", all.len());
