@@ -15,6 +15,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::csv_file::CsvFile;
+use super::file_name::{form, is_written, stays_inside};
 use super::file_place::{Passed, Place};
 use super::json_file::JsonFile;
 use super::json_out::{FileSink, Keyed, Target};
@@ -22,7 +23,7 @@ use super::{
     CheckReport, Connector, Cursor, Fields, Item, MAX_PAGE, Page, ReadRequest, Sink, Source, WriteRequest,
     configuration, named,
 };
-use crate::domain::definition::{FileFormat, Stream, WriteMode};
+use crate::domain::definition::{FileFormat, WriteMode};
 use crate::domain::error_class::{ErrorClass, Stage};
 use crate::domain::failure::Failure;
 use crate::engine::convert::is_date_out_of_order;
@@ -243,58 +244,6 @@ impl Connector for Files {
 pub(super) fn unreadable(error: &dyn std::fmt::Display) -> Failure {
     tracing::warn!(%error, "a file cannot be read on");
     Failure::new(ErrorClass::Unavailable, "FILE_UNREADABLE", Stage::Extract, "the file cannot be read on")
-}
-
-/// Whether a stream can be read from files, whichever there are.
-pub(super) fn readable(stream: &Stream) -> Result<(), Failure> {
-    is_plain(&stream.source_object)?;
-    form(stream).map(drop)
-}
-
-/// Whether a stream can be written to files, whichever there are.
-pub(super) fn writable(stream: &Stream) -> Result<(), Failure> {
-    is_plain(&stream.destination_object)?;
-    is_written(&stream.destination_object)
-}
-
-fn is_plain(object: &str) -> Result<(), Failure> {
-    match stays_inside(object) {
-        true => Ok(()),
-        false => Err(Failure::config(&format!("'{object}' leads out of the directory"))),
-    }
-}
-
-/// Whether an object is a path that only goes down, its links aside.
-fn stays_inside(object: &str) -> bool {
-    let down = Path::new(object).components().all(|part| matches!(part, Component::Normal(_)));
-    !object.is_empty() && !object.contains('\0') && down
-}
-
-/// The form of the file that a stream reads.
-fn form(stream: &Stream) -> Result<FileFormat, Failure> {
-    let object = &stream.source_object;
-    stream.source_format.or_else(|| format_of(object)).ok_or_else(|| {
-        Failure::config(&format!(
-            "the form of '{object}' is not known; say csv, jsonl or json as its `format`"
-        ))
-    })
-}
-
-fn is_written(object: &str) -> Result<(), Failure> {
-    match format_of(object) {
-        Some(FileFormat::Jsonl) => Ok(()),
-        _ => Err(Failure::config(&format!("files are written as JSON lines: '{object}' must end in .jsonl"))),
-    }
-}
-
-/// The form that a file's name tells.
-fn format_of(object: &str) -> Option<FileFormat> {
-    match Path::new(object).extension()?.to_str()?.to_ascii_lowercase().as_str() {
-        "csv" => Some(FileFormat::Csv),
-        "jsonl" | "ndjson" => Some(FileFormat::Jsonl),
-        "json" => Some(FileFormat::Json),
-        _ => None,
-    }
 }
 
 /// Where the reading of a file starts.

@@ -4,6 +4,7 @@
 //! asked, a file that is read and a child process that talks.
 
 mod csv_file;
+mod file_name;
 mod file_place;
 mod files;
 mod json_file;
@@ -223,7 +224,7 @@ impl Connectors {
 /// Why not.
 pub fn readable(kind: ConnectorKind, stream: &Stream) -> Result<(), Failure> {
     match kind {
-        ConnectorKind::Files => files::readable(stream),
+        ConnectorKind::Files => file_name::readable(stream),
         ConnectorKind::Postgres => postgres::readable(stream),
         ConnectorKind::Sim => Ok(()),
     }
@@ -235,7 +236,7 @@ pub fn readable(kind: ConnectorKind, stream: &Stream) -> Result<(), Failure> {
 /// Why not.
 pub fn writable(kind: ConnectorKind, stream: &Stream) -> Result<(), Failure> {
     match kind {
-        ConnectorKind::Files => files::writable(stream),
+        ConnectorKind::Files => file_name::writable(stream),
         ConnectorKind::Postgres => postgres::writable(stream),
         ConnectorKind::Sim => Ok(()),
     }
