@@ -1,5 +1,6 @@
 //! What a careless and a hostile caller send to the tools.
 
+use apixx_mcp::engine::Engine;
 use apixx_mcp::tools::catalog;
 use chrono::TimeDelta;
 use serde_json::{Map, Value, json};
@@ -261,6 +262,34 @@ async fn a_token_without_payloads_is_told_nothing_of_a_record() {
     }
 }
 
+/// A run of the flow Shopify orders with another source and stream, of whose records Acme's token may see nothing; its id.
+async fn run_without_payloads(
+    app: &TestApp,
+    engine: &Engine,
+    (kind, config): (&str, Value),
+    stream: Value,
+) -> String {
+    let flow = "Shopify orders";
+    let source = "update connectors set kind = $1, config = $2 where connector_id =
+        (select f.source_connector_id from flow_names n join flows f using (customer_id, flow_id) where n.label = $3)";
+    let definition = "update flow_versions set definition = $1
+          where flow_id = (select flow_id from flow_names where label = $2)";
+    let forbid =
+        "update tokens set scopes = array_remove(scopes, 'payloads:read') where customer_id = 'cus_acme'";
+    let mut owner = app.owner().await;
+    for change in [
+        sqlx::query(source).bind(kind).bind(config).bind(flow),
+        sqlx::query(definition).bind(json!({ "streams": [stream] })).bind(flow),
+        sqlx::query(forbid),
+    ] {
+        assert!(change.execute(&mut owner).await.unwrap().rows_affected() > 0);
+    }
+    app.clock.advance(TimeDelta::seconds(1));
+    let queued = app.acme().call("trigger_sync", json!({ "flow": flow })).await;
+    while engine.worker().tick(&CancellationToken::new()).await.unwrap() > 0 {}
+    first_run(&queued.text)
+}
+
 /// What a database says of one row when it breaks off is said of the whole run, which more people see than its records.
 #[tokio::test]
 async fn a_run_that_fails_of_a_record_tells_nothing_of_it() {
@@ -268,25 +297,13 @@ async fn a_run_that_fails_of_a_record_tells_nothing_of_it() {
     let hr = flows_database().await;
     let rows = "create table people (id integer, name text); insert into people values (1, 'HIDDEN Example 123-45-6789')";
     sqlx::raw_sql(rows).execute(&mut hr.connect().await.unwrap()).await.unwrap();
-    let changes = [
-        "update connectors set kind = 'postgres', config = '{\"dsn\": \"hr\"}' where connector_id =
-                (select f.source_connector_id from flow_names n join flows f using (customer_id, flow_id) where n.label = 'Shopify orders')",
-        "update flow_versions set definition = '{\"streams\": [{\"source_object\": \"people\", \"destination_object\": \"people\",
-                \"source_query\": \"select id, name::integer as name from people\",
-                \"sync_mode\": \"full_refresh\", \"write_mode\": \"append\"}]}'
-          where flow_id = (select flow_id from flow_names where label = 'Shopify orders')",
-        "update tokens set scopes = array_remove(scopes, 'payloads:read') where customer_id = 'cus_acme'",
-    ];
-    for change in changes {
-        let done = sqlx::query(change).execute(&mut app.owner().await).await.unwrap();
-        assert!(done.rows_affected() > 0, "{change}");
-    }
-    app.clock.advance(TimeDelta::seconds(1));
-    let acme = app.acme();
-    let queued = acme.call("trigger_sync", json!({ "flow": "Shopify orders" })).await;
-    let run = first_run(&queued.text);
+    let stream = json!({
+        "source_object": "people", "destination_object": "people", "sync_mode": "full_refresh", "write_mode": "append",
+        "source_query": "select id, name::integer as name from people",
+    });
     let engine = app.engine_with([].into(), [("hr".to_owned(), hr)].into());
-    while engine.worker().tick(&CancellationToken::new()).await.unwrap() > 0 {}
+    let run = run_without_payloads(&app, &engine, ("postgres", json!({ "dsn": "hr" })), stream).await;
+    let acme = app.acme();
     let mut told = Vec::new();
     for (tool, arguments) in [
         ("get_run", json!({ "run_id": run })),
@@ -314,25 +331,15 @@ async fn a_value_that_a_transform_refuses_is_told_to_nobody_without_payloads() {
     let rows = [("1", "it's HIDDEN"), ("2", "what's HIDDEN"), ("3", &"HIDDEN ".repeat(40))];
     let lines = rows.map(|(id, total)| json!({ "id": id, "total": total }).to_string());
     std::fs::write(files.path().join("orders.jsonl"), lines.join("\n")).unwrap();
-    let changes = [
-        "update connectors set kind = 'files', config = '{\"root\": \"mine\"}' where connector_id =
-                (select f.source_connector_id from flow_names n join flows f using (customer_id, flow_id) where n.label = 'Shopify orders')",
-        "update flow_versions set definition = '{\"streams\": [{\"source_object\": \"orders.jsonl\", \"destination_object\": \"orders\",
-                \"sync_mode\": \"full_refresh\", \"write_mode\": \"append\", \"mappings\": [
-                {\"destination_field\": \"total\", \"source_path\": \"$.total\", \"transform\": \"to_number(value)\"}]}]}'
-          where flow_id = (select flow_id from flow_names where label = 'Shopify orders')",
-        "update tokens set scopes = array_remove(scopes, 'payloads:read') where customer_id = 'cus_acme'",
-    ];
-    for change in changes {
-        let done = sqlx::query(change).execute(&mut app.owner().await).await.unwrap();
-        assert!(done.rows_affected() > 0, "{change}");
-    }
-    app.clock.advance(TimeDelta::seconds(1));
-    let acme = app.acme();
-    let queued = acme.call("trigger_sync", json!({ "flow": "Shopify orders" })).await;
-    let run = first_run(&queued.text);
+    let total =
+        json!({ "destination_field": "total", "source_path": "$.total", "transform": "to_number(value)" });
+    let stream = json!({
+        "source_object": "orders.jsonl", "destination_object": "orders", "sync_mode": "full_refresh", "write_mode": "append",
+        "mappings": [total],
+    });
     let engine = app.engine_with([("mine".to_owned(), files.path().to_owned())].into(), [].into());
-    while engine.worker().tick(&CancellationToken::new()).await.unwrap() > 0 {}
+    let run = run_without_payloads(&app, &engine, ("files", json!({ "root": "mine" })), stream).await;
+    let acme = app.acme();
     let errors = json!({ "run_id": run, "group_by": "group", "samples_per_group": 5 });
     for (tool, arguments) in [("get_run_errors", errors), ("get_run", json!({ "run_id": run }))] {
         let told = acme.call(tool, arguments).await;
