@@ -140,7 +140,7 @@ enum CustomerCommand {
 enum TokenCommand {
     /// Make a token; its secret is shown this once
     Create(tokens::NewTokenArgs),
-    /// List tokens, of one customer or of all: the live ones and the 50 that ended last
+    /// List tokens, of one customer or of all: the live ones and, of each, the 50 that ended last
     List {
         /// The customer's short name
         #[arg(long, value_name = "SLUG")]
@@ -155,7 +155,7 @@ enum TokenCommand {
 
 #[derive(Debug, Subcommand)]
 enum UserCommand {
-    /// Make somebody known at a customer, or change their role; prints the link to choose a password
+    /// Make somebody known at a customer, or change their role; prints a link to choose a password to who has none
     Invite(people::InviteArgs),
     /// Take somebody out of a customer's workspace, at once
     Remove(people::RemoveArgs),

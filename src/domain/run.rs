@@ -47,7 +47,7 @@ words! {
     Trigger {
         /// A schedule fell due.
         Schedule = "schedule",
-        /// A person, from the command line or a page.
+        /// A person, from a page.
         Manual = "manual",
         /// `trigger_sync` over MCP.
         Mcp = "mcp",

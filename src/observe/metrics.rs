@@ -13,7 +13,7 @@ const COUNTERS: &[(&str, &str)] = &[
     ("apixx_refusals_total", "requests and calls that were refused, by cause; each has a line in the log"),
     ("mcp_requests_total", "MCP requests, by method"),
     ("apixx_tool_calls_total", "tool calls, by tool and outcome (ok, refused, failed)"),
-    ("apixx_connections_evicted_total", "idle connections that were closed to make room for new ones"),
+    ("apixx_connections_evicted_total", "connections that were closed to make room for new ones"),
     ("apixx_runs_claimed_total", "runs that this process's workers claimed"),
     ("apixx_runs_ended_total", "runs that this process's workers ended, by status"),
     ("apixx_runs_retried_total", "runs that this process's workers gave back for another attempt"),
@@ -22,7 +22,7 @@ const COUNTERS: &[(&str, &str)] = &[
     ("apixx_leases_reaped_total", "runs that this process took from workers that went silent"),
     ("apixx_schedules_fired_total", "schedules that fell due and were followed by this process"),
     ("apixx_connector_checks_total", "connectors that this process checked, by result"),
-    ("apixx_retention_batches_total", "batches in which this process deleted what had outlived its time"),
+    ("apixx_retention_batches_total", "batches in which this process looked for what had outlived its time and deleted it"),
 ];
 
 /// As above.

@@ -1,4 +1,4 @@
-//! Settings, MCP Server: a new token, what it may do, and what a model pays for it.
+//! MCP tokens: a new token, what it may do, and what a model pays for it.
 
 use std::collections::HashMap;
 

@@ -1,4 +1,4 @@
-//! Settings, MCP Server: the workspace's tokens, what each is used for, and the end of them.
+//! MCP tokens: the workspace's tokens, what each is used for, and the end of them.
 
 use std::collections::HashMap;
 

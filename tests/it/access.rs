@@ -146,7 +146,7 @@ async fn revoked_while_waiting(has_open_run: bool) {
 
 /// What is done on a page waits for others, too.
 #[tokio::test]
-async fn a_person_who_is_removed_while_a_page_waits_changes_nothing() {
+async fn a_session_that_ends_while_a_page_waits_changes_nothing() {
     let app = TestApp::demo().await;
     let one = async |sql: &str| app.column(sql).await.remove(0);
     let active = one("select flow_id from flows where customer_id = 'cus_acme' and state = 'active'").await;
@@ -169,12 +169,12 @@ async fn a_person_who_is_removed_while_a_page_waits_changes_nothing() {
         sqlx::query(AssertSqlSafe(hold)).execute(&mut *holder).await.unwrap();
         let path = format!("/w/acme/{path}");
         let form = [("state", state)];
-        let remove = async {
+        let end = async {
             until_it_waits(&app).await;
             sqlx::query("delete from sessions").execute(&mut app.owner().await).await.unwrap();
             holder.commit().await.unwrap();
         };
-        let (page, ()) = tokio::join!(priya.post(&path, &form), remove);
+        let (page, ()) = tokio::join!(priya.post(&path, &form), end);
         assert!(!page.status.is_success() && !page.to().starts_with("/w/"), "{path}: {page:?}");
         assert_eq!(app.column(all).await, before, "{path}");
     }

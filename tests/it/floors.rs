@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-/// What each floor may import; `*` is everything. `config` and `observe` are drains: anyone may use them; `json` is one below all.
+/// What each floor may import; `*` is everything. `config` and `observe` are drains: anyone above `store` may use them; `json` is one below all.
 const FLOORS: &[(&str, &[&str])] = &[
     ("domain", &[]),
     ("protocol", &[]),

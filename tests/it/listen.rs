@@ -457,7 +457,7 @@ async fn addresses_that_cannot_be_had_are_refused_in_one_line() {
     assert_eq!(
         error.to_string(),
         format!(
-            "{address} is in use by another program: stop that one, or choose another address with --listen"
+            "{address} is in use by another program: stop that one, or choose another address (server.listen or --listen)"
         )
     );
     let error = bind("192.0.2.1:80".parse().unwrap()).await.unwrap_err();
