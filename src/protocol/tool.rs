@@ -48,18 +48,11 @@ pub struct Annotations {
 /// The tools of one kind of caller, serialised once for each family of revisions. Make it once, keep it in an `Arc`.
 #[derive(Debug)]
 pub struct ToolList {
-    tools: Vec<Listed>,
-    by_name: BTreeMap<String, usize>,
+    header_arguments: BTreeMap<String, Vec<HeaderArgument>>,
     /// The `tools` array for 2025-03-26: no `title`, no `outputSchema`.
     first: Box<RawValue>,
     /// The `tools` array for every later revision.
     later: Box<RawValue>,
-}
-
-#[derive(Debug)]
-struct Listed {
-    definition: ToolDefinition,
-    header_arguments: Vec<HeaderArgument>,
 }
 
 /// An argument that a modern client repeats in an `Mcp-Param-…` header (server/tools, "x-mcp-header").
@@ -79,43 +72,23 @@ impl ToolList {
     pub fn new(definitions: Vec<ToolDefinition>) -> Self {
         let first = serialised(definitions.iter().map(|tool| Wire::new(tool, Revision::V2025_03_26)));
         let later = serialised(definitions.iter().map(|tool| Wire::new(tool, Revision::MODERN)));
-        let mut by_name = BTreeMap::new();
-        for (index, tool) in definitions.iter().enumerate() {
-            let earlier = by_name.insert(tool.name.clone(), index);
+        let mut header_arguments = BTreeMap::new();
+        for tool in definitions {
+            let arguments = repeated(&tool.input_schema);
+            let earlier = header_arguments.insert(tool.name.clone(), arguments);
             assert!(earlier.is_none(), "two tools are named `{}`", tool.name);
         }
-        let tools = definitions
-            .into_iter()
-            .map(|definition| Listed {
-                header_arguments: header_arguments(&definition.input_schema),
-                definition,
-            })
-            .collect();
-        Self { tools, by_name, first, later }
-    }
-
-    /// The tool of that name.
-    pub fn get(&self, name: &str) -> Option<&ToolDefinition> {
-        self.listed(name).map(|tool| &tool.definition)
-    }
-
-    /// The tools, in their order.
-    pub fn iter(&self) -> impl Iterator<Item = &ToolDefinition> {
-        self.tools.iter().map(|tool| &tool.definition)
+        Self { header_arguments, first, later }
     }
 
     /// The arguments of that tool that a modern client repeats in headers.
     pub fn header_arguments(&self, name: &str) -> &[HeaderArgument] {
-        self.listed(name).map_or(&[], |tool| &tool.header_arguments)
+        self.header_arguments.get(name).map_or(&[], Vec::as_slice)
     }
 
     /// The `tools` array, in the words of that revision.
     pub fn json(&self, revision: Revision) -> &RawValue {
         if revision == Revision::V2025_03_26 { &self.first } else { &self.later }
-    }
-
-    fn listed(&self, name: &str) -> Option<&Listed> {
-        self.by_name.get(name).and_then(|index| self.tools.get(*index))
     }
 }
 
@@ -153,7 +126,7 @@ fn serialised<'a>(tools: impl Iterator<Item = Wire<'a>>) -> Box<RawValue> {
 
 /// Every usable `x-mcp-header` of a schema. One that breaks the rules (no token, on anything but a string, an integer
 /// or a boolean, the same name twice) is ignored here: clients drop such a tool from their list.
-fn header_arguments(schema: &Value) -> Vec<HeaderArgument> {
+fn repeated(schema: &Value) -> Vec<HeaderArgument> {
     let mut found: Vec<HeaderArgument> = Vec::new();
     let mut open = vec![(Vec::new(), schema)];
     while let Some((path, schema)) = open.pop() {
@@ -243,7 +216,7 @@ mod tests {
             "empty": {"type": "string", "x-mcp-header": ""},
             "again": {"type": "string", "x-mcp-header": "REGION"},
         }});
-        let found = header_arguments(&schema);
+        let found = repeated(&schema);
         assert_eq!(
             found,
             vec![

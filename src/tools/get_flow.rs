@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::cx::ToolCx;
 use super::error::ToolError;
 use super::find;
-use super::tool::{Access, Answer, Tool};
+use super::tool::{Answer, Tool};
 use crate::domain::definition::Stream;
 use crate::domain::run::Records;
 use crate::domain::scope::Scope;
@@ -171,7 +171,6 @@ impl Tool for GetFlow {
     const DESCRIPTION: &'static str = "Get one flow by name or id: source and destination (connector, object, health of \
         each), schedule in words with the next run, owner, retry and error policy, current version and what changed last, last \
         run, last successful run, and 24 h / 7 d figures. Field-level details are in get_flow_mappings.";
-    const ACCESS: Access = Access::Read;
     const SCOPE: Scope = Scope::FlowsRead;
     type Input = Input;
     type Output = Output;

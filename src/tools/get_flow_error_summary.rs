@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use super::cx::ToolCx;
 use super::error::ToolError;
 use super::find;
-use super::tool::{Access, Answer, Tool};
+use super::tool::{Answer, Tool};
 use super::window::{self, WindowArgs};
 use crate::domain::error_class::ErrorGrouping;
 use crate::domain::run::RunGrouping;
@@ -76,7 +76,6 @@ impl Tool for GetFlowErrorSummary {
     const DESCRIPTION: &'static str = "Top error classes of one flow over a window, largest first: count, share, runs affected, \
         field, whether it is new and whether a retry can help, newest run and one sample. For the individual records of one run use \
         get_run_errors.";
-    const ACCESS: Access = Access::Read;
     const SCOPE: Scope = Scope::RunsRead;
     type Input = Input;
     type Output = Output;

@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::cx::ToolCx;
 use super::error::ToolError;
 use super::find;
-use super::tool::{Access, Answer, Tool};
+use super::tool::{Answer, Tool};
 use crate::domain::definition::{FieldMapping, FlowDefinition, OnFail, Stream};
 use crate::domain::scope::Scope;
 use crate::domain::words;
@@ -134,7 +134,6 @@ impl Tool for GetFlowMappings {
     const DESCRIPTION: &'static str = "List the source → destination field mappings of a flow: source path, destination field \
         and type, transform, filter, validation, required, default. Use only=filtered_or_validated to answer \"which fields have \
         filters or validations\". Also returns the stream's record filter (rows dropped before mapping).";
-    const ACCESS: Access = Access::Read;
     const SCOPE: Scope = Scope::FlowsRead;
     type Input = Input;
     type Output = Output;

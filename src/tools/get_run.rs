@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::cx::ToolCx;
 use super::error::{ToolError, run_not_found};
-use super::tool::{Access, Answer, Tool};
+use super::tool::{Answer, Tool};
 use crate::domain::ids::RunId;
 use crate::domain::run::{Records, RunStatus};
 use crate::domain::scope::Scope;
@@ -141,7 +141,6 @@ impl Tool for GetRun {
     const DESCRIPTION: &'static str = "Full detail of one run: status and reason, timing (queued, started, finished, duration), \
         record counts, bytes, attempts, timeline, flow version and what changed since the last success, neighbouring runs. To watch \
         a run, pass wait_seconds: the call returns when the run finishes or the time is up; call again until done is true.";
-    const ACCESS: Access = Access::Read;
     const SCOPE: Scope = Scope::RunsRead;
     type Input = Input;
     type Output = Output;

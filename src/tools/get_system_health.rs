@@ -10,7 +10,7 @@ use super::error::ToolError;
 use super::health_causes::{AttentionView, Facts, Verdict, down, headline};
 use super::list_connectors;
 use super::list_flows;
-use super::tool::{Access, Answer, Tool};
+use super::tool::{Answer, Tool};
 use super::window::{self, Asked, WindowArgs};
 use crate::domain::flow::{FlowStatus, Health};
 use crate::domain::ids::ConnectorId;
@@ -156,7 +156,6 @@ impl Tool for GetSystemHealth {
     const DESCRIPTION: &'static str = "One-call health of the workspace: overall verdict, failing and degraded flows with reasons, \
         connectors that need attention or near a limit, queue depth and oldest wait, error rates for the window against the window \
         before, and your own API quota. Use for daily summaries; then drill down with get_run_errors or list_connectors.";
-    const ACCESS: Access = Access::Read;
     const SCOPE: Scope = Scope::HealthRead;
     type Input = Input;
     type Output = Output;

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::cx::ToolCx;
 use super::error::ToolError;
 use super::find;
-use super::tool::{Access, Answer, Tool};
+use super::tool::{Answer, Tool};
 use crate::domain::connector::{AuthStatus, ConnectorStatus, ConnectorType};
 use crate::domain::scope::Scope;
 use crate::store::connectors::{Connector, ConnectorPlace};
@@ -103,7 +103,6 @@ impl Tool for ListConnectors {
     const DESCRIPTION: &'static str = "List connected systems with current health: status, authorization (valid, expiring_soon, \
         expired, revoked…), quota use and reset, last poll, and how many flows depend on each. quota_above_percent=80 answers \"close \
         to a limit\".";
-    const ACCESS: Access = Access::Read;
     const SCOPE: Scope = Scope::ConnectorsRead;
     type Input = Input;
     type Output = Output;

@@ -7,7 +7,7 @@ use super::cx::ToolCx;
 use super::error::ToolError;
 use super::find;
 use super::list_runs::{FURTHER, PageOfRuns, newest_failed};
-use super::tool::{Access, Answer, Tool};
+use super::tool::{Answer, Tool};
 use super::window::{self, WindowArgs};
 use crate::domain::run::{RunGrouping, RunStatus, Trigger};
 use crate::domain::scope::Scope;
@@ -72,7 +72,6 @@ impl Tool for ListFlowRuns {
     const DESCRIPTION: &'static str = "Recent runs of ONE flow, newest first: status, trigger, start, duration, records \
         processed and failed, top error. No window by default, so status=[\"succeeded\"] limit=1 gives the last successful run \
         that is kept. To compare flows or filter by time across flows use list_runs.";
-    const ACCESS: Access = Access::Read;
     const SCOPE: Scope = Scope::RunsRead;
     type Input = Input;
     type Output = Output;

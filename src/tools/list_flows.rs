@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::cx::ToolCx;
 use super::error::ToolError;
 use super::find;
-use super::tool::{Access, Answer, Tool};
+use super::tool::{Answer, Tool};
 use crate::domain::flow::{FlowState, Health};
 use crate::domain::names;
 use crate::domain::scope::Scope;
@@ -191,7 +191,6 @@ impl Tool for ListFlows {
         degraded, failing, paused, pending), source → destination objects, schedule, last run and why it needs attention. \
         Start here to find a flow's exact name, to see what is failing or degraded, or to find which flows read or write an \
         object or table. For one flow's details use get_flow; for run history use list_flow_runs or list_runs.";
-    const ACCESS: Access = Access::Read;
     const SCOPE: Scope = Scope::FlowsRead;
     type Input = Input;
     type Output = Output;

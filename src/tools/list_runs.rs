@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::cx::ToolCx;
 use super::error::ToolError;
 use super::find;
-use super::tool::{Access, Answer, Tool};
+use super::tool::{Answer, Tool};
 use super::window::{self, WindowArgs};
 use crate::domain::ids::RunId;
 use crate::domain::run::{RunGrouping, RunStatus, Trigger};
@@ -90,7 +90,6 @@ impl Tool for ListRuns {
     const DESCRIPTION: &'static str = "Run history across ALL flows for a window (default 24h), newest first, with totals over \
         the whole window on its first page. Use group_by=flow for \"what ran and how much\", group_by=destination for volume by \
         destination, group_by=connector to find the connector that failed runs share.";
-    const ACCESS: Access = Access::Read;
     const SCOPE: Scope = Scope::RunsRead;
     type Input = Input;
     type Output = Output;

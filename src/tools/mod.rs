@@ -22,7 +22,7 @@ mod trigger_sync;
 mod window;
 
 pub use server::ToolServer;
-pub use tool::{Access, Catalog, Entry};
+pub use tool::{Catalog, Entry};
 
 /// The eleven tools, in the order in which they are listed.
 pub fn catalog() -> Catalog {

@@ -16,15 +16,6 @@ use super::schema;
 use crate::domain::scope::{Scope, Scopes};
 use crate::protocol::{Annotations, ToolDefinition};
 
-/// What a tool does to the world; annotations follow from it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Access {
-    /// Changes nothing.
-    Read,
-    /// Starts a run, which writes to other systems.
-    Trigger,
-}
-
 /// An answer: text that is complete on its own, and the same as typed JSON.
 pub(super) struct Answer<O> {
     /// What a model reads.
@@ -53,9 +44,7 @@ pub(super) trait Tool: 'static {
     const TITLE: &'static str;
     /// What it returns, when to use it and which sibling to use instead, and its one trap.
     const DESCRIPTION: &'static str;
-    /// What it does to the world.
-    const ACCESS: Access;
-    /// The scope that a token needs.
+    /// The scope that a token needs; what it does to the world follows from it.
     const SCOPE: Scope;
     /// Its arguments; the comments on the fields are what models read.
     type Input: DeserializeOwned + JsonSchema + Send;
@@ -86,8 +75,6 @@ pub struct Entry {
     pub name: &'static str,
     /// The scope that a token needs.
     pub scope: Scope,
-    /// What it does to the world.
-    pub access: Access,
     title: &'static str,
     description: &'static str,
     input_schema: Value,
@@ -118,7 +105,7 @@ impl Entry {
 
     /// The tool as it is listed.
     pub fn definition(&self) -> ToolDefinition {
-        let read = self.access == Access::Read;
+        let read = self.scope != Scope::SyncTrigger;
         ToolDefinition {
             name: self.name.to_owned(),
             title: self.title.to_owned(),
@@ -151,7 +138,6 @@ impl Catalog {
         self.0.push(Entry {
             name: T::NAME,
             scope: T::SCOPE,
-            access: T::ACCESS,
             title: T::TITLE,
             description: T::DESCRIPTION,
             reader: Reader::new(T::NAME, &input_schema),

@@ -8,7 +8,7 @@ use super::cx::ToolCx;
 use super::error::{ToolError, run_not_found};
 use super::find::{self, Found};
 use super::get_run::{NOTHING_CHANGED, ProgressView, changed_nothing, next_poll};
-use super::tool::{Access, Answer, Tool};
+use super::tool::{Answer, Tool};
 use crate::domain::flow::FlowState;
 use crate::domain::run::{Records, RunStatus};
 use crate::domain::scope::Scope;
@@ -80,7 +80,6 @@ impl Tool for TriggerSync {
     const DESCRIPTION: &'static str = "Start an on-demand run of a flow and return its run id. The flow must be named exactly (name, \
         alias or id); near misses are not guessed. If the flow is already running the running run is returned and no second one is \
         started (see if_running). Follow up with get_run. This is the only tool that changes anything.";
-    const ACCESS: Access = Access::Trigger;
     const SCOPE: Scope = Scope::SyncTrigger;
     type Input = Input;
     type Output = Output;
