@@ -43,10 +43,14 @@ const LOOKS: u32 = 4;
 #[derive(Debug, thiserror::Error)]
 pub enum ListenError {
     /// Somebody else has it.
-    #[error("{0} is in use by another program: stop that one, or choose another address (server.listen or --listen)")]
+    #[error(
+        "{0} is in use by another program: stop that one, or choose another address (server.listen or --listen)"
+    )]
     Busy(SocketAddr),
     /// A privileged port.
-    #[error("listening on {0} is not permitted: choose a port from 1024 on (server.listen or operator.listen)")]
+    #[error(
+        "listening on {0} is not permitted: choose a port from 1024 on (server.listen or operator.listen)"
+    )]
     Forbidden(SocketAddr),
     /// Not an address of this machine.
     #[error("this machine has no address {0}: choose another (server.listen or operator.listen)")]

@@ -22,7 +22,10 @@ const COUNTERS: &[(&str, &str)] = &[
     ("apixx_leases_reaped_total", "runs that this process took from workers that went silent"),
     ("apixx_schedules_fired_total", "schedules that fell due and were followed by this process"),
     ("apixx_connector_checks_total", "connectors that this process checked, by result"),
-    ("apixx_retention_batches_total", "batches in which this process looked for what had outlived its time and deleted it"),
+    (
+        "apixx_retention_batches_total",
+        "batches in which this process looked for what had outlived its time and deleted it",
+    ),
 ];
 
 /// As above.
