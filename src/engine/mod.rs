@@ -1,6 +1,6 @@
 //! Runs that run: worker, scheduler, connector checks, connectors.
 //!
-//! Each part is a function that does one thing once (`…_tick`); [`Engine::run`] calls them until it is
+//! Each part has a function that does one thing once (`…tick`), for tests; [`Engine::run`] does all of them until it is
 //! stopped. Any number of processes may run an engine on one database.
 
 mod budget;

@@ -13,7 +13,7 @@ use super::peer::Peer;
 use crate::protocol::header::{self, Header};
 use crate::protocol::http as edge;
 use crate::protocol::http::{RequestId, refusal};
-use crate::protocol::jsonrpc::{COME_AGAIN_S, RpcError, TOO_MANY_REQUESTS};
+use crate::protocol::jsonrpc::{COME_AGAIN, COME_AGAIN_S, RpcError, TOO_MANY_REQUESTS};
 use crate::service::access::{Access, Bad, Principal, Refused, Wants};
 use crate::service::rate_limit::{Drawn, seconds};
 
@@ -105,8 +105,7 @@ fn limited(seconds: u64, advice: &str, drawn: Option<Drawn>) -> Response {
 
 fn unavailable(parts: &Parts) -> Response {
     let id = parts.extensions.get::<RequestId>().map(|id| id.0.as_str()).unwrap_or_default();
-    let message = "The service cannot answer now, and nothing was changed: come again in 1 s.";
-    refusal(StatusCode::SERVICE_UNAVAILABLE, &RpcError::unavailable(message, id))
+    refusal(StatusCode::SERVICE_UNAVAILABLE, &RpcError::unavailable(COME_AGAIN, id))
 }
 
 #[cfg(test)]

@@ -31,6 +31,8 @@ pub const TOO_MANY_REQUESTS: i64 = 429;
 pub const UNAVAILABLE: i64 = 503;
 /// Seconds after which a request that could not be answered may come again.
 pub const COME_AGAIN_S: u64 = 1;
+/// What is said of it when nothing was done.
+pub const COME_AGAIN: &str = "The service cannot answer now, and nothing was changed: come again in 1 s.";
 
 /// Bytes of an id's text. Longer than any client needs; a call keeps its ids until its end.
 const MAX_ID: usize = 4096;

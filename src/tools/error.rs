@@ -3,15 +3,13 @@
 use serde::Serialize;
 use serde_json::{Map, json};
 
+use crate::protocol::jsonrpc::COME_AGAIN;
 use crate::protocol::{CallError, ToolAnswer};
 use crate::service::turns::Busy;
 use crate::store::StoreError;
 
 /// Where the code of a failed call stands in the answer's `_meta`.
 const META_KEY: &str = "io.apixx/error";
-
-/// What is said when nothing was done.
-const NOTHING_CHANGED: &str = "The service cannot answer now, and nothing was changed: come again in 1 s.";
 
 /// How a call fails.
 #[derive(Debug)]
@@ -110,7 +108,7 @@ impl ToolError {
                 Err(CallError::InvalidArguments { message, data, answer })
             }
             Self::Busy => Err(CallError::Unavailable {
-                message: NOTHING_CHANGED.to_owned(),
+                message: COME_AGAIN.to_owned(),
                 request_id: request_id.to_owned(),
             }),
             Self::Store(StoreError::NotLive) => Ok(answer(
@@ -123,7 +121,7 @@ impl ToolError {
                         "The connection to the database broke while a run was being started: whether it was is not \
                          known. Look at list_flow_runs, or repeat the call with the same idempotency_key."
                     }
-                    _ => NOTHING_CHANGED,
+                    _ => COME_AGAIN,
                 };
                 Err(unavailable(message.to_owned(), tool, request_id, &error))
             }

@@ -143,6 +143,11 @@ impl ToolServer {
         }
     }
 
+    /// The tools that it answers with.
+    pub fn catalog(&self) -> &Catalog {
+        &self.catalog
+    }
+
     async fn answer(
         &self,
         caller: &Principal,

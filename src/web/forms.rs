@@ -7,12 +7,11 @@ use axum::body::{Body, HttpBody};
 use axum::extract::{Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use http::header::CONNECTION;
-use http::{HeaderValue, Version};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use tokio::time::timeout;
 
 use super::trouble::Trouble;
+use crate::protocol::http::ends_connection;
 
 /// Bytes of a form at most.
 const MAX_FORM: usize = 16 * 1024;
@@ -31,9 +30,7 @@ pub(super) async fn whole(State(time): State<Duration>, request: Request, next: 
         Ok(Err(_)) => Trouble::Unreadable.into_response(),
         Err(_) => Trouble::TooSlow.into_response(),
     };
-    // The rest of the body stands before the next request (RFC 9112, section 9.6).
-    if parts.version <= Version::HTTP_11 {
-        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
-    }
+    // The rest of the body stands before the next request.
+    ends_connection(&parts, &mut response);
     response
 }

@@ -80,13 +80,13 @@ impl Web {
         Self(Arc::new(Shared {
             access,
             streams: Waits::new(Gauge::noop()),
+            costs: new_token::costs(tools.catalog()),
             tools,
             stopping: serving.stopping.clone(),
             people: People::new(store.clone()),
             store,
             public_base: serving.public_base.clone(),
             only_tls: config.only_tls(),
-            costs: new_token::costs(),
         }))
     }
 

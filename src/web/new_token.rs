@@ -18,6 +18,7 @@ use crate::domain::scope::{Scope, Scopes};
 use crate::domain::token::{self, LIFETIMES, PlainToken};
 use crate::domain::untrusted::line;
 use crate::store::customers::Target;
+use crate::tools::{Catalog, Entry};
 
 /// What a token is offered to be allowed: the word of the form, and what people read.
 const REACHES: [(&str, &str); 3] =
@@ -53,9 +54,8 @@ pub(super) struct ToolCost {
 }
 
 /// Every tool with what it costs: four bytes of what is listed are about one token.
-pub(super) fn costs() -> Vec<ToolCost> {
-    let catalog = crate::tools::catalog();
-    let cost = |entry: &crate::tools::Entry| {
+pub(super) fn costs(catalog: &Catalog) -> Vec<ToolCost> {
+    let cost = |entry: &Entry| {
         let definition = entry.definition();
         let bytes =
             definition.description.len() + definition.input_schema.to_string().len() + entry.name.len();

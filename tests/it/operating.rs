@@ -9,17 +9,8 @@ use http_body_util::BodyExt;
 use serde_json::{Value, json};
 use tower::ServiceExt;
 
-use crate::support::app::{TestApp, first_run, get};
+use crate::support::app::{TestApp, call, first_run, get, list};
 use crate::support::log::Log;
-
-fn list() -> String {
-    json!({ "jsonrpc": "2.0", "id": 1, "method": "tools/list" }).to_string()
-}
-
-fn call(tool: &str, arguments: Value) -> String {
-    let params = json!({ "name": tool, "arguments": arguments });
-    json!({ "jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params }).to_string()
-}
 
 #[tokio::test]
 async fn the_operator_hears_of_health_and_asks_the_database_once_a_second() {

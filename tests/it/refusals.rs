@@ -14,21 +14,12 @@ use chrono::TimeDelta;
 use futures_util::future::join_all;
 use futures_util::stream;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request};
-use serde_json::{Value, json};
+use serde_json::json;
 use sqlx::Connection;
 
-use crate::support::app::TestApp;
+use crate::support::app::{TestApp, call, list};
 use crate::support::browser::Browser;
 use crate::support::log::Log;
-
-fn list() -> String {
-    json!({ "jsonrpc": "2.0", "id": 1, "method": "tools/list" }).to_string()
-}
-
-fn call(tool: &str, arguments: Value) -> String {
-    let params = json!({ "name": tool, "arguments": arguments });
-    json!({ "jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params }).to_string()
-}
 
 /// A request as the newest revision sends it, but for what it repeats in headers.
 fn with_meta() -> String {

@@ -30,6 +30,17 @@ use tower::ServiceExt;
 
 use super::database::TestDatabase;
 
+/// A `tools/list`, as it is sent.
+pub fn list() -> String {
+    json!({ "jsonrpc": "2.0", "id": 1, "method": "tools/list" }).to_string()
+}
+
+/// A `tools/call`, as it is sent.
+pub fn call(tool: &str, arguments: Value) -> String {
+    let params = json!({ "name": tool, "arguments": arguments });
+    json!({ "jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params }).to_string()
+}
+
 /// The moment that the demo's expected answers are written for.
 pub fn demo_now() -> DateTime<Utc> {
     "2026-11-21T09:07:00+01:00".parse().unwrap()
