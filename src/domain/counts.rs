@@ -27,9 +27,21 @@ pub fn counted(number: i64, one: &str, many: &str) -> String {
     format!("{} {}", count(number), if number == 1 { one } else { many })
 }
 
+/// `3 failed, 2 succeeded`: what there is any of, in the order given.
+pub fn tally<'a>(counts: impl IntoIterator<Item = (i64, &'a str)>) -> String {
+    let there = counts.into_iter().filter(|(number, _)| *number > 0);
+    there.map(|(number, word)| format!("{} {word}", count(number))).collect::<Vec<_>>().join(", ")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_tally_has_what_there_is_any_of() {
+        assert_eq!(tally([(1_203, "failed"), (0, "partial"), (2, "succeeded")]), "1,203 failed, 2 succeeded");
+        assert_eq!(tally([(0, "failed")]), "");
+    }
 
     #[test]
     fn counts_read_as_people_write_them() {

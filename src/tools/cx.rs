@@ -8,13 +8,16 @@ use serde::Serialize;
 use tokio::time::Instant;
 
 use super::error::ToolError;
-use crate::domain::ids::RunId;
+use crate::domain::ids::{FlowId, RunId};
+use crate::domain::run::RunGrouping;
+use crate::domain::window::Window;
 use crate::protocol::Exchange;
 use crate::service::Serving;
 use crate::service::access::Principal;
 use crate::service::turns::Held;
 use crate::service::watch::Watch;
 use crate::store::Reader;
+use crate::store::run_lists::{RunFilter, RunTotals};
 use crate::view::text;
 
 /// What a tool has at hand while it answers one call.
@@ -45,6 +48,24 @@ impl ToolCx<'_> {
     pub(super) fn page_url(&self, path: &str) -> Option<String> {
         let site = self.serving.public_base.as_ref()?;
         Some(format!("{site}/w/{}/{path}", self.principal.workspace().slug))
+    }
+
+    /// The totals of the runs of a window, of one flow or of all.
+    pub(super) async fn totals(
+        &self,
+        flow: Option<&FlowId>,
+        window: &Window,
+        zone: Tz,
+    ) -> Result<RunTotals, ToolError> {
+        let filter = RunFilter {
+            window: window.clone(),
+            flow: flow.cloned(),
+            connectors: None,
+            status: Vec::new(),
+            trigger: Vec::new(),
+            zone,
+        };
+        Ok(self.read().runs(&filter, RunGrouping::None, 0).await?.totals)
     }
 
     /// Waits for a run to end, at most `seconds`, telling the client how far it is where it asked to be told. Not at

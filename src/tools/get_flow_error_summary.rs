@@ -9,10 +9,7 @@ use super::find;
 use super::tool::{Answer, Tool};
 use super::window::{self, WindowArgs};
 use crate::domain::error_class::ErrorGrouping;
-use crate::domain::run::RunGrouping;
 use crate::domain::scope::Scope;
-use crate::domain::window::Window;
-use crate::store::run_lists::{RunFilter, RunTotals};
 use crate::view::error::{ErrorGroupView, Seen};
 use crate::view::run::TotalsView;
 use crate::view::text::{self, Page};
@@ -83,9 +80,9 @@ impl Tool for GetFlowErrorSummary {
     async fn call(cx: &ToolCx<'_>, input: Input) -> Result<Answer<Output>, ToolError> {
         let asked = window::kept(cx, Some(&input.window), &input.times)?;
         let found = find::flow(cx, &input.flow).await?;
-        let totals = totals(cx, &found.id, &asked.window, asked.zone).await?;
+        let totals = cx.totals(Some(&found.id), &asked.window, asked.zone).await?;
         let before = asked.window.before(asked.zone);
-        let earlier = self::totals(cx, &found.id, &before, asked.zone).await?;
+        let earlier = cx.totals(Some(&found.id), &before, asked.zone).await?;
         let errors =
             cx.read().flow_errors(&found.id, &asked.window, input.group_by, i64::from(input.limit)).await?;
 
@@ -182,21 +179,4 @@ impl Tool for GetFlowErrorSummary {
         };
         Ok(Answer { text, output, notices })
     }
-}
-
-async fn totals(
-    cx: &ToolCx<'_>,
-    flow: &crate::domain::ids::FlowId,
-    window: &Window,
-    zone: chrono_tz::Tz,
-) -> Result<RunTotals, ToolError> {
-    let filter = RunFilter {
-        window: window.clone(),
-        flow: Some(flow.clone()),
-        connectors: None,
-        status: Vec::new(),
-        trigger: Vec::new(),
-        zone,
-    };
-    Ok(cx.read().runs(&filter, RunGrouping::None, 0).await?.totals)
 }

@@ -14,12 +14,10 @@ use super::tool::{Answer, Tool};
 use super::window::{self, Asked, WindowArgs};
 use crate::domain::flow::{FlowStatus, Health};
 use crate::domain::ids::ConnectorId;
-use crate::domain::run::{Records, RunGrouping};
+use crate::domain::run::Records;
 use crate::domain::scope::Scope;
-use crate::domain::window::Window;
 use crate::store::connectors::Connector;
 use crate::store::flows::{Flow, FlowFilter};
-use crate::store::run_lists::{RunFilter, RunTotals};
 use crate::view::connector::{ConnectorView, NEAR_QUOTA_PERCENT, QuotaView};
 use crate::view::flow::FlowView;
 use crate::view::run::{TotalsView, records};
@@ -169,8 +167,8 @@ impl Tool for GetSystemHealth {
         let down: Vec<&ConnectorId> = down(&connectors).map(|connector| &connector.id).collect();
         let troubles = cx.read().flow_troubles(&down, MAX_CAUSES as i64).await?;
         let queue = cx.read().queue().await?;
-        let totals = totals(cx, &asked.window, asked.zone).await?;
-        let before = self::totals(cx, &asked.window.before(asked.zone), asked.zone).await?;
+        let totals = cx.totals(None, &asked.window, asked.zone).await?;
+        let before = cx.totals(None, &asked.window.before(asked.zone), asked.zone).await?;
         let overdue_s = troubles.counts.overdue_s;
         let unlisted = troubles.counts.matching - flows.len() as i64;
         let untold = troubles.own - troubles.worst.len() as i64;
@@ -183,7 +181,7 @@ impl Tool for GetSystemHealth {
             overdue_s,
             failing: troubles.counts.failing,
             in_trouble: troubles.counts.matching,
-            active: counts.in_use() - counts.paused(),
+            active: counts.in_use() - counts.paused,
         };
         let (now, zone) = (cx.now(), asked.zone);
         let mut attention = facts.attention(now, zone);
@@ -265,18 +263,6 @@ fn cut<T>(list: &mut Vec<T>, most: usize) -> usize {
     more
 }
 
-async fn totals(cx: &ToolCx<'_>, window: &Window, zone: Tz) -> Result<RunTotals, ToolError> {
-    let filter = RunFilter {
-        window: window.clone(),
-        flow: None,
-        connectors: None,
-        status: vec![],
-        trigger: vec![],
-        zone,
-    };
-    Ok(cx.read().runs(&filter, RunGrouping::None, 0).await?.totals)
-}
-
 fn views(flows: &[Flow], status: FlowStatus, now: DateTime<Utc>, zone: Tz) -> Vec<FlowView> {
     flows.iter().filter(|flow| flow.status == status).map(|flow| FlowView::new(flow, now, zone)).collect()
 }
@@ -316,8 +302,8 @@ fn written(output: &Output, asked: &Asked, now: DateTime<Utc>) -> String {
     page.line(format!("Flows: {} ({})", output.flows.total, output.flows.counts.in_words()));
     let flows = &output.flows;
     for (word, status, list, all) in [
-        ("Failing", FlowStatus::Failing, &flows.failing_list, flows.counts.failing()),
-        ("Degraded", FlowStatus::Degraded, &flows.degraded_list, flows.counts.degraded()),
+        ("Failing", FlowStatus::Failing, &flows.failing_list, flows.counts.failing),
+        ("Degraded", FlowStatus::Degraded, &flows.degraded_list, flows.counts.degraded),
     ] {
         if all > 0 {
             let shown = list.iter().map(|flow| format!("{} [{}]", flow.name, flow.id));

@@ -82,18 +82,14 @@ impl CountsView {
     }
 
     pub(super) fn in_words(&self) -> String {
-        let said: Vec<String> = [
-            (self.down, "down"),
-            (self.degraded, "degraded"),
-            (self.unknown, "unknown"),
-            (self.healthy, "healthy"),
-            (self.disabled, "disabled"),
-        ]
-        .iter()
-        .filter(|(number, _)| *number > 0)
-        .map(|(number, word)| format!("{number} {word}"))
-        .collect();
-        if said.is_empty() { "none yet".to_owned() } else { said.join(", ") }
+        let said = text::tally([
+            (self.down as i64, "down"),
+            (self.degraded as i64, "degraded"),
+            (self.unknown as i64, "unknown"),
+            (self.healthy as i64, "healthy"),
+            (self.disabled as i64, "disabled"),
+        ]);
+        if said.is_empty() { "none yet".to_owned() } else { said }
     }
 }
 

@@ -98,11 +98,11 @@ struct WorkspaceView {
 /// How many flows there are, whatever the filter.
 #[derive(Serialize, JsonSchema)]
 pub(super) struct CountsView {
-    failing: i64,
-    degraded: i64,
+    pub(super) failing: i64,
+    pub(super) degraded: i64,
     pending: i64,
     healthy: i64,
-    paused: i64,
+    pub(super) paused: i64,
     draft: i64,
     archived: i64,
 }
@@ -127,21 +127,6 @@ impl CountsView {
         self.failing + self.degraded + self.pending + self.healthy + self.paused
     }
 
-    /// Flows that fail.
-    pub(super) fn failing(&self) -> i64 {
-        self.failing
-    }
-
-    /// Flows that work, but badly.
-    pub(super) fn degraded(&self) -> i64 {
-        self.degraded
-    }
-
-    /// Flows that people paused.
-    pub(super) fn paused(&self) -> i64 {
-        self.paused
-    }
-
     /// `3 failing, 2 degraded, …; besides 2 draft`: the states that occur, those [`CountsView::in_use`] counts first.
     pub(super) fn in_words(&self) -> String {
         let in_use = self.said(&Wanted::IN_USE);
@@ -155,13 +140,7 @@ impl CountsView {
     }
 
     fn said(&self, states: &[Wanted]) -> String {
-        let said: Vec<String> = states
-            .iter()
-            .map(|state| (self.of(*state), state.as_str()))
-            .filter(|(number, _)| *number > 0)
-            .map(|(number, word)| format!("{} {word}", text::count(number)))
-            .collect();
-        said.join(", ")
+        text::tally(states.iter().map(|state| (self.of(*state), state.as_str())))
     }
 
     /// Flows in one of the states that a flow is shown with; a word for several of them counts nothing.

@@ -313,20 +313,14 @@ impl From<&RunTotals> for TotalsView {
 impl TotalsView {
     /// `3 failed, 2 succeeded`: the states that occur, most telling first.
     pub fn states_in_words(&self) -> String {
-        let states = [
+        text::tally([
             (self.failed, "failed"),
             (self.partial, "partial"),
             (self.succeeded, "succeeded"),
             (self.active, "active"),
             (self.cancelled, "cancelled"),
             (self.skipped, "skipped"),
-        ];
-        let said: Vec<String> = states
-            .iter()
-            .filter(|(number, _)| *number > 0)
-            .map(|(number, word)| format!("{} {word}", text::count(*number)))
-            .collect();
-        said.join(", ")
+        ])
     }
 }
 
@@ -391,18 +385,14 @@ impl GroupView {
 
     /// The group as one line.
     pub fn line(&self) -> String {
-        let states: Vec<String> = [
+        let states = text::tally([
             (self.succeeded, "succeeded"),
             (self.partial, "partial"),
             (self.failed, "failed"),
             (self.active, "active"),
             (self.cancelled.unwrap_or(0), "cancelled"),
             (self.skipped.unwrap_or(0), "skipped"),
-        ]
-        .iter()
-        .filter(|(number, _)| *number > 0)
-        .map(|(number, word)| format!("{} {word}", text::count(*number)))
-        .collect();
+        ]);
         let id = if self.key == self.label { String::new() } else { format!(" [{}]", self.key) };
         let latest = match (&self.latest_run_id, &self.latest_status) {
             (Some(run), Some(status)) => format!(" | latest {run} {status}"),
@@ -412,7 +402,7 @@ impl GroupView {
             "{}{id} | {} ({}) | {} read, {} | {} written{latest}",
             self.label,
             text::counted(self.runs, "run", "runs"),
-            states.join(", "),
+            states,
             text::count(self.records.read),
             records(&self.records),
             text::bytes(self.bytes_written),

@@ -6,7 +6,7 @@ use chrono::{DateTime, Datelike, NaiveDate, Offset, TimeDelta, Timelike, Utc};
 use chrono_tz::Tz;
 
 pub(super) use crate::domain::counts::put_count;
-pub use crate::domain::counts::{count, counted};
+pub use crate::domain::counts::{count, counted, tally};
 pub use crate::domain::untrusted::{fenced, named, word};
 
 /// A moment in a zone, to the minute, with its offset: `2026-11-21 08:05 +01:00`.
