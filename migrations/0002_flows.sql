@@ -124,7 +124,6 @@ create table flow_versions (
     flow_id     text not null,
     version     integer not null,
     definition  jsonb not null,                              -- streams with their mappings
-    definition_hash bytea not null,
     summary     text,
     created_by  text,
     created_at  timestamptz not null,

@@ -205,16 +205,6 @@ impl FieldMapping {
     }
 }
 
-impl FlowDefinition {
-    /// SHA-256 of the canonical text, by which a change is recognised.
-    pub fn hash(&self) -> [u8; 32] {
-        use sha2::Digest;
-        // A definition holds only maps with text keys, so it always has a JSON text.
-        let text = serde_json::to_vec(self).unwrap_or_default();
-        sha2::Sha256::digest(&text).into()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

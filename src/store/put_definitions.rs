@@ -73,9 +73,8 @@ statements! {
           from flow_versions
          where customer_id = $1 and flow_id = $2";
     ADD_VERSION = plain "
-        insert into flow_versions (customer_id, flow_id, version, definition, definition_hash, summary, created_by,
-               created_at)
-        values ($1, $2, $3, $4, $5, $6, $7, $8)";
+        insert into flow_versions (customer_id, flow_id, version, definition, summary, created_by, created_at)
+        values ($1, $2, $3, $4, $5, $6, $7)";
     RUN_NEXT_AT = plain "
         update flows set next_run_at = $3
          where customer_id = $1 and flow_id = $2 and state = 'active'";
@@ -278,7 +277,6 @@ impl TenantTx {
             .bind(flow.as_str().to_owned())
             .bind(version)
             .bind(Json(definition.clone()))
-            .bind(definition.hash().to_vec())
             .bind(summary.to_owned())
             .bind(by.to_owned())
             .bind(at)

@@ -65,6 +65,7 @@ on_fail = "reject"
 to = "country"
 from = "$.address.country"
 default = "DE"
+validate = { pattern = "^[A-Z]+$", maxLength = 20 }
 "#;
 
 struct Workspace {

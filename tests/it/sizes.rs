@@ -73,8 +73,8 @@ fn settled(text: &str) -> String {
 async fn an_answer_has_a_bound_whatever_there_is_to_tell() {
     let app = TestApp::demo().await;
     app.rows::<(String,)>(
-        "insert into flow_versions (customer_id, flow_id, version, definition, definition_hash, summary, created_by, created_at)
-         select v.customer_id, v.flow_id, n, v.definition, v.definition_hash, repeat('changed ', 50), 'Ana Ruiz',
+        "insert into flow_versions (customer_id, flow_id, version, definition, summary, created_by, created_at)
+         select v.customer_id, v.flow_id, n, v.definition, repeat('changed ', 50), 'Ana Ruiz',
                 '2026-11-20T16:00:00+01:00'
            from runs r
            join flow_versions v using (customer_id, flow_id)

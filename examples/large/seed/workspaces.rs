@@ -164,9 +164,8 @@ pub(super) async fn put(conn: &mut PgConnection, large: &Large, past: &Past) {
                 audit.add(json!({ "customer_id": customer, "audit_id": id("aud", (place * 10_000 + flow) * 10 + number),
                     "at": at, "action": action, "target_kind": "flow", "target_id": flow_id }));
             }
-            let definition = definition(object, &table);
-            versions.add(json!({ "customer_id": customer, "flow_id": flow_id, "definition": definition,
-                "definition_hash": hex(&definition.hash()) }));
+            versions.add(json!({ "customer_id": customer, "flow_id": flow_id,
+                "definition": definition(object, &table) }));
         }
     }
     for rows in [customers, allowances, users, tokens, connectors, quotas, flows, names, versions, audit] {

@@ -71,7 +71,7 @@ pub(super) fn settings(old: &FlowRecord, new: &FlowRecord) -> Vec<Change> {
 
 /// What changes at a definition: streams, then fields, then their keys.
 pub(super) fn definition(old: &FlowDefinition, new: &FlowDefinition) -> Vec<Change> {
-    if old.hash() == new.hash() {
+    if old == new {
         return Vec::new();
     }
     let mut changes = Vec::new();
