@@ -115,7 +115,7 @@ impl Process {
         let ids = IdSource::random(clock.clone());
         let size = database.pool_size.get();
         let store = Store::connect(options, size, database.acquire_timeout, clock, ids).await?;
-        if store.role_may_bypass().await? {
+        if store.role().await?.may_bypass() {
             return Err(StartError::MayBypass);
         }
         let cursors = match &config.auth.sealing_key {

@@ -123,12 +123,14 @@ fn clocks(ours: DateTime<Utc>, theirs: DateTime<Utc>) -> Finding {
 }
 
 fn role_of_server(role: &Role) -> Finding {
-    let Role { name, superuser, bypasses, owns } = role;
-    let power = match (superuser, bypasses, owns) {
-        (true, ..) => "is a superuser, or a member of one",
-        (_, true, _) => "bypasses row-level security, or is a member of a role that does",
-        (.., 1..) => "owns tables, or is a member of who does",
-        _ => return Fine(format!("{name} owns nothing and cannot bypass row-level security")),
+    let name = &role.name;
+    if !role.may_bypass() {
+        return Fine(format!("{name} owns nothing and cannot bypass row-level security"));
+    }
+    let power = match role {
+        Role { superuser: true, .. } => "is a superuser, or a member of one",
+        Role { bypasses: true, .. } => "bypasses row-level security, or is a member of a role that does",
+        _ => "owns tables, or is a member of who does",
     };
     Wrong(
         format!("{name} {power}: it could see all customers' rows"),

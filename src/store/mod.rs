@@ -92,11 +92,6 @@ pub struct DatabaseIdentity {
 }
 
 statements! {
-    ROLE = plain "
-        select exists (select 1 from pg_roles r
-                        where (r.rolsuper or r.rolbypassrls) and pg_has_role(r.oid, 'member'))
-            or exists (select 1 from pg_class c
-                        where c.relname = 'runs' and pg_has_role(c.relowner, 'member')) as may_bypass";
     NOW = plain "select clock_timestamp()";
     CURSOR_KEY = plain "select cursor_key from installation";
     IDENTITY = plain "
@@ -158,15 +153,6 @@ impl Store {
     /// The connections for single statements that only read.
     fn reads(&self) -> &Connections {
         &self.reads
-    }
-
-    /// Whether the role this process logged in as could see other customers' rows: it owns the tables,
-    /// is a superuser or bypasses row-level security. The program refuses to serve then.
-    ///
-    /// # Errors
-    /// When the database fails.
-    pub async fn role_may_bypass(&self) -> Result<bool, StoreError> {
-        Ok(sqlx::query_scalar(ROLE).fetch_one(&self.pool).await?)
     }
 
     /// The database's own time, which the clocks of all processes follow.

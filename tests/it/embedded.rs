@@ -456,17 +456,17 @@ async fn who_may_become_the_owner_does_not_serve() {
         let ids = IdSource::seeded(clock.clone(), 1);
         let options = addresses.server_options(DATABASE);
         let store = Store::connect(&options, 1, Duration::from_secs(5), clock.clone(), ids).await.unwrap();
-        let found = (store.role_may_bypass().await.unwrap(), store.role().await.unwrap().owns > 0);
+        let role = store.role().await.unwrap();
         store.close().await;
-        found
+        role.may_bypass()
     };
     let refused = migrate(&owner, OWNER, None).await.unwrap_err();
     assert!(matches!(refused, MigrateError::OwnerServes(_)), "{refused}");
     migrate(&owner, SERVER, None).await.unwrap();
-    assert_eq!(may_bypass().await, (false, false));
+    assert!(!may_bypass().await);
     let mut admin = addresses.role_options("postgres", DATABASE).connect().await.unwrap();
     sqlx::raw_sql("grant apixx_owner to apixx_server").execute(&mut admin).await.unwrap();
-    assert_eq!(may_bypass().await, (true, true));
+    assert!(may_bypass().await);
     assert!(migrate(&owner, SERVER, None).await.is_err());
     drop(admin);
     server.stop().await;
