@@ -6,12 +6,13 @@ use sqlx::FromRow;
 use sqlx::types::Json;
 
 pub use super::flow_detail::{FlowDetail, FlowStats};
+use super::flow_health::ScheduleColumns;
 use super::runs::{Side, side};
 use super::{Reader, StoreError};
 use crate::domain::flow::{FlowState, FlowStatus, Health, StatusReason};
 use crate::domain::ids::{ConnectorId, FlowId};
 use crate::domain::run::{Records, RunStatus};
-use crate::domain::schedule::{Schedule, ScheduleKind};
+use crate::domain::schedule::Schedule;
 
 /// The columns of [`FlowRow`], over `f` (flows), `sc`, `dc` (its connectors), `u` (its owner), `l` and `ls` (its last
 /// run and last success), `o` (its open run).
@@ -248,10 +249,8 @@ pub(super) struct FlowRow {
     destination_service: String,
     destination_status: String,
     destination_objects: Vec<String>,
-    schedule_kind: String,
-    schedule_cron: Option<String>,
-    schedule_interval_s: Option<i32>,
-    schedule_timezone: String,
+    #[sqlx(flatten)]
+    schedule: ScheduleColumns,
     next_run_at: Option<DateTime<Utc>>,
     tags: Vec<String>,
     owner: Option<String>,
@@ -293,12 +292,7 @@ impl TryFrom<FlowRow> for Flow {
                 &row.destination_status,
                 row.destination_objects,
             )?,
-            schedule: schedule(
-                &row.schedule_kind,
-                row.schedule_cron,
-                row.schedule_interval_s,
-                &row.schedule_timezone,
-            )?,
+            schedule: row.schedule.schedule()?,
             next_run_at: row.next_run_at.filter(|_| state == FlowState::Active),
             tags: row.tags,
             owner: row.owner,
@@ -308,22 +302,6 @@ impl TryFrom<FlowRow> for Flow {
             last_success: row.last_success.map(|json| json.0),
         })
     }
-}
-
-/// A schedule from its columns.
-pub(super) fn schedule(
-    kind: &str,
-    cron: Option<String>,
-    interval_s: Option<i32>,
-    zone: &str,
-) -> Result<Schedule, StoreError> {
-    let wrong = || StoreError::inconsistent("flows", "schedule_kind");
-    let zone = zone.parse().map_err(|_| StoreError::inconsistent("flows", "schedule_timezone"))?;
-    Ok(match ScheduleKind::parse(kind).ok_or_else(wrong)? {
-        ScheduleKind::Manual => Schedule::Manual,
-        ScheduleKind::Cron => Schedule::Cron { expression: cron.ok_or_else(wrong)?, zone },
-        ScheduleKind::Interval => Schedule::Interval { seconds: interval_s.ok_or_else(wrong)? },
-    })
 }
 
 /// Which flows.
