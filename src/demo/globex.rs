@@ -5,8 +5,9 @@ use chrono::TimeDelta;
 use super::past::{DAYS, Habit, checked, judge, tell, ticks};
 use super::times::Times;
 use crate::domain::flow::FlowState;
+use crate::store::checks::QuotaSeen;
 use crate::store::definitions::StoredFlow;
-use crate::store::past::{History, PastFlow, PastQuota, PastVersion};
+use crate::store::past::{History, PastFlow, PastVersion};
 
 const HANK: &str = "Hank Scorpio";
 const SALESFORCE: &str = "con_globex_salesforce";
@@ -74,9 +75,9 @@ pub(super) fn history(times: &Times, flows: &[StoredFlow]) -> History {
     }
     history.runs.iter_mut().for_each(tell);
     history.runs.sort_by(|a, b| (a.queued_at, &a.run_id).cmp(&(b.queued_at, &b.run_id)));
-    let daily = PastQuota {
-        name: "daily_api_requests",
-        unit: "requests",
+    let daily = QuotaSeen {
+        name: "daily_api_requests".to_owned(),
+        unit: "requests".to_owned(),
         used: 8_120,
         limit: 100_000,
         resets_at: Some(times.utc_midnight()),

@@ -9,7 +9,8 @@ use crate::domain::connector::{AuthStatus, ConnectorStatus};
 use crate::domain::health::{ConnectorCheck, connector_status};
 use crate::domain::run::{ReasonCode, RunStatus, Trigger, open_window};
 use crate::domain::schedule::Schedule;
-use crate::store::past::{PastCheck, PastErrors, PastEvent, PastQuota, PastRun, WORKER};
+use crate::store::checks::QuotaSeen;
+use crate::store::past::{PastCheck, PastErrors, PastEvent, PastRun, WORKER};
 
 /// Days of history.
 pub(super) const DAYS: i64 = 30;
@@ -183,7 +184,7 @@ pub(super) fn checked(
     connector: &'static str,
     seconds_ago: i64,
     took_ms: i32,
-    quotas: Vec<PastQuota>,
+    quotas: Vec<QuotaSeen>,
 ) -> PastCheck {
     let at = times.now - TimeDelta::seconds(seconds_ago);
     PastCheck {
@@ -209,7 +210,7 @@ pub(super) fn judge(check: &mut PastCheck) {
         auth_error: check.auth_error.map(str::to_owned),
         consecutive_failures: 0,
         last_error: None,
-        quotas: check.quotas.iter().map(|quota| (quota.name.to_owned(), quota.used, quota.limit)).collect(),
+        quotas: check.quotas.iter().map(|quota| (quota.name.clone(), quota.used, quota.limit)).collect(),
         throttled_1h: check.quotas.iter().map(|quota| quota.throttled_1h).sum(),
     };
     (check.status, check.reasons) = connector_status(&found);

@@ -174,17 +174,7 @@ impl Store {
             tx.query_as(BEFORE).bind(id.to_owned()).bind(lease.until).fetch_optional(tx.conn()).await?;
         let before = before.ok_or(StoreError::LeaseLost)?;
         for quota in &seen.quotas {
-            tx.query(QUOTA)
-                .bind(id.to_owned())
-                .bind(quota.name.clone())
-                .bind(quota.unit.clone())
-                .bind(quota.used)
-                .bind(quota.limit)
-                .bind(quota.resets_at)
-                .bind(quota.throttled_1h)
-                .bind(now)
-                .execute(tx.conn())
-                .await?;
+            tx.put_quota(id, quota, now).await?;
         }
         if seen.error.is_none() {
             let names: Vec<String> = seen.quotas.iter().map(|quota| quota.name.clone()).collect();
@@ -232,6 +222,27 @@ impl Store {
 }
 
 impl TenantTx {
+    /// Writes an allowance of a connector, as it was seen at `at`.
+    pub(super) async fn put_quota(
+        &mut self,
+        connector: &str,
+        quota: &QuotaSeen,
+        at: DateTime<Utc>,
+    ) -> Result<(), StoreError> {
+        self.query(QUOTA)
+            .bind(connector.to_owned())
+            .bind(quota.name.clone())
+            .bind(quota.unit.clone())
+            .bind(quota.used)
+            .bind(quota.limit)
+            .bind(quota.resets_at)
+            .bind(quota.throttled_1h)
+            .bind(at)
+            .execute(self.conn())
+            .await?;
+        Ok(())
+    }
+
     /// Has the connector checked at once that `failure` of a run says something of: the side it comes from, or both
     /// where that is not known.
     pub(super) async fn check_connectors_of(

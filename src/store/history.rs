@@ -136,14 +136,6 @@ statements! {
                                     where r.customer_id = $1 and r.started_at is not null
                                       and c.connector_id in (r.source_connector_id, r.destination_connector_id))
          where c.customer_id = $1";
-    QUOTA = plain "
-        insert into connector_quotas (customer_id, connector_id, name, unit, used, quota_limit, resets_at,
-               throttled_1h, observed_at)
-        values ($1, $2, $3, $4, $5, $6, $7, $8, $9)
-            on conflict (customer_id, connector_id, name) do update
-           set unit = excluded.unit, used = excluded.used, quota_limit = excluded.quota_limit,
-               resets_at = excluded.resets_at, throttled_1h = excluded.throttled_1h,
-               observed_at = excluded.observed_at";
 }
 
 #[derive(Serialize)]
@@ -276,17 +268,7 @@ impl TenantTx {
             .execute(self.conn())
             .await?;
         for quota in &check.quotas {
-            self.query(QUOTA)
-                .bind(check.connector)
-                .bind(quota.name)
-                .bind(quota.unit)
-                .bind(quota.used)
-                .bind(quota.limit)
-                .bind(quota.resets_at)
-                .bind(quota.throttled_1h)
-                .bind(check.at)
-                .execute(self.conn())
-                .await?;
+            self.put_quota(check.connector, quota, check.at).await?;
         }
         Ok(())
     }

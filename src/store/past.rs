@@ -4,6 +4,7 @@ use chrono::{DateTime, Utc};
 use serde::Serialize;
 use serde_json::Value;
 
+use super::checks::QuotaSeen;
 use crate::domain::connector::{AuthStatus, ConnectorStatus};
 use crate::domain::definition::FlowDefinition;
 use crate::domain::error_class::{ErrorClass, Stage};
@@ -211,24 +212,7 @@ pub struct PastCheck {
     /// Since when.
     pub since: DateTime<Utc>,
     /// Its allowances.
-    pub quotas: Vec<PastQuota>,
-}
-
-/// An allowance at the other system.
-#[derive(Clone, Debug)]
-pub struct PastQuota {
-    /// Its name there.
-    pub name: &'static str,
-    /// What is counted.
-    pub unit: &'static str,
-    /// How much is used.
-    pub used: i64,
-    /// How much there is.
-    pub limit: i64,
-    /// When it starts anew.
-    pub resets_at: Option<DateTime<Utc>>,
-    /// Throttled answers in the last hour.
-    pub throttled_1h: i32,
+    pub quotas: Vec<QuotaSeen>,
 }
 
 /// What a workspace lived through.

@@ -8,8 +8,9 @@ use crate::demo::times::Times;
 use crate::domain::connector::AuthStatus;
 use crate::domain::definition::{FlowDefinition, OnFail};
 use crate::domain::flow::FlowState;
+use crate::store::checks::QuotaSeen;
 use crate::store::definitions::StoredFlow;
-use crate::store::past::{PastCheck, PastDeed, PastFlow, PastQuota, PastVersion};
+use crate::store::past::{PastCheck, PastDeed, PastFlow, PastVersion};
 
 /// What became of a flow: its versions and its state.
 pub(super) fn flow(
@@ -109,9 +110,15 @@ pub(super) fn deeds(times: &Times) -> Vec<PastDeed> {
 
 /// How the connectors were found within the last minutes.
 pub(super) fn checks(times: &Times) -> Vec<PastCheck> {
-    let quota =
-        |name, unit, used, limit| PastQuota { name, unit, used, limit, resets_at: None, throttled_1h: 0 };
-    let daily = |used, limit| PastQuota {
+    let quota = |name: &str, unit: &str, used, limit| QuotaSeen {
+        name: name.to_owned(),
+        unit: unit.to_owned(),
+        used,
+        limit,
+        resets_at: None,
+        throttled_1h: 0,
+    };
+    let daily = |used, limit| QuotaSeen {
         resets_at: Some(times.utc_midnight()),
         ..quota("daily_api_requests", "requests", used, limit)
     };
@@ -123,7 +130,7 @@ pub(super) fn checks(times: &Times) -> Vec<PastCheck> {
             "con_shopify",
             95,
             260,
-            vec![PastQuota { throttled_1h: 14, ..quota("graphql_cost", "points", 1_840, 2_000) }],
+            vec![QuotaSeen { throttled_1h: 14, ..quota("graphql_cost", "points", 1_840, 2_000) }],
         ),
         ("con_netsuite", 70, 610, vec![quota("concurrency", "requests", 11, 15)]),
         ("con_ordersdb", 20, 9, vec![]),
