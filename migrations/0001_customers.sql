@@ -58,7 +58,6 @@ create table tokens (
     last_used_at     timestamptz,
     last_used_client text,
     last_used_ip     text,
-    use_count        bigint not null default 0,
     primary key (customer_id, token_id),
     foreign key (customer_id, user_id) references users (customer_id, user_id)
 );

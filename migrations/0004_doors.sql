@@ -172,9 +172,8 @@ language sql volatile security definer set search_path = pg_catalog, pg_temp as 
         update public.tokens t
            set last_used_at = greatest(coalesce(t.last_used_at, l.last_used_at), l.last_used_at),
                last_used_client = coalesce(l.client, t.last_used_client),
-               last_used_ip = coalesce(l.ip, t.last_used_ip),
-               use_count = t.use_count + l.calls
-          from (select customer_id, token_id, max(last_used_at) as last_used_at, sum(calls) as calls,
+               last_used_ip = coalesce(l.ip, t.last_used_ip)
+          from (select customer_id, token_id, max(last_used_at) as last_used_at,
                        (array_agg(client order by last_used_at desc) filter (where client is not null))[1] as client,
                        (array_agg(ip order by last_used_at desc) filter (where ip is not null))[1] as ip
                   from live group by customer_id, token_id) l
@@ -195,7 +194,7 @@ $$;
 -- deals with are passed over. Those are waited for only when nothing else was found, and only by whoever holds none that
 -- come after: waits go upwards, never in a circle.
 create function claim_runs(worker text, at timestamptz, until timestamptz, most integer, after text)
-returns table (customer_id text, run_id text, flow_id text, flow_version integer, attempt integer, max_attempts integer)
+returns table (customer_id text, run_id text, flow_id text, attempt integer, max_attempts integer)
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp as $$
 #variable_conflict use_column
 declare
@@ -277,7 +276,7 @@ begin
                started_at = coalesce(r.started_at, at), phase = 'extract'
           from picked
          where r.customer_id = picked.customer_id and r.run_id = picked.run_id
-        returning r.customer_id, r.run_id, r.flow_id, r.flow_version, r.attempt, r.max_attempts;
+        returning r.customer_id, r.run_id, r.flow_id, r.attempt, r.max_attempts;
         get diagnostics found = row_count;
         missing := missing - found;
         over := over or missing = 0;

@@ -35,11 +35,6 @@ impl RunStatus {
             Self::Succeeded | Self::Partial | Self::Failed | Self::Cancelled | Self::Skipped => true,
         }
     }
-
-    /// Whether the run says something about the health of its flow.
-    pub fn is_decided(self) -> bool {
-        matches!(self, Self::Succeeded | Self::Partial | Self::Failed)
-    }
 }
 
 words! {

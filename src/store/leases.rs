@@ -23,7 +23,7 @@ const PATIENCE: Duration = Duration::from_secs(25);
 statements! {
     CLAIM = plain "select * from claim_runs($1, $2, $3, $4, $5)";
     LOAD = tenant "
-        select f.name as flow_name, v.definition, f.timeout_s, f.max_error_rate, r.started_at,
+        select v.definition, f.timeout_s, f.max_error_rate, r.started_at,
                r.checkpoint, r.records_read, r.records_written, r.records_failed, r.records_skipped, r.records_unchanged,
                jsonb_build_object('id', s.connector_id, 'name', s.name, 'kind', s.kind, 'config', s.config) as source,
                jsonb_build_object('id', d.connector_id, 'name', d.name, 'kind', d.kind, 'config', d.config) as destination,
@@ -53,7 +53,6 @@ pub struct Lease {
     tenancy: Tenancy,
     run: RunId,
     flow: FlowId,
-    version: i32,
     attempt: i32,
     max_attempts: i32,
     claimed_at: DateTime<Utc>,
@@ -75,11 +74,6 @@ impl Lease {
     /// Its flow.
     pub fn flow(&self) -> &FlowId {
         &self.flow
-    }
-
-    /// The version of the flow that it runs.
-    pub fn version(&self) -> i32 {
-        self.version
     }
 
     /// Which attempt this is, from 1. It fences every write.
@@ -148,8 +142,6 @@ impl ConnectorConfig {
 /// What a worker needs to know of the run that it claimed.
 #[derive(Clone, Debug)]
 pub struct ClaimedRun {
-    /// The flow's name.
-    pub flow_name: String,
     /// What to do.
     pub definition: FlowDefinition,
     /// Seconds that the whole run may take, from its first start.
@@ -197,14 +189,12 @@ struct ClaimRow {
     customer_id: String,
     run_id: String,
     flow_id: String,
-    flow_version: i32,
     attempt: i32,
     max_attempts: i32,
 }
 
 #[derive(FromRow)]
 struct LoadRow {
-    flow_name: String,
     definition: Json<FlowDefinition>,
     timeout_s: i32,
     max_error_rate: f64,
@@ -247,7 +237,6 @@ impl Store {
                     run: RunId::parse(&row.run_id).map_err(|_| StoreError::inconsistent("runs", "run_id"))?,
                     flow: FlowId::parse(&row.flow_id)
                         .map_err(|_| StoreError::inconsistent("runs", "flow_id"))?,
-                    version: row.flow_version,
                     attempt: row.attempt,
                     max_attempts: row.max_attempts,
                     claimed_at: now,
@@ -271,7 +260,6 @@ impl Store {
             .await?;
         let row = row.ok_or(StoreError::LeaseLost)?;
         Ok(ClaimedRun {
-            flow_name: row.flow_name,
             definition: row.definition.0,
             timeout_s: row.timeout_s,
             max_error_rate: row.max_error_rate,

@@ -13,7 +13,7 @@ statements! {
     OWNER = plain "select * from token_owner($1, $2)";
     TOKENS = tenant "
         select t.token_id, t.name, t.last_four, t.scopes, t.created_at, t.expires_at, t.revoked_at, t.last_used_at,
-               t.last_used_client, t.last_used_ip, t.use_count, u.email
+               t.last_used_client, t.last_used_ip, u.email
           from (select l.*
                   from tokens l
                  where l.customer_id = $1 and caller.id = $1 and l.ends_at > $3
@@ -209,8 +209,6 @@ pub struct TokenRow {
     pub last_used_client: Option<String>,
     /// From which address.
     pub last_used_ip: Option<String>,
-    /// How many tool calls it made.
-    pub use_count: i64,
     /// Whose it is.
     pub email: String,
 }

@@ -84,8 +84,7 @@ pub(super) async fn put(conn: &mut PgConnection, large: &Large, past: &Past) {
         json!({ "permits": 3_000, "filled_at": now(), "day": now().date_naive(), "requests": 100, "held": {} }),
     );
     let mut users = Rows::new("users", json!({ "role": "owner", "created_at": born }));
-    let mut tokens =
-        Rows::new("tokens", json!({ "name": "load", "scopes": scopes, "created_at": born, "use_count": 0 }));
+    let mut tokens = Rows::new("tokens", json!({ "name": "load", "scopes": scopes, "created_at": born }));
     let mut connectors = Rows::new(
         "connectors",
         json!({ "type": "SQL_DB", "kind": "sim", "config": {}, "auth_type": "API_KEY", "auth_status": "valid",

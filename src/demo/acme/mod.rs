@@ -285,7 +285,10 @@ mod tests {
         let mut runs: Vec<&PastRun> =
             history.runs.iter().filter(|run| run.flow_id == stored.id.as_str()).collect();
         runs.sort_by_key(|run| std::cmp::Reverse(run.window_at));
-        let decided = runs.iter().filter(|run| run.status.is_decided()).take(20).map(|run| Decided {
+        let counts = |run: &&&PastRun| {
+            matches!(run.status, RunStatus::Succeeded | RunStatus::Partial | RunStatus::Failed)
+        };
+        let decided = runs.iter().filter(counts).take(20).map(|run| Decided {
             status: run.status,
             reason: run.reason_code,
             message: run.reason_message.clone(),
