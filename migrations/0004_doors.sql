@@ -52,7 +52,7 @@ end $$;
 
 -- Who holds a token, before the customer is known; whether it is live, or why it is not.
 create function token_owner(token bytea, at timestamptz)
-returns table (standing text, customer_id text, token_id text, user_id text, token_name text, scopes text[], expires_at timestamptz,
+returns table (standing text, customer_id text, token_id text, token_name text, scopes text[], expires_at timestamptz,
     customer_name text, slug text, timezone text, plan_code text, requests_per_minute integer, burst integer,
     daily_requests bigint, triggers_per_minute integer, daily_runs integer, max_concurrent_runs integer,
     max_queued_runs integer, run_retention_days integer)
@@ -61,7 +61,7 @@ language sql stable security definer set search_path = pg_catalog, pg_temp as $$
                 when t.expires_at <= at then 'expired_token'
                 when c.status <> 'active' then 'suspended_customer'
                 else 'live' end,
-           t.customer_id, t.token_id, t.user_id, t.name, t.scopes, t.expires_at,
+           t.customer_id, t.token_id, t.name, t.scopes, t.expires_at,
            c.name, c.slug, c.timezone, p.plan_code, p.requests_per_minute, p.burst,
            p.daily_requests, p.triggers_per_minute, p.daily_runs, p.max_concurrent_runs,
            p.max_queued_runs, p.run_retention_days

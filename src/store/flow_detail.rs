@@ -15,7 +15,7 @@ use crate::domain::run::Records;
 statements! {
     FLOW = tenant "
         select ", flow_columns!(), ",
-               f.max_attempts, f.timeout_s, f.max_error_rate, f.degraded_error_rate, f.created_at,
+               f.max_attempts, f.timeout_s, f.max_error_rate, f.degraded_error_rate,
                v.definition, v.created_at as version_at, v.created_by as version_by, v.summary as version_summary,
                to_jsonb(o) as open_run,
                coalesce((select jsonb_agg(n.label order by n.label) from flow_names n

@@ -24,8 +24,7 @@ statements! {
             on conflict (customer_id, key) do update
            set request_hash = excluded.request_hash, run_id = excluded.run_id, expires_at = excluded.expires_at";
     OPEN = plain "
-        select run_id, status, started_at, records_read, records_written, records_failed, records_skipped,
-               records_estimated
+        select run_id, status, started_at, records_written, records_failed, records_skipped, records_estimated
           from runs
          where customer_id = $1 and flow_id = $2 and status in ('queued', 'running', 'retrying', 'cancelling')
          order by (status = 'queued'), queued_at, run_id";
@@ -39,7 +38,7 @@ statements! {
                + (select count(*) from runs r
                  where r.customer_id = $1 and r.status in ('queued', 'running', 'retrying', 'cancelling')) as today";
     CONNECTORS = plain "
-        select connector_id, name, status, auth_status, auth_error, auth_checked_at, last_check_at, last_check_error,
+        select connector_id, name, status, auth_status, auth_error, last_check_at, last_check_error,
                next_check_at <= $4 or check_lease_until is not null as is_being_checked
           from connectors
          where customer_id = $1 and connector_id in ($2, $3)";
