@@ -98,7 +98,6 @@ create table audit_log (
     target_kind text not null,
     target_id   text not null,
     message     text,
-    request_id  text,
     primary key (customer_id, audit_id)
 );
 create index audit_target on audit_log (customer_id, target_id, at desc);
