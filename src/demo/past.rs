@@ -205,7 +205,6 @@ pub(super) fn checked(
 /// Gives a check the status that follows from what it found.
 pub(super) fn judge(check: &mut PastCheck) {
     let found = ConnectorCheck {
-        enabled: true,
         auth_status: check.auth_status,
         auth_error: check.auth_error.map(str::to_owned),
         consecutive_failures: 0,

@@ -194,8 +194,6 @@ fn share(accepted: i64, failed: i64) -> f64 {
 /// What the status of a connector is computed from.
 #[derive(Clone, Debug)]
 pub struct ConnectorCheck {
-    /// Whether a person left it on.
-    pub enabled: bool,
     /// Its authorization.
     pub auth_status: AuthStatus,
     /// What the other side said about the authorization.
@@ -216,9 +214,6 @@ pub const QUOTA_DEGRADED_PERCENT: f64 = 90.0;
 /// The status of a connector that was just checked, with its reasons in words (their `since` is the caller's to keep).
 pub fn connector_status(check: &ConnectorCheck) -> (ConnectorStatus, Vec<StatusReason>) {
     let reason = |code: &str, message: String| StatusReason::new(code, message, None);
-    if !check.enabled {
-        return (ConnectorStatus::Disabled, Vec::new());
-    }
     if check.auth_status.is_broken() {
         let detail =
             check.auth_error.as_deref().map(|error| format!(" ({})", fenced(error))).unwrap_or_default();
@@ -361,7 +356,6 @@ mod tests {
     #[test]
     fn connectors_are_judged_by_their_checks() {
         let check = ConnectorCheck {
-            enabled: true,
             auth_status: AuthStatus::Valid,
             auth_error: None,
             consecutive_failures: 0,
@@ -384,9 +378,8 @@ mod tests {
             ConnectorStatus::Down
         );
         assert_eq!(
-            status(&ConnectorCheck { auth_status: AuthStatus::Revoked, ..check.clone() }),
+            status(&ConnectorCheck { auth_status: AuthStatus::Revoked, ..check }),
             ConnectorStatus::Down
         );
-        assert_eq!(status(&ConnectorCheck { enabled: false, ..check }), ConnectorStatus::Disabled);
     }
 }

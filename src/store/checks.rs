@@ -190,7 +190,6 @@ impl Store {
         };
         let failures = if seen.error.is_some() { before.consecutive_failures + 1 } else { 0 };
         let (status, reasons) = connector_status(&ConnectorCheck {
-            enabled: true,
             auth_status,
             auth_error: auth_error.clone(),
             consecutive_failures: failures,
