@@ -122,7 +122,7 @@ pub struct Checkpoint {
     /// The place in that stream, in its source's own form; `None` is its beginning.
     #[serde(default, deserialize_with = "json::optional")]
     pub position: Option<Value>,
-    /// What its source and its destination led to; earlier versions saved none.
+    /// What its source and its destination led to; `None` where nothing was saved yet.
     #[serde(default)]
     pub places: Option<[String; 2]>,
     /// Cursors that its upserts reached, by [`ClaimedRun::cursor_key`]. The run that follows reads on from them, unless
