@@ -39,6 +39,7 @@ create table users (
     name        text not null,
     role        text not null check (role in ('owner', 'admin', 'operator', 'viewer')),
     created_at  timestamptz not null,
+    ended_at    timestamptz,                                 -- belongs no more; kept for what they did
     primary key (customer_id, user_id),
     unique (customer_id, email)
 );

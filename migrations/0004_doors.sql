@@ -442,15 +442,3 @@ begin
     get diagnostics gone = row_count;
     return next;
 end $$;
-
--- Nobody but those named by the program may walk through a door.
-do $$
-declare f record;
-begin
-    for f in
-        select p.oid::regprocedure as signature from pg_proc p
-         where p.pronamespace = current_schema()::regnamespace and p.prosecdef
-    loop
-        execute format('revoke all on function %s from public', f.signature);
-    end loop;
-end $$;

@@ -7,10 +7,8 @@ create table people (
     password   text,                                         -- argon2id in PHC form; null until one is chosen
     created_at timestamptz not null
 );
-insert into people (email, created_at) select email, min(created_at) from users group by email;
 alter table users add foreign key (email) references people (email);
 create index users_email on users (email);
-alter table users add column ended_at timestamptz;           -- belongs no more; kept for what they did
 
 -- Links that work once: to choose a password (an invitation, a reset), or to come in.
 create table links (
