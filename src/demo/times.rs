@@ -1,7 +1,9 @@
 //! When the stories of the demo happened, relative to now.
 
-use chrono::{DateTime, NaiveDate, NaiveTime, TimeDelta, TimeZone, Utc};
+use chrono::{DateTime, NaiveDate, NaiveTime, TimeDelta, Utc};
 use chrono_tz::Tz;
+
+use crate::domain::window::local;
 
 /// The times that the stories go by.
 #[derive(Clone, Copy, Debug)]
@@ -21,16 +23,11 @@ impl Times {
     }
 
     /// The moment so many days ago when the workspace's clock read `time`; where clocks were put forward over
-    /// it, an hour later.
+    /// it, the first one after.
     pub(super) fn at(&self, days_ago: i64, time: [u32; 3]) -> DateTime<Utc> {
         let [hour, minute, second] = time;
-        let date = self.today - TimeDelta::days(days_ago);
         let time = NaiveTime::from_hms_opt(hour, minute, second).unwrap_or(NaiveTime::MIN);
-        let local = date.and_time(time);
-        let found = self.zone.from_local_datetime(&local).earliest();
-        let found =
-            found.or_else(|| self.zone.from_local_datetime(&(local + TimeDelta::hours(1))).earliest());
-        found.map_or_else(|| local.and_utc(), |found| found.with_timezone(&Utc))
+        local(self.today - TimeDelta::days(days_ago), time, self.zone)
     }
 
     /// When the authorization of HubSpot was revoked: this morning, or a good hour ago when the morning is
