@@ -35,10 +35,8 @@ pub(super) async fn engine(serving: &Serving, config: &Config) -> Result<Engine,
         no_progress: whole(engine.no_progress),
         retention: retention(&config.retention),
     };
-    let mut name = [0; 4];
-    store.ids().fill(&mut name);
     // The timeline of a run, which customers read, names its worker: nothing of our machines stands in it.
-    let name = format!("worker-{:08x}", u32::from_be_bytes(name));
+    let name = format!("worker-{}", store.ids().process_name());
     Ok(Engine::new(store.clone(), serving.wakes.clone(), settings, connectors, &name))
 }
 

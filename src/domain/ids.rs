@@ -122,12 +122,24 @@ impl IdSource {
         f64::from(u32::from_le_bytes(bytes)) / (f64::from(u32::MAX) + 1.0)
     }
 
+    /// Eight hexadecimal digits, to tell processes apart.
+    pub fn process_name(&self) -> String {
+        let mut bytes = [0; 4];
+        self.fill(&mut bytes);
+        hex(&bytes)
+    }
+
     fn next_text(&self) -> String {
         let mut random = [0; 10];
         self.fill(&mut random);
         let millis = u64::try_from(self.clock.now().timestamp_millis()).unwrap_or(0);
         base32(uuid::Builder::from_unix_timestamp_millis(millis, &random).into_uuid().as_u128())
     }
+}
+
+/// Bytes in hexadecimal digits, lower case.
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Crockford's base32 in lower case, 26 characters, as the TypeID specification writes a UUID

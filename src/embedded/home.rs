@@ -10,6 +10,7 @@ use sha2::{Digest, Sha256};
 
 use super::account::Account;
 use super::error::EmbeddedError;
+use crate::domain::ids::hex;
 
 /// A file whose presence says that the directory is ours, and whose lock says that it is in use.
 const LOCK: &str = "apixx-mcp.lock";
@@ -200,8 +201,7 @@ pub(super) fn run_dir(root: &Path) -> PathBuf {
         return usual;
     }
     let digest = Sha256::digest(root.as_os_str().as_encoded_bytes());
-    let short = digest[..6].iter().map(|byte| format!("{byte:02x}")).collect::<String>();
-    PathBuf::from(format!("/tmp/apixx-mcp-{short}"))
+    PathBuf::from(format!("/tmp/apixx-mcp-{}", hex(&digest[..6])))
 }
 
 fn make_run_dir(run: &Path, root: &Path, account: &Account) -> io::Result<()> {

@@ -23,6 +23,7 @@ use sha2::{Digest, Sha256};
 use super::budget::{MAX_COPIED, left};
 use super::convert::quoted;
 use super::phone;
+use crate::domain::ids::hex;
 
 /// Longest text that a function returns, in bytes.
 const MAX_TEXT: usize = 256 << 10;
@@ -292,10 +293,6 @@ fn e164(args: &[Cel]) -> Result<Cel, String> {
         [value, Cel::String(country)] => Ok(phone::e164(&spelt(value)?, country)?.into()),
         _ => Err("it takes a number and a country such as 'DE'".to_owned()),
     }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn replace(args: &[Cel]) -> Result<Cel, String> {

@@ -118,11 +118,9 @@ enum Look {
 
 impl Limiter {
     pub(super) fn new(store: Store) -> Self {
-        let mut name = [0; 4];
-        store.ids().fill(&mut name);
         Self {
+            process: store.ids().process_name().into(),
             store,
-            process: format!("{:08x}", u32::from_be_bytes(name)).into(),
             leases: Arc::default(),
             discovery: Arc::new(RateLimiter::keyed(Quota::per_minute(DISCOVERIES_PER_MINUTE))),
         }

@@ -14,6 +14,7 @@ use sqlx::types::Json;
 use super::past::{History, PastCheck, PastDeed, PastFlow, PastRun, PastVersion, WORKER};
 use super::{StoreError, TenantTx};
 use crate::domain::error_class::ErrorClass;
+use crate::domain::ids::hex;
 use crate::domain::run::RunStatus;
 
 /// Rows that one statement writes at most.
@@ -318,11 +319,6 @@ fn deed(deed: &PastDeed) -> DeedRow<'_> {
 
 /// 24 hexadecimal digits that stand for `parts`, after `lead`, by which they sort.
 pub(super) fn short(parts: &[&str], lead: &str) -> String {
-    let digest = hex(&Sha256::digest(parts.join("\u{1f}").as_bytes()));
-    format!("{lead}{}", &digest[2..26])
-}
-
-/// Bytes as PostgreSQL reads them.
-pub(super) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold("\\x".to_owned(), |text, byte| text + &format!("{byte:02x}"))
+    let digest = Sha256::digest(parts.join("\u{1f}").as_bytes());
+    format!("{lead}{}", hex(&digest[..12]))
 }

@@ -7,11 +7,12 @@ use chrono::{DateTime, Utc};
 use serde::Serialize;
 use serde_json::Value;
 
-use super::history::{add, hex, short};
+use super::history::{add, short};
 use super::past::{PastErrors, PastRun};
 use super::{StoreError, TenantTx};
 use crate::domain::error_class::ErrorClass;
 use crate::domain::fingerprint::{GROUPING_VERSION, fingerprint, template};
+use crate::domain::ids::hex;
 
 statements! {
     ADD_GROUPS = plain add!("error_groups"), " on conflict (customer_id, flow_id, fingerprint) do nothing";
@@ -141,7 +142,7 @@ impl TenantTx {
 /// The fingerprint of errors that were, as PostgreSQL reads it.
 fn print_of(errors: &PastErrors) -> String {
     let template = template(&errors.message);
-    hex(&fingerprint(errors.class, errors.code, errors.stage, errors.field, &template))
+    format!("\\x{}", hex(&fingerprint(errors.class, errors.code, errors.stage, errors.field, &template)))
 }
 
 fn group(run: &PastRun, errors: &PastErrors, print: &str) -> GroupRow {

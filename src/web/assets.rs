@@ -9,6 +9,7 @@ use http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use sha2::{Digest, Sha256};
 
 use super::trouble::Trouble;
+use crate::domain::ids::hex;
 
 const STYLE: &str = include_str!("assets/style.css");
 const SCRIPT: &str = include_str!("assets/script.js");
@@ -20,7 +21,7 @@ pub(super) fn version() -> &'static str {
 
 static VERSION: LazyLock<String> = LazyLock::new(|| {
     let digest = Sha256::digest([STYLE, SCRIPT].concat());
-    digest.iter().take(6).map(|byte| format!("{byte:02x}")).collect()
+    hex(&digest[..6])
 });
 
 pub(super) async fn serve(Path((version, name)): Path<(String, String)>) -> Result<Response, Trouble> {
