@@ -6,7 +6,7 @@ use chrono::{DateTime, Utc};
 use sqlx::FromRow;
 use tokio::time::Instant;
 
-use super::{Store, StoreError};
+use super::{NOW, Store, StoreError};
 
 /// Runs that are counted at most.
 const MOST: i32 = 10_000;
@@ -15,7 +15,6 @@ const MOST: i32 = 10_000;
 const PATIENCE: Duration = Duration::from_secs(3);
 
 statements! {
-    NOW = plain "select clock_timestamp()";
     DEPTH = plain "select queued, running, oldest_s from queue_depth($1, $2)";
 }
 

@@ -49,7 +49,7 @@ statements! {
                 where c.customer_id = $1 and c.connector_id = $2 and c.enabled and c.next_check_at > $3
                   for update skip locked)";
     TURN = plain "select pg_advisory_xact_lock(hashtextextended($1, 1))";
-    WORKERS = plain "select count(*) from workers where $1::text is not null and seen_at > $2";
+    WORKERS = plain "select count(*) from workers where seen_at > $1";
     RETRIED = plain "select flow_id from runs where customer_id = $1 and run_id = $2";
 }
 
@@ -313,9 +313,9 @@ impl TenantTx {
     /// When the database fails.
     pub async fn ask_for_check(&mut self, connector: &ConnectorId) -> Result<bool, StoreError> {
         let now = self.now();
-        let workers: (i64,) =
-            self.query_as(WORKERS).bind(now - TimeDelta::seconds(30)).fetch_one(self.conn()).await?;
-        if workers.0 == 0 {
+        let workers: i64 =
+            sqlx::query_scalar(WORKERS).bind(now - TimeDelta::seconds(30)).fetch_one(self.conn()).await?;
+        if workers == 0 {
             return Ok(false);
         }
         self.query(CHECK_NOW).bind(connector.as_str().to_owned()).bind(now).execute(self.conn()).await?;
