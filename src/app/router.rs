@@ -62,8 +62,6 @@ fn http_config(config: &ServerConfig) -> HttpConfig {
         allowed_hosts: allowed_hosts(config),
         allowed_origins: config.allowed_origins.clone(),
         body_timeout: config.body_timeout,
-        max_depth: config.max_depth.get(),
-        max_batch: config.max_batch.get(),
         call_timeout: config.call_timeout,
         ..HttpConfig::default()
     }

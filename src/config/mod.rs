@@ -76,10 +76,6 @@ impl Config {
         let wrong = |key: &str, problem: &str| {
             Err(ConfigError::Value { key: key.to_owned(), problem: problem.to_owned() })
         };
-        // (beyond its own limit of 128 the parser would refuse in other words)
-        if self.server.max_depth.get() > 100 {
-            return wrong("server.max_depth", "is 100 at most");
-        }
         if self.engine.heartbeat * 2 > self.engine.lease {
             return wrong("engine.heartbeat_s", "must fit into engine.lease_s at least twice");
         }
@@ -199,7 +195,6 @@ mod tests {
             ),
             ("APIXX_NEW__THING", "1", "APIXX_NEW__THING: there is no setting `new.thing`"),
             ("APIXX_ENGINE__WORKERS", "four", "engine.workers is wrong: `four` is no whole number"),
-            ("APIXX_SERVER__MAX_DEPTH", "101", "server.max_depth is 100 at most"),
             ("APIXX_ENGINE__LEASE_S", "20", "engine.heartbeat_s must fit into engine.lease_s at least twice"),
             ("APIXX_AUTH__SEALING_KEY", "short", "auth.sealing_key needs 32 or more characters"),
         ] {

@@ -47,10 +47,6 @@ pub struct ServerConfig {
     pub call_timeout: Duration,
     /// Calls worked on at the same time.
     pub max_concurrent_calls: NonZeroUsize,
-    /// Levels of nesting in a request's JSON, 100 at most.
-    pub max_depth: NonZeroUsize,
-    /// Messages in one batch.
-    pub max_batch: NonZeroUsize,
     /// How long calls under way may take to end at shutdown.
     #[serde(rename = "shutdown_s", deserialize_with = "values::seconds")]
     pub shutdown: Duration,
