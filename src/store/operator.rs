@@ -19,7 +19,8 @@ statements! {
     ROLE = plain "
         select current_user::text as name, bool_or(r.rolsuper) as superuser, bool_or(r.rolbypassrls) as bypasses,
                (select count(*) from pg_class c
-                 where pg_has_role(c.relowner, 'member') and c.relnamespace = 'public'::regnamespace) as owns
+                 where pg_has_role(c.relowner, 'member')
+                   and (c.relname = 'runs' or c.relnamespace = 'public'::regnamespace)) as owns
           from pg_roles r
          where pg_has_role(r.oid, 'member')";
     UNGUARDED = plain "
