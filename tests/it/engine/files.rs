@@ -561,19 +561,6 @@ async fn nothing_is_appended_from_the_middle_of_another_file() {
     assert_eq!(codes(&lab, &run).await, ["FILE_REPLACED:1"]);
 }
 
-/// The version before this one saved where it was and nothing of the file.
-#[tokio::test]
-async fn a_position_of_an_earlier_version_is_believed() {
-    let lab = Lab::start().await;
-    lab.write("a.csv", records("a.csv", 1..401));
-    let run = interrupted(&lab, "a.csv", json!({})).await;
-    let changed: i64 = lab
-        .ask("with changed as (update runs set checkpoint = checkpoint #- '{position,digest}' where checkpoint #> '{position,digest}' is not null returning 1) select count(*) from changed")
-        .await;
-    assert_eq!(changed, 1);
-    assert_eq!(next_attempt(&lab, &run).await, "succeeded: 400 400 0 0");
-}
-
 #[tokio::test]
 async fn a_cursor_is_of_no_use_elsewhere() {
     let lab = Lab::start().await;
