@@ -90,7 +90,7 @@ impl ToolError {
             Self::Arguments(_) => Some("INVALID_ARGUMENTS"),
             Self::Refused { code, .. } => Some(code),
             Self::Busy => Some("busy"),
-            Self::Store(StoreError::NotLive) => Some("TOKEN_REVOKED"),
+            Self::Store(StoreError::NotLive) | Self::After(_, StoreError::NotLive) => Some("TOKEN_REVOKED"),
             Self::Store(_) | Self::After(..) | Self::Unserialisable(_) => None,
         }
     }
@@ -114,6 +114,12 @@ impl ToolError {
             Self::Store(StoreError::NotLive) => Ok(answer(
                 "TOKEN_REVOKED",
                 "this token was revoked or has expired. Ask the workspace's owner for a new one.",
+            )),
+            Self::After(done, StoreError::NotLive) => Ok(answer(
+                "TOKEN_REVOKED",
+                &format!(
+                    "{done}, but this token was revoked or has expired since. Ask the workspace's owner for a new one."
+                ),
             )),
             Self::Store(error) if error.is_transient() => {
                 let message = match &error {

@@ -232,3 +232,29 @@ async fn an_open_run_is_told_as_it_is() {
     assert!(told.structured["run"]["waits_for_run"].is_null(), "{}", told.text);
     assert!(told.text.contains("\nWaiting for a worker: position 1 in"), "{}", told.text);
 }
+
+/// Looks until a statement finds something.
+async fn until_there_is(app: &TestApp, sql: &str) {
+    let mut looks = 0;
+    while app.column(sql).await.is_empty() {
+        looks += 1;
+        assert!(looks < 1_000, "nothing is found: {sql}");
+    }
+}
+
+/// Who may no longer ask hears what was done before.
+#[tokio::test]
+async fn a_token_revoked_during_the_wait_hears_what_was_started() {
+    let app = TestApp::demo().await;
+    let revoked = async {
+        until_there_is(&app, "select run_id from runs where trigger = 'mcp' and queued_at = $1").await;
+        let revoke = "update tokens set revoked_at = $1 where customer_id = 'cus_acme'";
+        sqlx::query(revoke).bind(app.clock.now()).execute(&mut app.owner().await).await.unwrap();
+    };
+    let acme = app.acme();
+    let trigger = acme.call("trigger_sync", json!({ "flow": "Salesforce accounts", "wait_seconds": 50 }));
+    let (told, ()) = tokio::join!(trigger, revoked);
+    let run = app.column("select run_id from runs where trigger = 'mcp' and queued_at = $1").await.remove(0);
+    let words = format!("TOKEN_REVOKED: {run} was started, but this token was revoked or has expired since.");
+    assert!(told.is_error && told.text.starts_with(&words), "{}", told.text);
+}
