@@ -40,7 +40,16 @@ async fn find_flow(cx: &ToolCx<'_>, text: &str, guess: bool) -> Result<Found, To
     }
     let all = cx.read().flow_names().await?;
     let asked = untrusted::named(text);
-    match names::resolve(text, &all, true) {
+    // What has an id's form was meant as an id: before a write its words are only a suggestion, unless some flow is called
+    // just that.
+    let only_an_id = !guess && id.is_some();
+    let called = |named: &Named<FlowId>| named.label.to_lowercase() == text.trim().to_lowercase();
+    let found = match names::resolve(text, &all, true) {
+        Match::One(named, _) if only_an_id && !called(&named) => Match::None(vec![named]),
+        Match::Several { named, .. } if only_an_id => Match::None(named),
+        found => found,
+    };
+    match found {
         Match::One(named, MatchedBy::Words) if !guess => Err(ToolError::refused(
             "FLOW_NAME_NOT_EXACT",
             format!(

@@ -258,3 +258,21 @@ async fn a_token_revoked_during_the_wait_hears_what_was_started() {
     let words = format!("TOKEN_REVOKED: {run} was started, but this token was revoked or has expired since.");
     assert!(told.is_error && told.text.starts_with(&words), "{}", told.text);
 }
+
+/// An id that there is not is not read as words.
+#[tokio::test]
+async fn an_id_of_no_flow_starts_nothing() {
+    let app = TestApp::demo().await;
+    for id in ["flow_orders", "flow_the_orders", "FLOW_Shopify-orders"] {
+        let told = app.acme().call("trigger_sync", json!({ "flow": id })).await;
+        let words = format!("FLOW_NOT_FOUND: no flow is called \"{id}\". Did you mean: \"Shopify ");
+        assert!(told.is_error && told.text.starts_with(&words), "{}", told.text);
+    }
+    let made = app.column("select run_id from runs where customer_id = 'cus_acme' and queued_at = $1").await;
+    assert!(made.is_empty(), "{made:?}");
+    let rename = "update flow_names set label = 'Flow_Orders', name_key = 'flow orders'
+        where customer_id = 'cus_acme' and label = 'Salesforce accounts'";
+    assert_eq!(sqlx::query(rename).execute(&mut app.owner().await).await.unwrap().rows_affected(), 1);
+    let told = app.acme().call("trigger_sync", json!({ "flow": "flow_orders" })).await;
+    assert_eq!(told.structured["flow"], "Salesforce → Snowflake accounts", "{}", told.text);
+}
