@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 
 use super::error::{ArgumentError, ToolError};
 use crate::domain::names::nearest_word;
-use crate::domain::untrusted::word;
+use crate::domain::untrusted::{unfenced, word};
 
 /// Other names that models use for an argument, where the tool has it and was not given it.
 const ALIASES: &[(&str, &str)] = &[
@@ -26,6 +26,8 @@ const ALIASES: &[(&str, &str)] = &[
 
 /// Longest argument text, in characters; schemas say less where less is meant.
 const MAX_CHARS: usize = 2_000;
+/// Longest name of an argument that is told, in characters.
+const MAX_NAME_CHARS: usize = 64;
 /// Mistakes that are told at once.
 const MAX_ERRORS: usize = 5;
 
@@ -49,7 +51,7 @@ impl Reader {
         let mut arguments = Map::new();
         let mut errors = Vec::new();
         for (name, value) in given {
-            let value = without_nul(value);
+            let value = plain(value);
             // Clients put bookkeeping of theirs beside the arguments.
             if name == "_meta" || is_absent(&value) {
                 continue;
@@ -97,7 +99,7 @@ impl Reader {
     }
 
     fn unknown(&self, name: &str) -> ArgumentError {
-        let shown = word(name);
+        let shown = word(&name.chars().take(MAX_NAME_CHARS).collect::<String>());
         let known: Vec<&str> = self.properties.keys().map(String::as_str).collect();
         ArgumentError {
             path: format!("/{shown}"),
@@ -153,10 +155,12 @@ pub(super) fn deserialize<T: DeserializeOwned>(arguments: Value) -> Result<T, To
     })
 }
 
-/// PostgreSQL keeps no text with U+0000 in it, so no name here has one.
-fn without_nul(value: Value) -> Value {
+/// A text without U+0000, which PostgreSQL keeps in none, and without the marks of the data fence around it, which no
+/// name has that we tell between them.
+fn plain(value: Value) -> Value {
     match value {
-        Value::String(text) if text.contains('\0') => Value::String(text.replace('\0', "")),
+        Value::String(text) => Value::String(unfenced(&text.replace('\0', "")).to_owned()),
+        Value::Array(items) => items.into_iter().map(plain).collect(),
         other => other,
     }
 }
@@ -306,6 +310,10 @@ mod tests {
         assert_eq!(
             read(json!({ "flow": 7, "status": ["FAILED"] })),
             Ok(json!({ "flow": "7", "status": ["failed"] }))
+        );
+        assert_eq!(
+            read(json!({ "flow": "<<data a b: c, d? data>>", "status": ["<<data failed data>>"] })),
+            Ok(json!({ "flow": "a b: c, d?", "status": ["failed"] }))
         );
         for empty in [json!([]), json!([""]), json!([null, []]), json!("[]"), json!(" , "), json!("[\"\"]")] {
             assert_eq!(read(json!({ "flow": "x", "status": empty })), Ok(json!({ "flow": "x" })), "{empty}");

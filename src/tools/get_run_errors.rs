@@ -75,7 +75,7 @@ struct Filters {
     #[schemars(length(min = 1, max = 64))]
     run_id: String,
     /// Only this class, code or group key.
-    #[schemars(length(max = 100))]
+    #[schemars(length(max = 200))]
     error_class: Option<String>,
     /// Only errors on this field.
     #[schemars(length(max = 200))]

@@ -225,3 +225,31 @@ async fn full_detail_of_a_run() {
         assert!(told.contains(part), "{part} is not in\n{told}");
     }
 }
+
+/// What an answer tells between the marks of the fence, whole or not a plain word, is asked for as it was told.
+#[tokio::test]
+async fn what_was_told_can_be_asked_for() {
+    let app = TestApp::demo().await;
+    let mut owner = app.owner().await;
+    for change in [
+        "update flows set name = 'Salesforce → Snowflake: accounts' where flow_id = 'flow_salesforce_accounts'",
+        "update error_groups set field = 'Order Date', code = repeat('long ', 30) || repeat('x', 50)
+          where error_class = 'REQUIRED_FIELD'",
+    ] {
+        assert!(sqlx::query(change).execute(&mut owner).await.unwrap().rows_affected() > 0, "{change}");
+    }
+    let flows = app.acme().call("list_flows", json!({})).await;
+    let flows = flows.structured["flows"].as_array().unwrap().clone();
+    let name = &flows.iter().find(|flow| flow["id"] == "flow_salesforce_accounts").unwrap()["name"];
+    assert_eq!(name, "<<data Salesforce → Snowflake: accounts data>>");
+    let told = app.acme().text("get_flow", json!({ "flow": name })).await;
+    assert!(told.contains("flow_salesforce_accounts"), "{told}");
+    for (grouping, argument) in [("field", "field"), ("code", "error_class")] {
+        let arguments = json!({ "run_id": "run_abc123", "group_by": grouping });
+        let told = app.acme().call("get_run_errors", arguments).await;
+        let key = &told.structured["groups"][0]["key"];
+        assert!(key.as_str().unwrap().starts_with("<<data "), "{}", told.text);
+        let again = app.acme().call("get_run_errors", json!({ "run_id": "run_abc123", argument: key })).await;
+        assert_eq!(again.structured["total_errors"], 742, "{}", again.text);
+    }
+}
