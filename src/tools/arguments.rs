@@ -50,7 +50,10 @@ impl Reader {
     pub(super) fn read(&self, given: Map<String, Value>) -> Result<Value, ToolError> {
         let mut arguments = Map::new();
         let mut errors = Vec::new();
-        for (name, value) in given {
+        // Other names count only where an argument was not given by its own.
+        let (own, others): (Vec<_>, Vec<_>) =
+            given.into_iter().partition(|(name, _)| self.properties.contains_key(name));
+        for (name, value) in own.into_iter().chain(others) {
             let value = plain(value);
             // Clients put bookkeeping of theirs beside the arguments.
             if name == "_meta" || is_absent(&value) {
@@ -83,15 +86,17 @@ impl Reader {
             return (name, value);
         }
         let lower = name.to_ascii_lowercase();
-        if self.properties.contains_key(&lower) {
+        let free = |meant: &str| self.properties.contains_key(meant) && !so_far.contains_key(meant);
+        if free(&lower) {
             return (lower, value);
         }
-        if self.properties.contains_key("window") && matches!(lower.as_str(), "hours" | "days" | "minutes") {
-            let number = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+        if free("window") && matches!(lower.as_str(), "hours" | "days" | "minutes") {
+            let number = loosened(value, &json!({ "type": "integer" }));
+            let number = number.as_str().map_or_else(|| number.to_string(), str::to_owned);
             return ("window".to_owned(), Value::String(format!("{number}{}", &lower[..1])));
         }
         for (alias, meant) in ALIASES {
-            if *alias == lower && self.properties.contains_key(*meant) && !so_far.contains_key(*meant) {
+            if *alias == lower && free(meant) {
                 return ((*meant).to_owned(), value);
             }
         }
@@ -315,6 +320,12 @@ mod tests {
             read(json!({ "flow": "<<data a b: c, d? data>>", "status": ["<<data failed data>>"] })),
             Ok(json!({ "flow": "a b: c, d?", "status": ["failed"] }))
         );
+        for whole in [json!(24), json!(24.0), json!("24")] {
+            assert_eq!(
+                read(json!({ "flow": "x", "window": null, "hours": whole })),
+                Ok(json!({ "flow": "x", "window": "24h" }))
+            );
+        }
         for empty in [json!([]), json!([""]), json!([null, []]), json!("[]"), json!(" , "), json!("[\"\"]")] {
             assert_eq!(read(json!({ "flow": "x", "status": empty })), Ok(json!({ "flow": "x" })), "{empty}");
         }
@@ -330,6 +341,16 @@ mod tests {
         assert_eq!(missing.message, "`flow` is required");
         let range = errors.iter().find(|error| error.path == "/limit").unwrap();
         assert_eq!(range.expected, "a whole number from 1 to 200");
+        for twice in [
+            json!({ "flow": "x", "window": "7d", "hours": 24 }),
+            json!({ "flow": "x", "hours": 24, "window": "7d" }),
+            json!({ "flow": "x", "days": 7, "hours": 24 }),
+            json!({ "flow_name": "y", "flow": "x" }),
+            json!({ "FLOW": "y", "flow": "x" }),
+        ] {
+            let errors = read(twice.clone()).unwrap_err();
+            assert!(errors[0].message.starts_with("there is no argument"), "{twice}: {errors:?}");
+        }
         let errors = read(json!({ "flow": "x", "status": ["fail"] })).unwrap_err();
         assert_eq!(errors[0].did_you_mean.as_deref(), Some("failed"));
         for wrong in [
