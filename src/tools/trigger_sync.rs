@@ -129,8 +129,14 @@ fn told(cx: &ToolCx<'_>, found: &Found, detail: &RunDetail, outcome: Outcome) ->
     };
     let summary = match outcome {
         Outcome::Started => format!("Started {} of \"{name}\" ({}{place}{usual}).", run.id, run.status),
+        Outcome::Queued if detail.waits_for.is_some() => {
+            format!("Queued {} of \"{name}\", to run once more after the current run.", run.id)
+        }
         Outcome::Queued => {
-            format!("Queued {} of \"{name}\", to run once more after the current run{place}.", run.id)
+            format!(
+                "{} of \"{name}\" was queued to run once more after the run before it ({}{place}).",
+                run.id, run.status
+            )
         }
         Outcome::AttachedToRunning if run.status == RunStatus::Running => {
             format!("\"{name}\" is already running as {}{so_far}; no new run was started.", run.id)
@@ -141,6 +147,12 @@ fn told(cx: &ToolCx<'_>, found: &Found, detail: &RunDetail, outcome: Outcome) ->
         Outcome::AttachedToRunning => {
             format!(
                 "{} of \"{name}\" has not ended yet ({}); no new run was started. if_running=queue runs once more after it.",
+                run.id, run.status
+            )
+        }
+        Outcome::AttachedToQueued if run.status != RunStatus::Queued => {
+            format!(
+                "A run of \"{name}\" was already waiting as {} ({} now); no new run was started.",
                 run.id, run.status
             )
         }

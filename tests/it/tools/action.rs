@@ -276,3 +276,44 @@ async fn an_id_of_no_flow_starts_nothing() {
     let told = app.acme().call("trigger_sync", json!({ "flow": "flow_orders" })).await;
     assert_eq!(told.structured["flow"], "Salesforce → Snowflake accounts", "{}", told.text);
 }
+
+#[tokio::test]
+async fn what_ended_during_the_wait_is_told_as_what_was() {
+    let app = TestApp::demo().await;
+    let first = app.acme().call("trigger_sync", json!({ "flow": "Salesforce accounts" })).await;
+    let work = async {
+        until_there_is(&app, "select run_id from idempotency_keys where key = 'k'").await;
+        app.work_until_idle().await;
+    };
+    let arguments = json!({ "flow": "Salesforce accounts", "idempotency_key": "k", "wait_seconds": 50 });
+    let acme = app.acme();
+    let (told, ()) = tokio::join!(acme.call("trigger_sync", arguments), work);
+    let run = first.structured["run_id"].as_str().unwrap();
+    let words = format!(
+        "A run of \"Salesforce → Snowflake accounts\" was already waiting as {run} (succeeded now); no new run was started."
+    );
+    assert!(told.text.starts_with(&words), "{}", told.text);
+
+    let begin =
+        "update runs set status = 'running', attempt = 1, started_at = queued_at, attempt_at = queued_at
+        where customer_id = 'cus_globex' and run_id = $1";
+    let flow = json!({ "flow": "flow_globex_accounts" });
+    let current = first_run(&app.globex().text("trigger_sync", flow).await);
+    sqlx::query(begin).bind(&current).execute(&mut app.owner().await).await.unwrap();
+    let end = async {
+        let next = "select run_id from runs where customer_id = 'cus_globex' and status = 'queued' and queued_at = $1";
+        until_there_is(&app, next).await;
+        let end = "update runs set status = 'cancelled', finished_at = queued_at, window_at = queued_at
+            where customer_id = 'cus_globex' and queued_at = $1";
+        sqlx::query(end).bind(app.clock.now()).execute(&mut app.owner().await).await.unwrap();
+    };
+    let arguments = json!({ "flow": "flow_globex_accounts", "if_running": "queue", "wait_seconds": 50 });
+    let globex = app.globex();
+    let (told, ()) = tokio::join!(globex.call("trigger_sync", arguments), end);
+    assert_eq!(told.structured["outcome"], "queued", "{}", told.text);
+    assert!(
+        told.text.contains("was queued to run once more after the run before it (cancelled)."),
+        "{}",
+        told.text
+    );
+}
