@@ -6,6 +6,7 @@ use bytes::Bytes;
 use serde::Serialize;
 use serde_json::Value;
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 
 use super::jsonrpc::{self, Id};
 use super::model::{ClientCapabilities, LogLevel};
@@ -21,6 +22,8 @@ pub struct Exchange {
     pub request_id: String,
     /// The revision the client speaks; 2025-03-26 if it named none.
     pub revision: Revision,
+    /// When the call is ended, done or not, if ever.
+    pub deadline: Option<Instant>,
     /// What the client can do; known in the modern era only.
     pub capabilities: Option<ClientCapabilities>,
     pub(super) progress_token: Option<Id>,
@@ -35,6 +38,7 @@ impl Exchange {
         Self {
             request_id: request_id.into(),
             revision,
+            deadline: None,
             capabilities: None,
             progress_token: None,
             log_level: None,

@@ -82,10 +82,10 @@ pub struct Watch<'a> {
 }
 
 impl<'a> Watch<'a> {
-    /// A wait of at most `seconds`.
-    pub fn new(serving: &'a Serving, principal: &'a Principal, run: &'a RunId, seconds: u8) -> Self {
+    /// A wait until `deadline` at the latest.
+    pub fn new(serving: &'a Serving, principal: &'a Principal, run: &'a RunId, deadline: Instant) -> Self {
         Self {
-            deadline: Instant::now() + Duration::from_secs(seconds.into()),
+            deadline,
             changed: serving.wakes.changed(),
             serving,
             principal,

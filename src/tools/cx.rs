@@ -68,12 +68,16 @@ impl ToolCx<'_> {
         Ok(self.read().runs(&filter, RunGrouping::None, 0).await?.totals)
     }
 
-    /// Waits for a run to end, at most `seconds`, telling the client how far it is where it asked to be told. Not at
-    /// all when the customer has too many waits: then the answer is what is known now, as when the time is up.
+    /// Waits for a run to end, at most `seconds` and while the call has time left for its answer, telling the client how
+    /// far it is where it asked to be told. Not at all when the customer has too many waits: then the answer is what is
+    /// known now, as when the time is up.
     pub(super) async fn watch(&self, run: &RunId, seconds: u8) -> Result<(), ToolError> {
         let Some(_waiting) = self.serving.waits.begin(self.principal.tenancy()) else { return Ok(()) };
         self.turn.give_back();
-        let mut watch = Watch::new(self.serving, self.principal, run, seconds);
+        let asked = Instant::now() + Duration::from_secs(seconds.into());
+        let most = self.exchange.deadline.and_then(|deadline| deadline.checked_sub(TO_ANSWER));
+        let until = most.map_or(asked, |most| asked.min(most));
+        let mut watch = Watch::new(self.serving, self.principal, run, until);
         let mut pace = Pace::default();
         while let Some(state) = watch.look().await? {
             if self.exchange.wants_progress() && pace.may_tell(Instant::now()) {
@@ -134,6 +138,9 @@ const TELL_EVERY: Duration = Duration::from_secs(1);
 struct Pace {
     told: Option<Instant>,
 }
+
+/// What a call that waits keeps of its time for its answer.
+const TO_ANSWER: Duration = Duration::from_secs(2);
 
 impl Pace {
     /// Whether it may be told again; then it counts as told.

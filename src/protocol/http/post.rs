@@ -204,6 +204,7 @@ impl<P: Server> Post<P> {
                 let mut exchange = Exchange::unheard(self.request_id.clone(), revision);
                 let legacy::Decoded { request, progress_token } =
                     legacy::decode(message).map_err(|error| Refusal { status: StatusCode::OK, error })?;
+                exchange.deadline = Some(self.deadline);
                 exchange.progress_token = progress_token;
                 // Nobody remembers what `logging/setLevel` said; the server decides (2025-11-25, server/utilities/logging).
                 exchange.log_level = Some(LogLevel::Info);
@@ -218,6 +219,7 @@ impl<P: Server> Post<P> {
                 if let Some(client) = &meta.client {
                     server.met(&self.caller, client, Revision::MODERN);
                 }
+                exchange.deadline = Some(self.deadline);
                 exchange.capabilities = Some(meta.capabilities);
                 exchange.log_level = meta.log_level;
                 exchange.progress_token = meta.progress_token;

@@ -317,3 +317,22 @@ async fn what_ended_during_the_wait_is_told_as_what_was() {
         told.text
     );
 }
+
+/// A wait ends before its call is ended, also of a call that comes late in a batch.
+#[tokio::test]
+async fn a_call_that_waits_answers_in_time() {
+    let app = TestApp::demo_with(&[("server.call_timeout_s", "5")]).await;
+    let run = first_run(&app.acme().text("trigger_sync", json!({ "flow": "NetSuite invoices" })).await);
+    let call = |id: i32, tool: &str, arguments: serde_json::Value| json!({ "jsonrpc": "2.0", "id": id, "method": "tools/call", "params": { "name": tool, "arguments": arguments } });
+    let batch = json!([
+        call(1, "get_run", json!({ "run_id": run, "wait_seconds": 50 })),
+        call(2, "trigger_sync", json!({ "flow": "Salesforce accounts", "wait_seconds": 20 })),
+    ]);
+    let mut request = app.acme().request(batch.to_string());
+    request.headers_mut().insert("mcp-protocol-version", "2025-03-26".parse().unwrap());
+    let answers = app.send(request).await.body;
+    for (place, words) in [(0, "not done yet"), (1, "Started run_")] {
+        let text = answers[place]["result"]["content"][0]["text"].as_str().unwrap_or_default();
+        assert!(text.contains(words), "{answers}");
+    }
+}
