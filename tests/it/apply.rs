@@ -652,3 +652,20 @@ async fn the_example_of_a_file_is_one() {
     let report = workspace.apply(include_str!("../../config/flows.example.toml")).await;
     assert!(report.applied.len() == 7 && report.applied.iter().all(|one| one.outcome == Outcome::Created));
 }
+
+/// What lists of connectors could not read is not taken, and no name has more than a line.
+#[tokio::test]
+async fn what_no_answer_could_tell_is_refused() {
+    let workspace = Workspace::new().await;
+    let connector =
+        |tools: &str| format!("[[connector]]\nname = \"Remote\"\nkind = \"sim\"\ntools = {tools}\n");
+    for tools in
+        ["[\"get_customer\"]", "\"x\"", "[{ name = \"get_customer\" }]", "[{ name = 7, enabled = true }]"]
+    {
+        let problems = workspace.problems(connector(tools)).await.join("\n");
+        assert!(problems.contains("connector[0].tools: must be a list such as [{ name ="), "{problems}");
+    }
+    workspace.apply(&connector("[{ name = \"get_customer\", enabled = true }]")).await;
+    let problems = workspace.problems(TEN_LINES.replace("People to", "People\\nto")).await.join("\n");
+    assert!(problems.contains("flow[0].name: holds a line break"), "{problems}");
+}

@@ -1,6 +1,7 @@
 //! The file itself: bytes, then TOML, then connectors and flows, each with where it stands.
 
 use chrono_tz::Tz;
+use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::section::{Problems, Section};
@@ -12,6 +13,7 @@ use crate::domain::flow::FlowState;
 use crate::domain::health::DEGRADED_ERROR_RATE;
 use crate::domain::ids::{ConnectorId, FlowId};
 use crate::domain::schedule::Schedule;
+use crate::store::connectors::RemoteTool;
 use crate::store::definitions::{ConnectorRecord, FlowRecord};
 
 /// Largest file that is read, in bytes.
@@ -131,7 +133,7 @@ fn connector(section: Section<'_>) -> Option<WantedConnector> {
             auth_type = section.word("auth_type", AuthType::ALL, AuthType::as_str).unwrap_or(auth_type);
             let mut config =
                 Map::from_iter([("sim".to_owned(), section.object("sim").unwrap_or_default().into())]);
-            config.extend(section.json("tools").map(|tools| ("tools".to_owned(), tools)));
+            config.extend(tools(&section).map(|tools| ("tools".to_owned(), tools)));
             (word.unwrap_or(ConnectorType::Custom), "sim", Some(Value::Object(config)))
         }
         // The keys of a kind cannot be judged without the kind.
@@ -150,6 +152,16 @@ fn connector(section: Section<'_>) -> Option<WantedConnector> {
         check_interval_s,
     };
     Some(WantedConnector { id, record })
+}
+
+/// The tools of a remote MCP server, in the form that lists of connectors read.
+fn tools(section: &Section<'_>) -> Option<Value> {
+    let tools = section.json("tools")?;
+    if Vec::<RemoteTool>::deserialize(&tools).is_err() {
+        section.problem("tools", "must be a list such as [{ name = \"get_customer\", enabled = true }]");
+        return None;
+    }
+    Some(tools)
 }
 
 /// The id that the file chooses, if it does.

@@ -102,7 +102,7 @@ impl<'a> Section<'a> {
         Some(text.to_owned())
     }
 
-    /// A text that must be there, of at most 200 characters.
+    /// A text that must be there, of at most 200 characters in one line.
     pub(super) fn name(&self, key: &'static str) -> Option<String> {
         let text = self.text(key);
         if text.is_none() && !self.table.contains_key(key) {
@@ -111,6 +111,10 @@ impl<'a> Section<'a> {
         let text = text?.trim().to_owned();
         if text.chars().count() > 200 {
             self.problem(key, "is longer than 200 characters");
+            return None;
+        }
+        if text.contains(char::is_control) {
+            self.problem(key, "holds a line break or another control character");
             return None;
         }
         Some(text)
