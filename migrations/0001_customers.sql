@@ -29,7 +29,8 @@ create table customers (
     timezone    text not null,                               -- IANA; checked by the program
     plan_code   text not null references plans (plan_code),
     status      text not null default 'active' check (status in ('active', 'suspended')),
-    created_at  timestamptz not null
+    created_at  timestamptz not null,
+    runs_kept_since timestamptz                              -- before it a plan kept runs for a shorter time
 );
 
 create table users (

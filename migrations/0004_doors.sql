@@ -55,7 +55,7 @@ create function token_owner(token bytea, at timestamptz)
 returns table (standing text, customer_id text, token_id text, token_name text, scopes text[], expires_at timestamptz,
     customer_name text, slug text, timezone text, plan_code text, requests_per_minute integer, burst integer,
     daily_requests bigint, triggers_per_minute integer, daily_runs integer, max_concurrent_runs integer,
-    max_queued_runs integer, run_retention_days integer)
+    max_queued_runs integer, run_retention_days integer, runs_kept_since timestamptz)
 language sql stable security definer set search_path = pg_catalog, pg_temp as $$
     select case when t.revoked_at is not null then 'revoked_token'
                 when t.expires_at <= at then 'expired_token'
@@ -64,7 +64,7 @@ language sql stable security definer set search_path = pg_catalog, pg_temp as $$
            t.customer_id, t.token_id, t.name, t.scopes, t.expires_at,
            c.name, c.slug, c.timezone, p.plan_code, p.requests_per_minute, p.burst,
            p.daily_requests, p.triggers_per_minute, p.daily_runs, p.max_concurrent_runs,
-           p.max_queued_runs, p.run_retention_days
+           p.max_queued_runs, p.run_retention_days, c.runs_kept_since
       from public.tokens t
       join public.customers c on c.customer_id = t.customer_id
       join public.plans p on p.plan_code = c.plan_code

@@ -145,11 +145,11 @@ create function session_member(session bytea, workspace text, at timestamptz)
 returns table (customer_id text, user_id text, email text, user_name text, role text, customer_name text, slug text,
     timezone text, plan_code text, requests_per_minute integer, burst integer, daily_requests bigint,
     triggers_per_minute integer, daily_runs integer, max_concurrent_runs integer, max_queued_runs integer,
-    run_retention_days integer)
+    run_retention_days integer, runs_kept_since timestamptz)
 language sql stable security definer set search_path = pg_catalog, pg_temp as $$
     select u.customer_id, u.user_id, u.email, u.name, u.role, c.name, c.slug, c.timezone, p.plan_code,
            p.requests_per_minute, p.burst, p.daily_requests, p.triggers_per_minute, p.daily_runs,
-           p.max_concurrent_runs, p.max_queued_runs, p.run_retention_days
+           p.max_concurrent_runs, p.max_queued_runs, p.run_retention_days, c.runs_kept_since
       from public.sessions s
       join public.users u on u.email = s.email and u.ended_at is null
       join public.customers c on c.customer_id = u.customer_id and c.status = 'active'

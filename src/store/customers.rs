@@ -27,7 +27,10 @@ statements! {
          limit 1";
     SET = plain "
         update customers
-           set plan_code = coalesce($2, plan_code), status = coalesce($3, status)
+           set plan_code = coalesce($2, plan_code), status = coalesce($3, status),
+               runs_kept_since = case when $2 is null then runs_kept_since else greatest(runs_kept_since,
+                   (select $4::timestamptz - p.run_retention_days * interval '1 day' from plans p
+                     where p.plan_code = customers.plan_code)) end
          where customer_id = $1
         returning plan_code, status";
     WORKSPACE = tenant "
@@ -260,7 +263,9 @@ impl TenantTx {
         plan: Option<String>,
         status: Option<String>,
     ) -> Result<(String, String), StoreError> {
-        self.query_as(SET).bind(plan).bind(status).fetch_one(self.conn()).await.map_err(refused)
+        let now = self.now();
+        let query = self.query_as(SET).bind(plan).bind(status).bind(now);
+        query.fetch_one(self.conn()).await.map_err(refused)
     }
 
     /// The first owner, to whom what an operator makes on the command line belongs.

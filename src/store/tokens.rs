@@ -114,6 +114,8 @@ pub struct Plan {
     pub max_queued_runs: i32,
     /// Days that runs are kept.
     pub run_retention_days: i32,
+    /// Since when, where the plan before it kept them for a shorter time.
+    pub runs_kept_since: Option<DateTime<Utc>>,
 }
 
 /// What is known of a token that somebody presents.

@@ -98,8 +98,13 @@ fn asked(
 /// The window asked for, cut to what is kept of runs; all that is kept when nothing was asked for.
 pub(super) fn kept(cx: &ToolCx<'_>, word: Option<&str>, args: &WindowArgs) -> Result<Asked, ToolError> {
     let (now, zone) = (cx.now(), zone(cx, args.timezone.as_deref())?);
-    let days = cx.principal.plan().run_retention_days;
-    let oldest = now - TimeDelta::days(i64::from(days));
+    let plan = cx.principal.plan();
+    let oldest = now - TimeDelta::days(i64::from(plan.run_retention_days));
+    // Totals reach further back than runs are listed, where an earlier plan kept fewer.
+    let (oldest, kept) = match plan.runs_kept_since.filter(|since| *since > oldest) {
+        Some(since) => (since, format!("since {}", text::moment(since, zone))),
+        None => (oldest, format!("{} days", plan.run_retention_days)),
+    };
     let window = asked(word, args, oldest, now, zone)?;
     let mut notices = Vec::new();
     if word.is_some() && args.since.is_none() && window.label.is_none() {
@@ -108,7 +113,7 @@ pub(super) fn kept(cx: &ToolCx<'_>, word: Option<&str>, args: &WindowArgs) -> Re
     if window.since >= oldest {
         return Ok(Asked { window, zone, notices });
     }
-    notices.push(format!("Runs are kept {days} days; the window was cut to them."));
+    notices.push(format!("Runs are kept {kept}; the window was cut to them."));
     let since = oldest.min(window.until);
     Ok(Asked { window: Window { since, ..window }, zone, notices })
 }

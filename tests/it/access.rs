@@ -277,6 +277,29 @@ async fn runs_that_a_plan_keeps_longer_than_roll_ups_are_counted_all_the_same() 
     }
 }
 
+/// What a shorter plan let go is not counted under a longer one.
+#[tokio::test]
+async fn runs_that_an_earlier_plan_did_not_keep_are_not_counted() {
+    let app = TestApp::demo().await;
+    let tenancy = app.store.customer_named("acme").await.unwrap().unwrap();
+    app.clock.advance(TimeDelta::days(15));
+    for plan in ["free", "team"] {
+        let mut tx = app.store.begin(&tenancy).await.unwrap();
+        tx.set_customer(Some(plan.to_owned()), None).await.unwrap();
+        tx.commit().await.unwrap();
+        let keep = Retention { audit_days: 400, usage_days: 400, stats_days: 400 };
+        while app.store.purge(&keep, 1_000).await.unwrap().more() {}
+    }
+    app.clock.advance(TimeDelta::seconds(1));
+    let (kept,): (i64,) = app
+        .row("select count(*) from runs where customer_id = 'cus_acme' and $1::timestamptz is not null")
+        .await;
+    let told = app.acme().call("list_runs", json!({ "window": "80d", "limit": 0 })).await;
+    assert!(kept > 0 && told.structured["total"] == kept, "{kept} {}", told.text);
+    let notice = "Runs are kept since 2026-11-06 09:07 +01:00; the window was cut to them.";
+    assert_eq!(told.structured["notices"], json!([notice]), "{}", told.text);
+}
+
 /// Looks until something waits for a row that another transaction changed.
 async fn until_it_waits(app: &TestApp) {
     let waiting = "select 'waits' from pg_locks join pg_stat_activity a using (pid)
