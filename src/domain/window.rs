@@ -3,7 +3,8 @@
 use std::ops::RangeInclusive;
 
 use chrono::{
-    DateTime, Datelike, Days, DurationRound, Months, NaiveDate, NaiveTime, TimeDelta, TimeZone, Utc,
+    DateTime, Datelike, Days, DurationRound, Months, NaiveDate, NaiveDateTime, NaiveTime, TimeDelta,
+    TimeZone, Utc,
 };
 use chrono_tz::Tz;
 
@@ -158,22 +159,30 @@ fn short(delta: TimeDelta) -> String {
     }
 }
 
-/// A moment written as RFC 3339 or as a date (midnight in `zone`).
+/// A moment written as RFC 3339 or as answers write it: a date alone is its midnight, seconds may be missing, and so may
+/// the offset, instead of which `zone` counts then.
 pub fn parse_moment(text: &str, zone: Tz) -> Option<DateTime<Utc>> {
     let text = text.trim();
     if let Ok(moment) = DateTime::parse_from_rfc3339(text) {
         return in_range(moment.with_timezone(&Utc));
     }
-    // Of what is far out of range there may be no moment at all.
-    let near = |date: &NaiveDate| YEARS.contains(&date.year());
-    if let Ok(date) = NaiveDate::parse_from_str(text, "%Y-%m-%d") {
-        return Some(date).filter(near).and_then(|date| in_range(midnight(date, zone)));
+    let (naive, offset) =
+        ["%Y-%m-%dT%H:%M:%S%.f", "%Y-%m-%dT%H:%M", "%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%d %H:%M"]
+            .iter()
+            .find_map(|form| NaiveDateTime::parse_and_remainder(text, form).ok())
+            .or_else(|| {
+                let (date, offset) = NaiveDate::parse_and_remainder(text, "%Y-%m-%d").ok()?;
+                Some((date.and_time(NaiveTime::MIN), offset))
+            })
+            // Of what is far out of range there may be no moment at all.
+            .filter(|(naive, _)| YEARS.contains(&naive.year()))?;
+    match offset.trim_start() {
+        "" => in_range(local(naive.date(), naive.time(), zone)),
+        offset => {
+            let whole = format!("{}{offset}", naive.format("%Y-%m-%dT%H:%M:%S%.f"));
+            in_range(DateTime::parse_from_rfc3339(&whole).ok()?.with_timezone(&Utc))
+        }
     }
-    ["%Y-%m-%dT%H:%M:%S", "%Y-%m-%dT%H:%M", "%Y-%m-%d %H:%M:%S", "%Y-%m-%d %H:%M"]
-        .iter()
-        .find_map(|form| chrono::NaiveDateTime::parse_from_str(text, form).ok())
-        .filter(|naive| near(&naive.date()))
-        .and_then(|naive| in_range(local(naive.date(), naive.time(), zone)))
 }
 
 fn in_range(moment: DateTime<Utc>) -> Option<DateTime<Utc>> {
@@ -322,6 +331,26 @@ mod tests {
             parse_moment("2026-11-20 14:00", BERLIN).unwrap().to_rfc3339(),
             "2026-11-20T13:00:00+00:00"
         );
+        for (told, meant) in [
+            ("2026-11-21 08:05 +01:00", "2026-11-21T07:05:00+00:00"),
+            ("2026-10-25 02:00 +01:00", "2026-10-25T01:00:00+00:00"),
+            ("2026-11-21 +01:00", "2026-11-20T23:00:00+00:00"),
+            ("2026-11-20T14:00Z", "2026-11-20T14:00:00+00:00"),
+            ("2026-11-20T14:00-05:30", "2026-11-20T19:30:00+00:00"),
+            ("2026-11-20T14:00:00.5", "2026-11-20T13:00:00.500+00:00"),
+            ("2026-11-20 14:00:00.25 Z", "2026-11-20T14:00:00.250+00:00"),
+        ] {
+            assert_eq!(
+                parse_moment(told, BERLIN).map(|moment| moment.to_rfc3339()).as_deref(),
+                Some(meant),
+                "{told}"
+            );
+        }
+        for wrong in
+            ["2026-11-20T", "2026-11-20 14", "2026-11-20T14:00 CET", "2026-11-20 14:00 +01:00, 52 min ago"]
+        {
+            assert_eq!(parse_moment(wrong, BERLIN), None, "{wrong}");
+        }
         assert_eq!(parse_moment("+262142-12-31T00:00:00Z", BERLIN), None);
         for text in ["-9999-01-01T00:00:00Z", "-262143-01-01", "+262142-12-31", "+262142-12-31 23:59:59"] {
             for zone in [BERLIN, chrono_tz::America::New_York] {
