@@ -283,7 +283,7 @@ fn counts(definition: &FlowDefinition) -> CountsView {
         total: all.len(),
         transformed: count(|mapping| mapping.transform.is_some()),
         filtered: count(|mapping| mapping.filter.is_some()),
-        validated: count(|mapping| !mapping.validate.is_empty()),
+        validated: count(validated),
         required: count(|mapping| mapping.required),
     }
 }

@@ -106,6 +106,10 @@ async fn fields_with_filters_or_validations() {
         "{told}"
     );
     assert!(!told.contains("→ shipcountry"), "a plain copy is left out\n{told}");
+    for only in ["validated", "required", "filtered", "transformed"] {
+        let told = app.acme().call("get_flow_mappings", json!({ "flow": "orders", "only": only })).await;
+        assert_eq!(told.structured["total"], told.structured["counts"][only], "{only}: {}", told.text);
+    }
 }
 
 #[tokio::test]
