@@ -1,6 +1,6 @@
 //! Answers "is everything all right, and if not, what first?". Needs the scope `health:read`.
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, Days, Utc};
 use chrono_tz::Tz;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -16,6 +16,7 @@ use crate::domain::flow::{FlowStatus, Health};
 use crate::domain::ids::ConnectorId;
 use crate::domain::run::Records;
 use crate::domain::scope::Scope;
+use crate::domain::window::midnight;
 use crate::store::connectors::Connector;
 use crate::store::flows::{Flow, FlowFilter};
 use crate::view::connector::{ConnectorView, NEAR_QUOTA_PERCENT, QuotaView};
@@ -145,6 +146,9 @@ struct ApiQuotaView {
     requests_today: i64,
     #[serde(skip_serializing_if = "Option::is_none")]
     daily_limit: Option<i64>,
+    /// When the count of the day starts anew, where there is a limit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    resets_at: Option<DateTime<Utc>>,
     requests_per_minute: i32,
 }
 
@@ -184,6 +188,7 @@ impl Tool for GetSystemHealth {
             active: counts.in_use() - counts.paused,
         };
         let (now, zone) = (cx.now(), asked.zone);
+        let tomorrow = now.date_naive() + Days::new(1);
         let mut attention = facts.attention(now, zone);
         let verdict = facts.verdict();
         let headline = headline(verdict, &attention, untold, unlisted);
@@ -248,6 +253,7 @@ impl Tool for GetSystemHealth {
             api_quota: ApiQuotaView {
                 requests_today: queue.requests_today,
                 daily_limit: cx.principal.plan().daily_requests,
+                resets_at: cx.principal.plan().daily_requests.map(|_| midnight(tomorrow, Tz::UTC)),
                 requests_per_minute: cx.principal.plan().requests_per_minute,
             },
         };
@@ -365,9 +371,11 @@ fn written(output: &Output, asked: &Asked, now: DateTime<Utc>) -> String {
         text::count(counted.attempted())
     ));
     let quota = &output.api_quota;
-    let limit = quota
-        .daily_limit
-        .map_or_else(|| "no daily limit".to_owned(), |limit| format!("of {} a day", text::count(limit)));
+    let resets = quota.resets_at.map(|at| format!(", resets {}", text::moment_and_age(at, now, zone)));
+    let limit = quota.daily_limit.map_or_else(
+        || "no daily limit".to_owned(),
+        |limit| format!("of {} a day{}", text::count(limit), resets.unwrap_or_default()),
+    );
     page.line(format!(
         "Your API quota: {} today ({limit}), {} a minute",
         text::counted(quota.requests_today, "request", "requests"),

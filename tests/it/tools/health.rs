@@ -414,3 +414,14 @@ async fn a_connector_that_is_switched_off_is_told_as_such() {
         "CONNECTOR_UNAVAILABLE: Shopify (EU Store) is switched off. Switch it on; a run now would fail.";
     assert_eq!(refused.text, words);
 }
+
+/// A day's requests are counted by the day of UTC.
+#[tokio::test]
+async fn what_a_day_allows_says_when_it_starts_anew() {
+    let app = TestApp::demo().await;
+    let unlimited = app.acme().call("get_system_health", json!({})).await;
+    assert!(unlimited.structured["api_quota"]["resets_at"].is_null(), "{}", unlimited.text);
+    let told = app.globex().call("get_system_health", json!({})).await;
+    assert_eq!(told.structured["api_quota"]["resets_at"], "2026-11-22T00:00:00Z", "{}", told.text);
+    assert!(told.text.contains(" (of 200,000 a day, resets 2026-11-"), "{}", told.text);
+}
