@@ -8,6 +8,7 @@ use serde::Serialize;
 use tokio::time::Instant;
 
 use super::error::ToolError;
+use super::tool::Catalog;
 use crate::domain::ids::{FlowId, RunId};
 use crate::domain::run::RunGrouping;
 use crate::domain::window::Window;
@@ -25,6 +26,8 @@ pub(super) struct ToolCx<'a> {
     pub(super) serving: &'a Serving,
     pub(super) principal: &'a Principal,
     pub(super) exchange: &'a Exchange,
+    /// Every tool there is.
+    pub(super) catalog: &'a Catalog,
     /// The turn of this call among those that run at once; given back by a call that waits.
     pub(super) turn: Held<'a>,
 }
@@ -42,6 +45,12 @@ impl ToolCx<'_> {
     /// The workspace's time zone.
     pub(super) fn zone(&self) -> Tz {
         self.principal.workspace().zone
+    }
+
+    /// Whether the caller may make a call that is written as `get_run run_id=…`.
+    pub(super) fn may_call(&self, call: &str) -> bool {
+        let tool = call.split(' ').next().unwrap_or_default();
+        self.catalog.find(tool).is_some_and(|entry| self.principal.may(entry.scope))
     }
 
     /// Where people find the page of what `path` names in the workspace, where the server's address is known.
@@ -130,6 +139,9 @@ impl ToolCx<'_> {
     }
 }
 
+/// What a call that waits keeps of its time for its answer.
+const TO_ANSWER: Duration = Duration::from_secs(2);
+
 /// Between two tellings of how far a run is at least.
 const TELL_EVERY: Duration = Duration::from_secs(1);
 
@@ -138,9 +150,6 @@ const TELL_EVERY: Duration = Duration::from_secs(1);
 struct Pace {
     told: Option<Instant>,
 }
-
-/// What a call that waits keeps of its time for its answer.
-const TO_ANSWER: Duration = Duration::from_secs(2);
 
 impl Pace {
     /// Whether it may be told again; then it counts as told.

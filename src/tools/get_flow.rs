@@ -191,9 +191,9 @@ impl Tool for GetFlow {
             view.flow.status
         );
         let notices = found.notices();
-        let text = written(cx, &summary, &view, &notices);
+        let (page, next) = written(cx, &summary, &view);
         let output = Output { summary, flow: view, matched_by: found.matched_by.to_string() };
-        Ok(Answer { text, output, notices })
+        Ok(Answer { page, output, notices, next: vec![next] })
     }
 }
 
@@ -225,7 +225,8 @@ fn view(cx: &ToolCx<'_>, detail: &FlowDetail) -> DetailView {
     }
 }
 
-fn written(cx: &ToolCx<'_>, summary: &str, view: &DetailView, notices: &[String]) -> String {
+/// The flow as it is written, and the call that comes next.
+fn written(cx: &ToolCx<'_>, summary: &str, view: &DetailView) -> (Page, String) {
     let (now, zone, flow) = (cx.now(), cx.zone(), &view.flow);
     let mut page = Page::new(summary);
     page.line(&flow.summary);
@@ -295,5 +296,5 @@ fn written(cx: &ToolCx<'_>, summary: &str, view: &DetailView, notices: &[String]
         }
         _ => format!("get_flow_mappings flow={}", flow.id),
     };
-    page.end(notices, &[next])
+    (page, next)
 }

@@ -162,7 +162,7 @@ impl Tool for GetFlowErrorSummary {
                 .push("payload excerpts are hidden from this caller (needs scope payloads:read).".to_owned());
         }
         let next = shown.first().map(|group| format!("get_run_errors run_id={}", group.last_run_id));
-        let text = page.end(&notices, next.as_slice());
+        let next = next.into_iter().collect();
         let output = Output {
             summary,
             flow_id: found.id.to_string(),
@@ -177,6 +177,6 @@ impl Tool for GetFlowErrorSummary {
             total_errors: errors.total,
             total_groups: errors.keys,
         };
-        Ok(Answer { text, output, notices })
+        Ok(Answer { page, output, notices, next })
     }
 }

@@ -230,7 +230,6 @@ impl Tool for GetFlowMappings {
             }
             None => None,
         };
-        let text = page.end(&notices, &[]);
         let output = Output {
             summary,
             flow_id: found.id.to_string(),
@@ -241,7 +240,7 @@ impl Tool for GetFlowMappings {
             total: wanted.len(),
             next_cursor,
         };
-        Ok(Answer { text, output, notices })
+        Ok(Answer { page, output, notices, next: Vec::new() })
     }
 }
 

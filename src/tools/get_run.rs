@@ -256,8 +256,7 @@ fn told(cx: &ToolCx<'_>, detail: &RunDetail) -> Answer<Output> {
     } else if run.records.failed > 0 || run.status == RunStatus::Failed {
         next.push(format!("get_run_errors run_id={}", run.id));
     }
-    let text = page.end(&notices, &next);
-    Answer { text, output: Output { summary, run: view, next_poll_seconds }, notices }
+    Answer { page, output: Output { summary, run: view, next_poll_seconds }, notices, next }
 }
 
 /// What changed before the run, its attempts and its timeline: as much of each as the page has room for.

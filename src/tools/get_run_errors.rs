@@ -211,8 +211,7 @@ impl Tool for GetRunErrors {
             let (told, total) = (text::count(told), text::count(errors.total));
             notices.push(format!("no more records: {told} of {total} are kept as samples."));
         }
-        let next = [format!("get_run run_id={id}")];
-        let text = page.end(&notices, &next);
+        let next = vec![format!("get_run run_id={id}")];
         let output = Output {
             summary,
             run_id: id.to_string(),
@@ -236,7 +235,7 @@ impl Tool for GetRunErrors {
             total_groups: errors.keys,
             next_cursor,
         };
-        Ok(Answer { text, output, notices })
+        Ok(Answer { page, output, notices, next })
     }
 }
 

@@ -257,8 +257,9 @@ impl Tool for GetSystemHealth {
                 requests_per_minute: cx.principal.plan().requests_per_minute,
             },
         };
-        let text = written(&output, &asked, now);
-        Ok(Answer { text, output, notices: asked.notices })
+        let page = written(&output, &asked, now);
+        let next = output.attention.iter().map(|cause| cause.next_step.clone()).collect();
+        Ok(Answer { page, output, notices: asked.notices, next })
     }
 }
 
@@ -288,7 +289,7 @@ fn near_quota(connectors: &[Connector], now: DateTime<Utc>) -> Vec<NearQuotaView
     near
 }
 
-fn written(output: &Output, asked: &Asked, now: DateTime<Utc>) -> String {
+fn written(output: &Output, asked: &Asked, now: DateTime<Utc>) -> Page {
     let zone = asked.zone;
     let mut page = Page::new(&format!("{} As of {}.", output.summary, text::moment(now, zone)));
     if !output.attention.is_empty() {
@@ -381,11 +382,5 @@ fn written(output: &Output, asked: &Asked, now: DateTime<Utc>) -> String {
         text::counted(quota.requests_today, "request", "requests"),
         quota.requests_per_minute
     ));
-    let next: Vec<String> = output
-        .attention
-        .iter()
-        .map(|cause| cause.next_step.clone())
-        .filter(|step| step.starts_with("get_") || step.starts_with("list_"))
-        .collect();
-    page.end(&asked.notices, &next)
+    page
 }

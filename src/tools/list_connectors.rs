@@ -155,12 +155,12 @@ impl Tool for ListConnectors {
             .map(|connector| format!("list_flows connector={}", connector.id))
             .into_iter()
             .collect();
-        let text = page.end(&notices, &next);
         let total = matching.len();
         Ok(Answer {
-            text,
+            page,
             output: Output { summary, as_of: now, counts, connectors: shown, total, next_cursor },
             notices,
+            next,
         })
     }
 }

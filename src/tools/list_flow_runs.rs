@@ -124,7 +124,7 @@ impl Tool for ListFlowRuns {
         if let Some(cursor) = &next_cursor {
             notices.push(format!("more runs match; pass cursor={cursor}"));
         }
-        let text = page.end(&notices, &newest_failed(&shown.runs));
+        let next = newest_failed(&shown.runs);
         let output = Output {
             summary,
             flow_id: found.id.to_string(),
@@ -135,6 +135,6 @@ impl Tool for ListFlowRuns {
             totals,
             next_cursor,
         };
-        Ok(Answer { text, output, notices })
+        Ok(Answer { page, output, notices, next })
     }
 }

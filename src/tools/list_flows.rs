@@ -212,7 +212,7 @@ impl Tool for ListFlows {
         if let Some(cursor) = &next_cursor {
             notices.push(format!("more flows match; pass cursor={cursor}"));
         }
-        let text = page.end(&notices, &next(&flows));
+        let next = next(&flows);
         let output = Output {
             summary,
             workspace: WorkspaceView {
@@ -226,7 +226,7 @@ impl Tool for ListFlows {
             total,
             next_cursor,
         };
-        Ok(Answer { text, output, notices })
+        Ok(Answer { page, output, notices, next })
     }
 }
 

@@ -143,7 +143,7 @@ impl Tool for ListRuns {
         if let Some(cursor) = &next_cursor {
             notices.push(format!("more runs match; pass cursor={cursor}"));
         }
-        let text = page.end(&notices, &newest_failed(&shown.runs));
+        let next = newest_failed(&shown.runs);
         let (totals, groups, shared_connectors) = match figures {
             Some(Figures { totals, groups, shared }) => (Some(totals), groups, shared),
             None => (None, vec![], vec![]),
@@ -158,7 +158,7 @@ impl Tool for ListRuns {
             runs: shown.runs,
             next_cursor,
         };
-        Ok(Answer { text, output, notices })
+        Ok(Answer { page, output, notices, next })
     }
 }
 

@@ -165,7 +165,7 @@ impl ToolServer {
         // Before the wait: what was read of a body is up to a hundred times as large.
         let ready = entry.ready(call.arguments)?;
         let turn = Held::take(&self.turns, caller.tenancy().customer().as_str()).await?;
-        let cx = ToolCx { serving: &self.serving, principal: caller, exchange, turn };
+        let cx = ToolCx { serving: &self.serving, principal: caller, exchange, catalog: &self.catalog, turn };
         let told = ready(&cx).await?;
         Ok(ToolAnswer {
             content: vec![Content::Text(told.text)],

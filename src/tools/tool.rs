@@ -15,15 +15,18 @@ use super::error::{ToolError, sentence};
 use super::schema;
 use crate::domain::scope::{Scope, Scopes};
 use crate::protocol::{Annotations, ToolDefinition};
+use crate::view::text::Page;
 
 /// An answer: text that is complete on its own, and the same as typed JSON.
 pub(super) struct Answer<O> {
-    /// What a model reads.
-    pub(super) text: String,
+    /// What a model reads, but for its notes and what to do next.
+    pub(super) page: Page,
     /// What a program reads.
     pub(super) output: O,
     /// What the text says in its notes, for whoever is shown nothing but the JSON.
     pub(super) notices: Vec<String>,
+    /// Calls to make next, such as `get_run run_id=…`; who may not make one does not hear of it.
+    pub(super) next: Vec<String>,
 }
 
 /// The JSON of an answer.
@@ -170,7 +173,9 @@ fn ready<T: Tool>(reader: &Reader, arguments: Map<String, Value>) -> Result<Read
 }
 
 async fn run<T: Tool>(cx: &ToolCx<'_>, input: T::Input) -> Result<Told, ToolError> {
-    let Answer { text, output, notices } = T::call(cx, input).await?;
+    let Answer { page, output, notices, mut next } = T::call(cx, input).await?;
+    next.retain(|call| cx.may_call(call));
+    let text = page.end(&notices, &next);
     let structured = to_raw_value(&Noted { output, notices }).map_err(ToolError::Unserialisable)?;
     Ok(Told { text, structured })
 }

@@ -186,7 +186,6 @@ fn told(cx: &ToolCx<'_>, found: &Found, detail: &RunDetail, outcome: Outcome) ->
         format!("get_run run_id={} wait_seconds=20", run.id)
     };
     let notices = found.notices();
-    let text = page.end(&notices, &[next]);
     let output = Output {
         summary,
         run_id: run.id.to_string(),
@@ -206,7 +205,7 @@ fn told(cx: &ToolCx<'_>, found: &Found, detail: &RunDetail, outcome: Outcome) ->
         estimated_duration_ms: detail.median_ms,
         next_poll_seconds,
     };
-    Answer { text, output, notices }
+    Answer { page, output, notices, next: vec![next] }
 }
 
 fn refused(cx: &ToolCx<'_>, found: &Found, request: &Request, refusal: Refusal) -> ToolError {

@@ -226,6 +226,29 @@ async fn a_token_without_the_scope_neither_sees_nor_calls_a_tool() {
     assert_eq!(told.code, "INSUFFICIENT_SCOPE");
 }
 
+/// Nor is a caller sent to a tool that it may not call.
+#[tokio::test]
+async fn what_comes_next_is_what_the_caller_may_call() {
+    let app = TestApp::demo().await;
+    let next = |text: String| text.lines().filter(|line| line.starts_with("Next:")).collect::<String>();
+    let flow = json!({ "flow": "Salesforce → Snowflake accounts" });
+    for (scopes, tool, arguments, expected) in [
+        ("flows:read,runs:read", "list_flows", json!({}), "Next: get_run_errors run_id="),
+        ("flows:read", "list_flows", json!({}), ""),
+        ("flows:read", "get_flow", flow.clone(), "Next: get_flow_mappings flow="),
+        ("sync:trigger", "trigger_sync", flow, ""),
+    ] {
+        let change = "update tokens set scopes = string_to_array($1, ',') where customer_id = 'cus_acme'";
+        sqlx::query(change).bind(scopes).execute(&mut app.owner().await).await.unwrap();
+        app.clock.advance(TimeDelta::seconds(1));
+        let told = next(app.acme().text(tool, arguments).await);
+        assert!(
+            told.starts_with(expected) && told.is_empty() == expected.is_empty(),
+            "{scopes} {tool}: {told}"
+        );
+    }
+}
+
 /// Without `payloads:read` errors are counted and sorted, and nothing is told of a record.
 #[tokio::test]
 async fn a_token_without_payloads_is_told_nothing_of_a_record() {
