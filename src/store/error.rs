@@ -25,6 +25,9 @@ pub enum StoreError {
     /// The caller's token was revoked or expired since it was recognised: nothing was read or changed.
     #[error("the token is no longer live")]
     NotLive,
+    /// PostgreSQL does not know the time zone that was asked for.
+    #[error("the database does not know the time zone")]
+    UnknownZone,
     /// The row to be made exists already.
     #[error("{0}")]
     Conflict(&'static str),
@@ -32,6 +35,9 @@ pub enum StoreError {
 
 /// What `live_session` fails with when the token is not live (`migrations/0004_doors.sql`).
 const NOT_LIVE: &str = "NL001";
+
+/// What `at time zone` fails with for a zone that PostgreSQL does not know (PostgreSQL manual, appendix A).
+const INVALID_PARAMETER_VALUE: &str = "22023";
 
 impl From<sqlx::Error> for StoreError {
     fn from(error: sqlx::Error) -> Self {
@@ -44,6 +50,12 @@ impl StoreError {
     /// A row holds something this build does not know.
     pub(super) fn inconsistent(table: &'static str, column: &'static str) -> Self {
         Self::Inconsistent { table, column }
+    }
+
+    /// What a statement failed of that cuts time in a zone: PostgreSQL may know fewer zones than we do.
+    pub(super) fn of_zone(error: sqlx::Error) -> Self {
+        let state = error.as_database_error().and_then(|refused| refused.code());
+        if state.as_deref() == Some(INVALID_PARAMETER_VALUE) { Self::UnknownZone } else { error.into() }
     }
 
     /// The name of the constraint or unique index that refused a write, if one did.
@@ -85,7 +97,11 @@ impl StoreError {
                     | sqlx::Error::PoolClosed
                     | sqlx::Error::WorkerCrashed
             ),
-            Self::Inconsistent { .. } | Self::LeaseLost | Self::NotLive | Self::Conflict(_) => false,
+            Self::Inconsistent { .. }
+            | Self::LeaseLost
+            | Self::NotLive
+            | Self::UnknownZone
+            | Self::Conflict(_) => false,
         }
     }
 }

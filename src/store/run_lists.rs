@@ -161,7 +161,8 @@ impl Reader<'_> {
     /// The first page, of at most `limit` runs, with what is known of all that match.
     ///
     /// # Errors
-    /// [`StoreError::NotLive`] when the token was revoked meanwhile; when the database fails, or a row holds
+    /// [`StoreError::NotLive`] when the token was revoked meanwhile, [`StoreError::UnknownZone`] when days are asked for of
+    /// a zone that PostgreSQL does not know; when the database fails, or a row holds
     /// something this build does not know.
     pub async fn runs(
         &self,
@@ -169,8 +170,8 @@ impl Reader<'_> {
         grouping: RunGrouping,
         limit: i64,
     ) -> Result<RunList, StoreError> {
-        let rows: Vec<ListRow> =
-            self.list(filter, grouping, None, limit).fetch_all(self.store().reads()).await?;
+        let query = self.list(filter, grouping, None, limit);
+        let rows: Vec<ListRow> = query.fetch_all(self.store().reads()).await.map_err(StoreError::of_zone)?;
         let mut figures = None;
         let mut runs = Vec::with_capacity(rows.len());
         for row in rows {

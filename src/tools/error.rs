@@ -49,7 +49,14 @@ pub(super) struct ArgumentError {
 
 impl From<StoreError> for ToolError {
     fn from(error: StoreError) -> Self {
-        Self::Store(error)
+        match error {
+            StoreError::UnknownZone => Self::argument(
+                "timezone",
+                "the database does not know that time zone",
+                "a current IANA name such as America/New_York, not an old one such as US/Eastern",
+            ),
+            error => Self::Store(error),
+        }
     }
 }
 

@@ -183,3 +183,17 @@ async fn until_alone_ends_the_window_that_would_be_without_it() {
     let begin = "INVALID_WINDOW: the window's beginning (2026-11-21 00:00 +01:00) is not before until (2026-11-20 12:00 +01:00).";
     assert!(told.is_error && told.text.starts_with(begin), "{}", told.text);
 }
+
+/// PostgreSQL may be installed with fewer time zones than are known here.
+#[tokio::test]
+async fn a_zone_that_the_database_does_not_know_is_a_mistake_of_the_argument() {
+    let app = TestApp::demo().await;
+    let known = app.column("select name from pg_timezone_names").await;
+    let all = chrono_tz::TZ_VARIANTS.iter().map(|zone| zone.name());
+    let unknown = all.filter(|zone| !known.iter().any(|name| name == zone)).take(5);
+    for zone in unknown.chain(["US/Eastern", "Europe/Berlin"]) {
+        let told = app.acme().call("list_runs", json!({ "group_by": "day", "timezone": zone })).await;
+        assert!(!told.is_error || told.code == "INVALID_ARGUMENTS", "{zone}: {}", told.text);
+        assert!(!told.is_error || zone != "Europe/Berlin", "{}", told.text);
+    }
+}
