@@ -88,7 +88,10 @@ fn parse_id(prefix: &str, text: &str) -> Option<Arc<str>> {
     if rest.len() < 3 || text.len() > MAX_ID_CHARS || !rest.bytes().all(legal) {
         return None;
     }
-    if text.starts_with(prefix) { Some(text.into()) } else { Some(format!("{prefix}_{rest}").into()) }
+    // Ours are lower case; those of others mean what they are spelt.
+    let ours = rest.len() == 26 && rest.bytes().all(|byte| BASE32.contains(&byte.to_ascii_lowercase()));
+    let rest = if ours { rest.to_ascii_lowercase() } else { rest.to_owned() };
+    Some(format!("{prefix}_{rest}").into())
 }
 
 /// Where new ids and other randomness come from. Cheap to clone; clones share their state.
@@ -142,11 +145,13 @@ pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
+/// The digits of Crockford's base32, in lower case.
+const BASE32: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";
+
 /// Crockford's base32 in lower case, 26 characters, as the TypeID specification writes a UUID
 /// (<https://github.com/jetify-com/typeid/tree/main/spec>).
 fn base32(value: u128) -> String {
-    const ALPHABET: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";
-    (0..26).rev().map(|place| char::from(ALPHABET[(value >> (place * 5)) as usize & 31])).collect()
+    (0..26).rev().map(|place| char::from(BASE32[(value >> (place * 5)) as usize & 31])).collect()
 }
 
 #[cfg(test)]
@@ -173,6 +178,9 @@ mod tests {
     fn ids_are_read_as_models_write_them() {
         assert_eq!(RunId::parse(" `run_abc123` ").unwrap().as_str(), "run_abc123");
         assert_eq!(RunId::parse("RUN_abc123").unwrap().as_str(), "run_abc123");
+        assert_eq!(RunId::parse("RUN_Abc123").unwrap().as_str(), "run_Abc123", "not ours");
+        let ours = RunId::new(&ids());
+        assert_eq!(RunId::parse(&ours.as_str().to_uppercase()), Ok(ours));
         for bad in
             ["run_", "run_a b", "abc123", "run-abc", "run_ab;c", &format!("run_{}", "a".repeat(80)), "ru"]
         {
