@@ -10,7 +10,7 @@ use super::ids::CustomerId;
 /// Bytes of the seal that a cursor carries.
 const SEAL_BYTES: usize = 12;
 /// Longest cursor text that is read.
-const MAX_CHARS: usize = 1_024;
+const MAX_CHARS: usize = 2_048;
 
 /// Seals and opens cursors. One key per installation, so that any process continues any page.
 #[derive(Clone)]
@@ -85,6 +85,8 @@ mod tests {
         assert_eq!(key.open(&acme, "list_runs?status=partial", &cursor), None);
         assert_eq!(key.open(&globex, "list_runs?status=failed", &cursor), None);
         assert_eq!(CursorKey::new(&[8; 32]).open(&acme, "list_runs?status=failed", &cursor), None);
+        let long = "\u{1f600}".repeat(300);
+        assert_eq!(key.open(&acme, "q", &key.seal(&acme, "q", &long)), Some(long));
         for junk in ["", "a", "AAAA", "%%%", &"A".repeat(5000)] {
             assert_eq!(key.open(&acme, "list_runs?status=failed", junk), None);
         }
