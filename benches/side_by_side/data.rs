@@ -7,13 +7,14 @@ use apixx_mcp::store::migrate;
 use chrono::{DateTime, TimeDelta, Utc};
 use sqlx::PgPool;
 
+use super::queries::ROWS;
 use super::seed;
 
 /// Customers that ask: the one with many flows, the one with many runs, and ordinary ones.
 const CUSTOMERS: usize = 64;
 
 /// Runs that each asks for, one after the other.
-const RUNS: i64 = 8;
+const RUNS: usize = 8;
 
 /// A running database that holds the seeded past.
 pub struct Data {
@@ -32,6 +33,8 @@ pub struct Customer {
     pub token: String,
     /// Newest first.
     pub runs: Vec<(String, DateTime<Utc>)>,
+    /// The last run of the first page.
+    pub page_end: (String, DateTime<Utc>),
     pub flow: String,
     /// A window that holds these runs and more.
     pub since: DateTime<Utc>,
@@ -89,7 +92,7 @@ async fn customers(pool: &PgPool) -> Vec<Customer> {
     let mut customers = Vec::new();
     for place in 0..CUSTOMERS {
         let id = seed::customer_id(place);
-        let runs = sqlx::query_as(
+        let mut runs: Vec<(String, DateTime<Utc>)> = sqlx::query_as(
             "select run_id, window_at from runs
               where customer_id = $1 and window_at >= $2 and window_at < $3
               order by window_at desc, run_id desc limit $4",
@@ -97,12 +100,15 @@ async fn customers(pool: &PgPool) -> Vec<Customer> {
         .bind(&id)
         .bind(since)
         .bind(until)
-        .bind(RUNS)
+        .bind(ROWS - 1)
         .fetch_all(pool)
         .await
         .expect("runs");
+        let page_end = runs.last().expect("a run").clone();
+        runs.truncate(RUNS);
         let token = seed::token(place).reveal().to_owned();
-        customers.push(Customer { id, token, runs, flow: seed::flow_id(place, 0), since, until });
+        let flow = seed::flow_id(place, 0);
+        customers.push(Customer { id, token, runs, page_end, flow, since, until });
     }
     customers
 }

@@ -20,6 +20,8 @@ pub struct Requests {
     pub path: &'static str,
     /// Header and value of the token, where one is wanted, and the body.
     pub all: Vec<(Option<String>, Bytes)>,
+    /// Bytes that an answer has at least: a refusal, which may be a success of HTTP, has fewer.
+    pub least: usize,
 }
 
 /// What was seen in a time.
@@ -60,7 +62,24 @@ impl Requests {
     /// # Panics
     /// When it is no success.
     pub async fn one(&self, which: usize) -> Bytes {
+        self.ask(&mut self.connect().await, which).await
+    }
+
+    /// The bodies of all answers, one request after the other.
+    ///
+    /// # Panics
+    /// When one is no success.
+    pub async fn each(&self) -> Vec<Bytes> {
         let mut sender = self.connect().await;
+        let mut bodies = Vec::new();
+        for which in 0..self.all.len() {
+            sender.ready().await.expect("the connection lives");
+            bodies.push(self.ask(&mut sender, which).await);
+        }
+        bodies
+    }
+
+    async fn ask(&self, sender: &mut SendRequest<Full<Bytes>>, which: usize) -> Bytes {
         let response = sender.send_request(self.request(which)).await.expect("an answer");
         let status = response.status();
         let body = response.into_body().collect().await.expect("a whole answer").to_bytes();
@@ -86,10 +105,11 @@ impl Requests {
                     let request = requests.request(worker * 7 + round);
                     let response = sender.send_request(request).await.expect("an answer");
                     assert_eq!(response.status(), 200, "{}", requests.path);
-                    let mut body = response.into_body();
+                    let (mut body, mut bytes) = (response.into_body(), 0);
                     while let Some(frame) = body.frame().await {
-                        frame.expect("a whole answer");
+                        bytes += frame.expect("a whole answer").data_ref().map_or(0, Bytes::len);
                     }
+                    assert!(bytes >= requests.least, "{}: an answer of {bytes} bytes", requests.path);
                     let answered = Instant::now();
                     if answered >= begin && answered < end {
                         times.push((answered - sent).as_secs_f64() * 1e6);

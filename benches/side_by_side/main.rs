@@ -41,7 +41,7 @@ use clap::Parser;
 
 use data::Data;
 use report::{Cell, Footprint, Report, Sample, median};
-use servers::{Ran, Server};
+use servers::{Memory, Ran, Server};
 use targets::{Servers, Target};
 
 /// How often each server is started to see how long it takes.
@@ -154,20 +154,19 @@ async fn compare(options: &Options) {
     let servers = Servers { bare, rmcp, product, sdks };
     let mut targets = targets::all(&servers, &data.customers).await;
     targets.retain(|target| target.call.contains(&options.only));
-    for target in &targets {
-        target.check().await;
-    }
+    targets::check(&mut targets).await;
 
     tokio::time::sleep(Duration::from_millis(500)).await;
-    let idle: Vec<f64> = servers.all().map(|(_, server)| server.memory().0).collect();
+    let idle: Vec<Memory> = servers.all().map(|(_, server)| server.memory()).collect();
     let cells = measure(options, &targets, data.postmaster).await;
     let footprints = servers
         .all()
         .zip(idle)
-        .map(|((name, server), idle_mb)| Footprint {
+        .map(|((name, server), idle)| Footprint {
             server: name,
-            idle_mb,
-            at_64_mb: server.memory().1,
+            idle_mb: idle.resident,
+            idle_private_mb: idle.private,
+            at_64_mb: server.memory().most,
             start_ms: match name {
                 "product" => median(product_starts.iter().copied()),
                 _ => server.started_in.as_secs_f64() * 1e3,

@@ -9,6 +9,17 @@ use std::time::{Duration, Instant};
 
 use super::load::Requests;
 
+/// Memory of a process in MB.
+#[derive(Clone, Copy, Debug)]
+pub struct Memory {
+    /// Resident now.
+    pub resident: f64,
+    /// Of that, what is no file's: the rest is mostly the program's own, which the system keeps once for all.
+    pub private: f64,
+    /// Resident at the highest.
+    pub most: f64,
+}
+
 /// A server in a process of its own, ended with this value.
 pub struct Server {
     child: Child,
@@ -49,14 +60,13 @@ impl Server {
         self.child.id()
     }
 
-    /// Resident memory now and at its highest, in MB.
-    pub fn memory(&self) -> (f64, f64) {
+    pub fn memory(&self) -> Memory {
         let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap_or_default();
         let of = |name: &str| {
             let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default();
             line.trim().trim_end_matches(" kB").parse::<f64>().unwrap_or(f64::NAN) / 1024.0
         };
-        (of("VmRSS:"), of("VmHWM:"))
+        Memory { resident: of("VmRSS:"), private: of("RssAnon:"), most: of("VmHWM:") }
     }
 }
 

@@ -1,8 +1,10 @@
 //! What is measured: which call on which server, with which requests.
 
+use std::collections::HashMap;
 use std::net::SocketAddr;
 
 use bytes::Bytes;
+use chrono::{DateTime, Utc};
 use serde_json::{Value, json};
 
 use super::data::Customer;
@@ -35,18 +37,45 @@ pub struct Target {
     pub requests: Requests,
 }
 
-impl Target {
-    /// That a server does what is measured: it answers with what was asked for.
-    pub async fn check(&self) {
-        let body = self.requests.one(0).await;
-        let text = String::from_utf8_lossy(&body);
-        let right = match self.call {
-            "tools/list" => text.contains("get_flow_error_summary"),
-            _ => text.contains("run_") && !text.contains("\"isError\":true") && !text.contains("\"error\":{"),
-        };
-        assert!(right, "{} of {}: {text}", self.call, self.server);
-        eprintln!("{} of {}: {} bytes", self.call, self.server, body.len());
+/// That all servers do the same work: every request is sent once, and shows what it shows at the first of them.
+pub async fn check(targets: &mut [Target]) {
+    let mut first: HashMap<&str, Vec<Vec<String>>> = HashMap::new();
+    for Target { call, server, requests, .. } in targets {
+        let bodies = requests.each().await;
+        let shown: Vec<_> = bodies.iter().map(|body| shown(call, body)).collect();
+        let expected = first.entry(call).or_insert_with(|| shown.clone());
+        for (which, shown) in shown.iter().enumerate() {
+            assert_eq!(expected[which % expected.len()], *shown, "{call} of {server}, request {which}");
+        }
+        let sizes = || bodies.iter().map(Bytes::len);
+        eprintln!("{call} of {server}: {} requests, {} bytes of answers", bodies.len(), sizes().sum::<usize>());
+        requests.least = sizes().min().unwrap_or(0) / 2;
     }
+}
+
+/// What an answer shows: the ids of its runs, or the names of the tools. A call that the product alone has shows something.
+///
+/// # Panics
+/// When it is a refusal, or shows nothing.
+fn shown(call: &str, body: &[u8]) -> Vec<String> {
+    let answer: Value = serde_json::from_slice(body).expect("an answer in JSON");
+    let right = answer.get("error").is_none() && answer["result"]["isError"] != true;
+    // The bare server has no envelope, and gives rows without a name.
+    let content = answer["result"].get("structuredContent").unwrap_or(&answer);
+    let each = |rows: &Value, name: &str| -> Vec<String> {
+        let rows = rows.as_array().map_or(&[][..], Vec::as_slice);
+        rows.iter().filter_map(|row| row[name].as_str()).map(str::to_owned).collect()
+    };
+    let shown = match call {
+        "tools/list" => each(&answer["result"]["tools"], "name"),
+        "get_run" => {
+            each(&json!([content.get("run").unwrap_or(content)]), "run_id")
+        }
+        "list_runs page" => each(content.get("runs").unwrap_or(content), "run_id"),
+        _ => vec![call.to_owned()],
+    };
+    assert!(right && !shown.is_empty(), "{call}: {}", String::from_utf8_lossy(body));
+    shown
 }
 
 /// `tools/list` of the product.
@@ -69,9 +98,9 @@ pub async fn all(servers: &Servers, customers: &[Customer]) -> Vec<Target> {
     let Servers { bare, rmcp, product, sdks } = servers;
     let page = |customer: &Customer| json!({ "since": customer.since, "until": customer.until });
     let cursors = cursors(product, customers, page).await;
-    let asked = asked(customers);
-    let arguments: Vec<Value> = asked.iter().map(|asked| json!(asked)).collect();
-    let calls = |name: &'static str| {
+    let of_run = asked(customers, |which, customer| &customer.runs[which % customer.runs.len()]);
+    let of_page = asked(customers, |_, customer| &customer.page_end);
+    let calls = |name: &'static str, arguments: &[Value]| {
         arguments
             .iter()
             .map(|arguments| call("tools/call", json!({ "name": name, "arguments": arguments })))
@@ -87,8 +116,8 @@ pub async fn all(servers: &Servers, customers: &[Customer]) -> Vec<Target> {
         target("tools/list", "bare", bare.pid(), list_of_bare(bare.address)),
         target("tools/list", "rmcp", rmcp.pid(), list_of_sdk(rmcp.address)),
         target("tools/list", "product", product.pid(), list_of_product(product.address, customers)),
-        target("get_run", "bare", bare.pid(), plain(bare.address, "/get_run", arguments.clone())),
-        target("get_run", "rmcp", rmcp.pid(), plain(rmcp.address, "/mcp", calls("get_run"))),
+        target("get_run", "bare", bare.pid(), plain(bare.address, "/get_run", of_run.clone())),
+        target("get_run", "rmcp", rmcp.pid(), plain(rmcp.address, "/mcp", calls("get_run", &of_run))),
         target(
             "get_run",
             "product",
@@ -97,8 +126,8 @@ pub async fn all(servers: &Servers, customers: &[Customer]) -> Vec<Target> {
                 tool("get_run", json!({ "run_id": customer.runs[which % customer.runs.len()].0 }))
             }),
         ),
-        target("list_runs page", "bare", bare.pid(), plain(bare.address, "/list_runs", arguments.clone())),
-        target("list_runs page", "rmcp", rmcp.pid(), plain(rmcp.address, "/mcp", calls("list_runs"))),
+        target("list_runs page", "bare", bare.pid(), plain(bare.address, "/list_runs", of_page.clone())),
+        target("list_runs page", "rmcp", rmcp.pid(), plain(rmcp.address, "/mcp", calls("list_runs", &of_page))),
         target(
             "list_runs page",
             "product",
@@ -133,9 +162,10 @@ pub async fn all(servers: &Servers, customers: &[Customer]) -> Vec<Target> {
         ),
     ];
     for sdk in sdks {
-        for name in ["get_run", "list_runs"] {
-            let call = if name == "get_run" { name } else { "list_runs page" };
-            let requests = plain(sdk.server.address, "/mcp", calls(name));
+        for (call, name, asked) in
+            [("get_run", "get_run", &of_run), ("list_runs page", "list_runs", &of_page)]
+        {
+            let requests = plain(sdk.server.address, "/mcp", calls(name, asked));
             let place = targets.iter().rposition(|target| target.call == call).unwrap();
             targets.insert(place, target(call, sdk.name, sdk.server.pid(), requests));
         }
@@ -152,7 +182,7 @@ fn call(method: &str, params: Value) -> Value {
 
 fn plain(address: SocketAddr, path: &'static str, bodies: Vec<Value>) -> Requests {
     let all = bodies.iter().map(|body| (None, Bytes::from(body.to_string()))).collect();
-    Requests { address, path, all }
+    Requests { address, path, all, least: 0 }
 }
 
 /// Requests of every customer to the product, several of each, in turn.
@@ -169,24 +199,24 @@ fn product_requests(
         let body = call(method, params(place, customer));
         (Some(format!("Bearer {}", customer.token)), Bytes::from(body.to_string()))
     });
-    Requests { address, path: "/mcp", all: all.collect() }
+    Requests { address, path: "/mcp", all: all.collect(), least: 0 }
 }
 
-/// What the servers beside the product are asked for: each customer's runs, and the page after each first page.
-fn asked(customers: &[Customer]) -> Vec<Asked> {
+/// What the servers beside the product are asked for: a run of each customer, or the page that begins after it.
+fn asked(customers: &[Customer], run: impl Fn(usize, &Customer) -> &(String, DateTime<Utc>)) -> Vec<Value> {
     let most = customers.iter().map(|customer| customer.runs.len()).max().unwrap_or(1);
     (0..most * customers.len())
         .map(|which| {
             let customer = &customers[which % customers.len()];
-            let (run_id, window_at) = customer.runs[which % customer.runs.len()].clone();
-            Asked {
+            let (run_id, window_at) = run(which, customer).clone();
+            json!(Asked {
                 customer: customer.id.clone(),
                 run_id,
                 window_at,
                 now: customer.until,
                 since: customer.since,
                 until: customer.until,
-            }
+            })
         })
         .collect()
 }
