@@ -154,10 +154,13 @@ async fn compare(options: &Options) {
     let servers = Servers { bare, rmcp, product, sdks };
     let mut targets = targets::all(&servers, &data.customers).await;
     targets.retain(|target| target.call.contains(&options.only));
-    targets::check(&mut targets).await;
-
+    // Idle is who has answered each of its calls once.
+    for target in &targets {
+        target.requests.one(0).await;
+    }
     tokio::time::sleep(Duration::from_millis(500)).await;
     let idle: Vec<Memory> = servers.all().map(|(_, server)| server.memory()).collect();
+    targets::check(&mut targets).await;
     let cells = measure(options, &targets, data.postmaster).await;
     let footprints = servers
         .all()

@@ -48,7 +48,11 @@ pub async fn check(targets: &mut [Target]) {
             assert_eq!(expected[which % expected.len()], *shown, "{call} of {server}, request {which}");
         }
         let sizes = || bodies.iter().map(Bytes::len);
-        eprintln!("{call} of {server}: {} requests, {} bytes of answers", bodies.len(), sizes().sum::<usize>());
+        eprintln!(
+            "{call} of {server}: {} requests, {} bytes of answers",
+            bodies.len(),
+            sizes().sum::<usize>()
+        );
         requests.least = sizes().min().unwrap_or(0) / 2;
     }
 }
@@ -68,9 +72,7 @@ fn shown(call: &str, body: &[u8]) -> Vec<String> {
     };
     let shown = match call {
         "tools/list" => each(&answer["result"]["tools"], "name"),
-        "get_run" => {
-            each(&json!([content.get("run").unwrap_or(content)]), "run_id")
-        }
+        "get_run" => each(&json!([content.get("run").unwrap_or(content)]), "run_id"),
         "list_runs page" => each(content.get("runs").unwrap_or(content), "run_id"),
         _ => vec![call.to_owned()],
     };
@@ -127,7 +129,12 @@ pub async fn all(servers: &Servers, customers: &[Customer]) -> Vec<Target> {
             }),
         ),
         target("list_runs page", "bare", bare.pid(), plain(bare.address, "/list_runs", of_page.clone())),
-        target("list_runs page", "rmcp", rmcp.pid(), plain(rmcp.address, "/mcp", calls("list_runs", &of_page))),
+        target(
+            "list_runs page",
+            "rmcp",
+            rmcp.pid(),
+            plain(rmcp.address, "/mcp", calls("list_runs", &of_page)),
+        ),
         target(
             "list_runs page",
             "product",
