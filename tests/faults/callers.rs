@@ -17,6 +17,22 @@ use crate::world::FLOWS;
 /// How long somebody who wants a run goes on asking.
 const PATIENCE: Duration = Duration::from_secs(90);
 
+/// What is asked with a token that is about to end: everything there is.
+const HELD: [&str; 12] = [
+    "tools/list",
+    "list_flows",
+    "get_flow",
+    "get_flow_mappings",
+    "get_flow_error_summary",
+    "list_flow_runs",
+    "list_runs",
+    "get_run",
+    "get_run_errors",
+    "list_connectors",
+    "get_system_health",
+    "trigger_sync",
+];
+
 /// What an answer over HTTP comes to.
 #[derive(Debug)]
 pub enum Heard {
@@ -56,6 +72,8 @@ pub struct Callers {
     pub violations: Mutex<Vec<String>>,
     pub answers: AtomicU64,
     pub come_again: AtomicU64,
+    /// How often a server said so itself: 503 with `Retry-After`.
+    pub put_off: AtomicU64,
     pub enough: AtomicBool,
 }
 
@@ -70,8 +88,14 @@ impl Callers {
             violations: Mutex::default(),
             answers: AtomicU64::new(0),
             come_again: AtomicU64::new(0),
+            put_off: AtomicU64::new(0),
             enough: AtomicBool::new(false),
         }))
+    }
+
+    /// How many servers there are.
+    pub fn serves(&self) -> usize {
+        self.serves.len()
     }
 
     pub fn violation(&self, text: String) {
@@ -91,6 +115,7 @@ impl Callers {
     /// Sends a message and judges the form of its answer.
     pub async fn message(&self, serve: usize, token: &str, method: &str, params: Value) -> Heard {
         let seat = &self.serves[serve];
+        let present = seat.present();
         let message = json!({ "jsonrpc": "2.0", "id": 1, "method": method, "params": params });
         let sent = self
             .http
@@ -112,7 +137,7 @@ impl Callers {
         let (status, headers, text) = match answered {
             Ok(answered) => answered,
             Err(error) => {
-                if !seat.disturbed.load(Ordering::SeqCst) {
+                if present.is_some() && present == seat.present() {
                     self.violation(format!("{} was there all the time, but: {error:?}", seat.name));
                 }
                 return self.later();
@@ -133,7 +158,10 @@ impl Callers {
             401 => Heard::Unauthorized,
             503 if !headers.contains_key("retry-after") => wrong("503 without Retry-After"),
             503 if !body["error"]["message"].is_string() => wrong("503 that says nothing"),
-            503 => self.later(),
+            503 => {
+                self.put_off.fetch_add(1, Ordering::Relaxed);
+                self.later()
+            }
             _ => wrong("an answer that nobody should see"),
         }
     }
@@ -256,11 +284,24 @@ impl Callers {
         while !until.load(Ordering::Relaxed) {
             turn += 1;
             let since = revoked.lock().unwrap().map(|at| at.elapsed());
-            let serve = turn % self.serves.len();
-            let (what, heard) = if turn % 3 == 0 {
-                ("tools/list", self.message(serve, token, "tools/list", json!({})).await)
-            } else {
-                ("list_flows", self.tool(serve, token, "list_flows", json!({})).await)
+            let serve = turn / HELD.len() % self.serves.len();
+            let what = HELD[turn % HELD.len()];
+            let ends = since.is_some() || maybe.load(Ordering::SeqCst);
+            let known = self.accepted.lock().unwrap().first().map(|told| told.run.clone());
+            let key = format!("held-{turn}");
+            let arguments = match (what, known) {
+                // (as long as it may, it makes no runs: what a seed makes is not chance)
+                ("trigger_sync", _) if ends => json!({ "flow": FLOWS[0].name, "idempotency_key": key }),
+                ("get_run" | "get_run_errors", Some(run)) => json!({ "run_id": run }),
+                ("trigger_sync" | "get_run" | "get_run_errors", _) => continue,
+                ("list_runs" | "list_flows" | "list_connectors" | "get_system_health" | "tools/list", _) => {
+                    json!({})
+                }
+                _ => json!({ "flow": FLOWS[0].name }),
+            };
+            let heard = match what {
+                "tools/list" => self.message(serve, token, what, arguments).await,
+                _ => self.tool(serve, token, what, arguments).await,
             };
             // What needs no database may lag by the second that a token is remembered.
             let lags =
@@ -270,7 +311,12 @@ impl Callers {
                 Heard::Result(_) if since.is_some() && !lags => {
                     self.violation(format!("{what} was answered {since:?} after the token was revoked"));
                 }
+                Heard::Result(result) if what == "trigger_sync" => {
+                    let run = result["structuredContent"]["run_id"].as_str().unwrap_or_default().to_owned();
+                    self.accept(FLOWS[0].name, run, Some(key));
+                }
                 Heard::Result(_) => {}
+                Heard::Refused(code) if what == "trigger_sync" && code == "CONNECTOR_UNAVAILABLE" => {}
                 Heard::Unauthorized if since.is_some() || maybe.load(Ordering::SeqCst) => {}
                 Heard::Refused(code)
                     if code == "TOKEN_REVOKED" && (since.is_some() || maybe.load(Ordering::SeqCst)) => {}

@@ -2,20 +2,25 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, anyhow};
+use anyhow::{Context, anyhow, ensure};
 use apixx_mcp::embedded::{self, Embedded, EmbeddedConfig};
 use apixx_mcp::store::migrate;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use sqlx::postgres::PgConnectOptions;
+use sqlx::types::chrono::{DateTime, Utc};
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection, PgConnection};
 use tokio::time::{Duration, Instant, sleep};
 
 use crate::process::run;
+use crate::time::Liar;
 use crate::world::{CUSTOMER, definitions};
 
 /// The role of the flows' own databases.
 pub const FLOWS_ROLE: &str = "faults_flows";
+
+/// What our own connections are called.
+pub const OURS: &str = "faults";
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -41,6 +46,8 @@ pub const WITNESS: &str = "
 pub struct Lane {
     pub dir: PathBuf,
     server: Embedded,
+    /// What moves the server's clock.
+    pub liar: Option<Liar>,
     /// The main token of the workspace.
     pub token: String,
 }
@@ -49,9 +56,11 @@ impl Lane {
     /// Starts the server and makes what schedules copy.
     pub async fn start(dir: PathBuf) -> anyhow::Result<Self> {
         std::fs::create_dir_all(&dir)?;
-        let server = Embedded::start(EmbeddedConfig { data_dir: dir.join("pg"), bin_dir: None }).await?;
+        let liar = Liar::make(&dir.join("bin"))?;
+        let bin_dir = liar.as_ref().map(|liar| liar.dir.clone());
+        let server = Embedded::start(EmbeddedConfig { data_dir: dir.join("pg"), bin_dir }).await?;
         server.ensure_role(FLOWS_ROLE).await?;
-        let mut lane = Self { dir, server, token: String::new() };
+        let mut lane = Self { dir, server, liar, token: String::new() };
         lane.admin(format!("create database workspace owner {}", embedded::OWNER)).await?;
         let addresses = lane.server.addresses();
         migrate(&addresses.owner_options("workspace"), embedded::SERVER, None).await?;
@@ -92,55 +101,90 @@ impl Lane {
     }
 
     pub fn owner(&self, database: &str) -> PgConnectOptions {
-        self.server.addresses().owner_options(database)
+        self.server.addresses().owner_options(database).application_name(OURS)
     }
 
     pub fn flows(&self, database: &str) -> PgConnectOptions {
-        self.server.addresses().role_options(FLOWS_ROLE, database)
+        self.server.addresses().role_options(FLOWS_ROLE, database).application_name(OURS)
     }
 
     /// Runs a statement as the administrator, once the server answers.
     pub async fn admin(&self, statement: String) -> anyhow::Result<()> {
-        let mut admin = patient(&self.server.addresses().role_options("postgres", "postgres")).await?;
+        let mut admin = self.administrator().await?;
         sqlx::raw_sql(AssertSqlSafe(statement)).execute(&mut admin).await?;
         admin.close().await?;
         Ok(())
     }
 
-    /// Ends the server's main process; the supervisor starts another one.
-    pub fn signal(&self, signal: Signal) {
-        if let Some(pid) = postmaster(&self.dir) {
-            let _gone = kill(pid, signal);
+    /// The administrator, once the server answers.
+    async fn administrator(&self) -> anyhow::Result<PgConnection> {
+        patient(&self.server.addresses().role_options("postgres", "postgres").application_name(OURS)).await
+    }
+
+    /// What time it is on the server's machine, once it answers.
+    async fn time(&self) -> anyhow::Result<DateTime<Utc>> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let mut admin = self.administrator().await?;
+            match sqlx::query_scalar("select clock_timestamp()").fetch_one(&mut admin).await {
+                Err(error) if Instant::now() >= deadline => return Err(error.into()),
+                Err(_) => sleep(Duration::from_millis(50)).await,
+                Ok(time) => return Ok(time),
+            }
         }
     }
 
-    /// Ends the server in an orderly way. A server that is told so while it recovers from the death of one of its
-    /// processes may never come to an end of it; whoever operates one then stops it at once.
-    pub fn restart(&self) {
-        let Some(pid) = postmaster(&self.dir) else { return };
-        let _gone = kill(pid, Signal::SIGINT);
+    /// Lets the clock of the server's machine jump to so many seconds from the true time; false where it cannot.
+    pub async fn set_clock(&self, seconds: i64) -> anyhow::Result<bool> {
+        let Some(liar) = &self.liar else { return Ok(false) };
+        let asked = Instant::now();
+        let before = self.time().await?;
+        let by = liar.set(seconds)?;
+        let passed = (self.time().await? - before).num_milliseconds() - by * 1_000;
+        let most = i64::try_from(asked.elapsed().as_millis())?;
+        ensure!(
+            (-20..=most + 20).contains(&passed),
+            "the clock moved by {passed} ms, of {most}, and not by {by} s"
+        );
+        Ok(true)
+    }
+
+    /// Ends the server's main process, if there is one; the supervisor starts another one.
+    pub fn signal(&self, signal: Signal) -> bool {
+        postmaster(&self.dir).is_some_and(|pid| {
+            let there = kill(pid, signal).is_ok();
+            Liar::forget(pid);
+            there
+        })
+    }
+
+    /// Ends the server in an orderly way, if it is there. A server that is told so while it recovers from the death of
+    /// one of its processes may never come to an end of it; whoever operates one then stops it at once.
+    pub fn restart(&self) -> bool {
+        let Some(pid) = postmaster(&self.dir) else { return false };
+        let there = kill(pid, Signal::SIGINT).is_ok();
         let dir = self.dir.clone();
         tokio::spawn(async move {
             sleep(STOP).await;
             if postmaster(&dir) == Some(pid) {
                 let _gone = kill(pid, Signal::SIGQUIT);
+                Liar::forget(pid);
             }
         });
+        there
     }
 
-    /// Kills one of the server's processes that serve a connection to `database`, which brings all of them down.
-    pub async fn kill_backend(&self, database: &str) -> anyhow::Result<()> {
-        let mut admin = patient(&self.server.addresses().role_options("postgres", "postgres")).await?;
+    /// Kills one of the server's processes that serve a connection to `database`, which brings all of them down; false
+    /// where there is none.
+    pub async fn kill_backend(&self, database: &str) -> anyhow::Result<bool> {
+        let mut admin = self.administrator().await?;
         let pid: Option<i32> = sqlx::query_scalar(
             "select pid from pg_stat_activity where datname = $1 order by state = 'active' desc limit 1",
         )
         .bind(database)
         .fetch_optional(&mut admin)
         .await?;
-        if let Some(pid) = pid {
-            kill(Pid::from_raw(pid), Signal::SIGKILL)?;
-        }
-        Ok(())
+        Ok(pid.is_some_and(|pid| kill(Pid::from_raw(pid), Signal::SIGKILL).is_ok()))
     }
 }
 

@@ -13,6 +13,18 @@ use crate::proxy::{Moment, Step};
 pub const SEATS: [&str; 4] = ["serve-1", "serve-2", "worker-1", "worker-2"];
 const FIRST_WORKER: usize = 2;
 
+/// The steps that each are struck before, at and after, in turn.
+pub const NAMED: [Step; 6] = [
+    Step::Claim,
+    Step::DestinationWrite,
+    Step::Checkpoint,
+    Step::Finish,
+    Step::TokenAdded,
+    Step::TokenRevoked,
+];
+pub const MOMENTS: [Moment; 3] = [Moment::Before, Moment::After, Moment::Answered];
+pub const AT_STEP: [AtStep; 4] = [AtStep::Cut, AtStep::Kill, AtStep::Freeze, AtStep::Crash];
+
 /// Something that goes wrong.
 #[derive(Clone, Debug)]
 pub struct Fault {
@@ -20,7 +32,26 @@ pub struct Fault {
     /// When, from the beginning; a fault at a step waits from then on for it.
     pub at: Duration,
     /// How long until it is put right.
-    pub lasts: Duration,
+    lasts: Duration,
+    /// And how many leases more: what a silent worker had is somebody else's by then, and it is stale.
+    leases: f64,
+}
+
+impl Fault {
+    fn of(kind: Kind, at: Duration, dice: &mut StdRng) -> Self {
+        let silent = match &kind {
+            Kind::Freeze(seat) | Kind::Stall(seat) | Kind::Unreachable(seat) => *seat >= FIRST_WORKER,
+            Kind::At { seats, what: AtStep::Freeze, .. } => seats.start >= FIRST_WORKER,
+            _ => false,
+        };
+        let leases = if silent && dice.random_bool(0.5) { dice.random_range(1.0..2.5) } else { 0.0 };
+        Self { kind, at, lasts: Duration::from_millis(dice.random_range(50..=2_200)), leases }
+    }
+
+    /// How long until it is put right, where leases are so long.
+    pub fn lasts(&self, lease: Duration) -> Duration {
+        self.lasts + lease.mul_f64(self.leases)
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -37,7 +68,8 @@ pub enum Kind {
     Stall(usize),
     /// The database is out of reach.
     Unreachable(usize),
-    /// The process's clock jumps by so many seconds.
+    /// The clock of the database's machine jumps to so many seconds from the true time, and the process starts anew: it
+    /// goes by the new time at once, the others once they look again.
     Clock(usize, i64),
     /// PostgreSQL restarts.
     Restart,
@@ -50,12 +82,28 @@ pub enum Kind {
 }
 
 /// What happens at a step.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum AtStep {
     Cut,
     Kill,
     Freeze,
+    /// PostgreSQL is killed.
+    Crash,
 }
+
+/// Every kind but those at a step, as it calls itself.
+pub const KINDS: [&str; 10] = [
+    "kill -9",
+    "SIGTERM",
+    "SIGSTOP",
+    "connections cut",
+    "connections stalled",
+    "database unreachable",
+    "clock jump",
+    "PostgreSQL restart",
+    "PostgreSQL crash",
+    "backend killed",
+];
 
 impl fmt::Display for Kind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -96,8 +144,8 @@ pub struct Plan {
     pub wanted: Vec<Wanted>,
     /// When the token that is made at the beginning is revoked.
     pub revoke_after: Duration,
-    /// At the making and at the revoking of a token: a cut before, at or after its commit.
-    pub token_faults: [Option<Moment>; 2],
+    /// What happens at the commit that makes a token, and at the one that revokes it.
+    pub token_faults: [Option<(Moment, AtStep)>; 2],
     pub faults: Vec<Fault>,
 }
 
@@ -118,28 +166,37 @@ impl Plan {
                 });
             }
         }
-        let moment = |dice: &mut StdRng| match dice.random_range(0..3) {
-            0 => Moment::Before,
-            1 => Moment::After,
-            _ => Moment::Answered,
-        };
-        let token_faults = [0, 1].map(|_| dice.random_bool(0.25).then(|| moment(&mut dice)));
-        let mut faults: Vec<Fault> =
-            (0..dice.random_range(1..=4)).map(|_| fault(&mut dice, moment)).collect();
+        let mut token_faults = [0, 1].map(|_| {
+            dice.random_bool(0.2).then(|| (one_of(&mut dice, &MOMENTS), one_of(&mut dice, &AT_STEP)))
+        });
+        let mut faults: Vec<Fault> = (0..dice.random_range(1..=3)).map(|_| fault(&mut dice)).collect();
+        // Chance leaves out something; taking turns does not.
+        let turn = usize::try_from(seed).unwrap_or_default();
+        let step = NAMED[turn % NAMED.len()];
+        let moment = MOMENTS[turn / NAMED.len() % MOMENTS.len()];
+        let what = AT_STEP[turn / (NAMED.len() * MOMENTS.len()) % AT_STEP.len()];
+        match step {
+            Step::TokenAdded => token_faults[0] = Some((moment, what)),
+            Step::TokenRevoked => token_faults[1] = Some((moment, what)),
+            _ => {
+                let commit = step != Step::Claim && dice.random_bool(0.7);
+                let pass = dice.random_range(0..=u32::from(step != Step::Finish) * 2);
+                let seats = FIRST_WORKER..SEATS.len();
+                let kind = Kind::At { seats, step, commit, pass, moment, what };
+                faults.push(Fault::of(kind, Duration::ZERO, &mut dice));
+            }
+        }
         // Runs are taken back from a worker that goes silent with one.
         if faults.iter().any(|fault| matches!(fault.kind, Kind::At { step: Step::Reap, .. })) {
-            faults.push(Fault {
-                kind: Kind::At {
-                    seats: FIRST_WORKER..SEATS.len(),
-                    step: Step::Checkpoint,
-                    commit: false,
-                    pass: 0,
-                    moment: Moment::Before,
-                    what: AtStep::Kill,
-                },
-                at: Duration::ZERO,
-                lasts: ms(&mut dice, 50, 2_200),
-            });
+            let kind = Kind::At {
+                seats: FIRST_WORKER..SEATS.len(),
+                step: Step::Checkpoint,
+                commit: false,
+                pass: 0,
+                moment: Moment::Before,
+                what: AtStep::Kill,
+            };
+            faults.push(Fault::of(kind, Duration::ZERO, &mut dice));
         }
         Self {
             seed,
@@ -152,22 +209,31 @@ impl Plan {
     }
 }
 
-fn fault(dice: &mut StdRng, moment: impl Fn(&mut StdRng) -> Moment) -> Fault {
+fn one_of<T: Copy>(dice: &mut StdRng, all: &[T]) -> T {
+    all[dice.random_range(0..all.len())]
+}
+
+fn fault(dice: &mut StdRng) -> Fault {
     let seat = dice.random_range(0..SEATS.len());
     let worker = dice.random_range(FIRST_WORKER..SEATS.len());
     let kind = match dice.random_range(0..100) {
-        0..10 => Kind::Kill(worker),
-        10..14 => Kind::Kill(seat),
-        14..18 => Kind::End(seat),
-        18..26 => Kind::Freeze(worker),
-        26..28 => Kind::Freeze(seat),
-        28..34 => Kind::Cut(seat),
-        34..38 => Kind::Stall(seat),
-        38..42 => Kind::Unreachable(seat),
-        42..47 => Kind::Clock(seat, if dice.random_bool(0.5) { 7_200 } else { -7_200 }),
-        47..50 => Kind::Restart,
-        50..53 => Kind::Crash,
-        53..55 => Kind::Backend,
+        0..6 => Kind::Kill(worker),
+        6..10 => Kind::Kill(seat),
+        10..14 => Kind::End(seat),
+        14..21 => Kind::Freeze(worker),
+        21..23 => Kind::Freeze(seat),
+        23..28 => Kind::Cut(seat),
+        28..33 => Kind::Stall(seat),
+        33..38 => Kind::Unreachable(seat),
+        38..43 => {
+            // (backwards no further than a lease or so: until then nothing that is lost is found again)
+            let by =
+                if dice.random_bool(0.6) { dice.random_range(20..240) } else { -dice.random_range(1..=3) };
+            Kind::Clock(seat, by)
+        }
+        43..47 => Kind::Restart,
+        47..51 => Kind::Crash,
+        51..55 => Kind::Backend,
         _ => {
             // Steps with how often they come about, and whether they have a transaction of their own.
             let (step, most, commit) = match dice.random_range(0..15) {
@@ -189,16 +255,18 @@ fn fault(dice: &mut StdRng, moment: impl Fn(&mut StdRng) -> Moment) -> Fault {
                 _ => FIRST_WORKER..SEATS.len(),
             };
             let what = match dice.random_range(0..10) {
-                0..5 => AtStep::Cut,
-                5..8 => AtStep::Kill,
-                _ => AtStep::Freeze,
+                0..4 => AtStep::Cut,
+                4..7 => AtStep::Kill,
+                7..9 => AtStep::Freeze,
+                _ => AtStep::Crash,
             };
-            Kind::At { seats, step, commit, pass: dice.random_range(0..=most), moment: moment(dice), what }
+            let (pass, moment) = (dice.random_range(0..=most), one_of(dice, &MOMENTS));
+            Kind::At { seats, step, commit, pass, moment, what }
         }
     };
     let at = match kind {
         Kind::At { .. } => 0,
         _ => dice.random_range(0..1_500),
     };
-    Fault { kind, at: Duration::from_millis(at), lasts: Duration::from_millis(dice.random_range(50..2_200)) }
+    Fault::of(kind, Duration::from_millis(at), dice)
 }

@@ -8,7 +8,7 @@ use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use anyhow::ensure;
+use anyhow::{Context, ensure};
 use apixx_mcp::embedded::{Addresses, DATABASE};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
@@ -18,8 +18,8 @@ use tokio::time::{Duration, Instant, sleep};
 
 use crate::callers::{Callers, Heard};
 use crate::lane::{WITNESS, patient, secret, told};
-use crate::process::Seat;
-use crate::schedule::panics;
+use crate::process::{Seat, left_on, run};
+use crate::remains::{panics, stale};
 use crate::world::{CUSTOMER, World, definitions};
 use crate::{Report, checks};
 
@@ -82,7 +82,7 @@ pub async fn play(dir: &Path, seed: u64) -> anyhow::Result<Report> {
             files.display()
         ),
     )?;
-    let seat = Seat::new("private", dir, &config, &["serve", "--with-worker"], None);
+    let seat = Seat::new("private", dir, &config, &["serve", "--with-worker"]);
     let mut dice = StdRng::seed_from_u64(seed);
     for _ in 0..3 {
         killed_while_starting(&seat, &data, &mut dice, &mut report).await?;
@@ -93,36 +93,43 @@ pub async fn play(dir: &Path, seed: u64) -> anyhow::Result<Report> {
     sqlx::raw_sql(WITNESS).execute(&mut control).await?;
     std::fs::write(dir.join("flows.toml"), definitions())?;
     let file = dir.join("flows.toml").display().to_string();
-    told(
-        &config,
-        &[
-            "customer",
-            "create",
-            "--slug",
-            CUSTOMER,
-            "--name",
-            "North",
-            "--owner-email",
-            "ana@north.example",
-            "--plan",
-            "faults",
-        ],
-    )
-    .await?;
+    let made = ["--name", "North", "--owner-email", "ana@north.example", "--plan", "faults"];
+    told(&config, &[&["customer", "create", "--slug", CUSTOMER], made.as_slice()].concat()).await?;
     told(&config, &["apply", "--customer", CUSTOMER, &file]).await?;
-    let token =
-        told(&config, &["token", "create", "--customer", CUSTOMER, "--name", "main", "--json"]).await?;
-    let (_, token) = secret(&token)?;
+    let (_, token) = secret(&told(&config, &create("main")).await?)?;
     let world = World::new(seed, 1_200);
     world.make_files(&files)?;
     let callers = Callers::new(vec![seat.clone()])?;
 
     ask(&callers, &token, "before", Duration::from_secs(1)).await;
     if let Some(disk) = &disk {
+        let (doomed, doomed_token) = secret(&told(&config, &create("doomed")).await?)?;
         disk.fill()?;
+        let before = callers.put_off.load(Ordering::Relaxed);
         ask(&callers, &token, "full", Duration::from_secs(6)).await;
+        let made = run(&config, &create("made while full")).await?;
+        let revoked = run(&config, &["token", "revoke", &doomed]).await?;
+        let put_off = callers.put_off.load(Ordering::Relaxed) - before;
+        let bit = put_off > 0 || full(&data);
         std::fs::remove_file(disk.ballast())?;
+        if !bit {
+            report.violations.push("the disk was full, and nobody felt it".to_owned());
+        }
+        let went = |done: bool| if done { "done" } else { "refused" };
         report.faults.push("disk full".to_owned());
+        report.faults.push(format!("disk full, a token to be made: {}", went(made.is_ok())));
+        report.faults.push(format!("disk full, a token to be revoked: {}", went(revoked.is_ok())));
+        // What was said to be done is done, and stays so.
+        if let Ok(made) = &made {
+            let (_, token) = secret(made)?;
+            lives(&callers, &token, true).await?;
+        }
+        if revoked.is_ok() {
+            lives(&callers, &doomed_token, false).await?;
+        } else {
+            revoke(&config, &doomed).await?;
+            lives(&callers, &doomed_token, false).await?;
+        }
     }
     ended(&callers, &token, &mut report).await;
     for number in 0..3 {
@@ -143,6 +150,7 @@ pub async fn play(dir: &Path, seed: u64) -> anyhow::Result<Report> {
     drop((control, same));
     seat.end().await?;
     nobody_left(&data, &mut report).await;
+    report.stale = stale(dir)?;
     report.violations.extend(panics(dir)?);
     report.violations.append(&mut callers.violations.lock().unwrap());
     report.answers = callers.answers.load(Ordering::Relaxed);
@@ -209,25 +217,56 @@ async fn killed_while_starting(
     Ok(())
 }
 
-/// Waits until no PostgreSQL works on the data any more.
+/// Waits until nobody works on the data any more: no PostgreSQL, nobody who made or watched one.
 async fn nobody_left(data: &Path, report: &mut Report) {
-    let deadline = Instant::now() + Duration::from_secs(20);
-    let mut left = on_data(data);
-    while !left.is_empty() && Instant::now() < deadline {
-        sleep(Duration::from_millis(50)).await;
-        left = on_data(data);
-    }
+    let left = left_on(data, Duration::from_secs(20)).await;
     if !left.is_empty() {
-        report.violations.push(format!("PostgreSQL outlived the process that started it: {left:?}"));
+        report.violations.push(format!("there are processes that outlived who started them: {left:?}"));
     }
 }
 
-/// Servers of PostgreSQL on this data. (An `initdb` that outlives its parent writes where nobody looks.)
-fn on_data(data: &Path) -> Vec<String> {
-    let mark = data.join("cluster").display().to_string();
-    let lines = std::fs::read_dir("/proc").into_iter().flatten().flatten().filter_map(|entry| {
-        let line = std::fs::read(entry.path().join("cmdline")).ok()?;
-        Some(String::from_utf8_lossy(&line).replace('\0', " "))
-    });
-    lines.filter(|line| line.contains(&format!("-D {mark} "))).collect()
+fn create(name: &str) -> [&str; 7] {
+    ["token", "create", "--customer", CUSTOMER, "--name", name, "--json"]
+}
+
+/// Whether the server said that there was no room.
+fn full(data: &Path) -> bool {
+    let logs = ["postgres.log", "postgres.log.old"].map(|name| std::fs::read_to_string(data.join(name)));
+    logs.iter().flatten().any(|log| log.contains("No space left") || log.contains("could not extend"))
+}
+
+/// Revokes a token, however often that takes.
+async fn revoke(config: &Path, id: &str) -> anyhow::Result<()> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        match run(config, &["token", "revoke", id]).await? {
+            Ok(_) => return Ok(()),
+            Err(said) if said.contains("there is no live token") => return Ok(()),
+            Err(said) => ensure!(Instant::now() < deadline, "a token could not be revoked: {said}"),
+        }
+        sleep(Duration::from_millis(100)).await;
+    }
+}
+
+/// Looks whether a token is one that lives, once the database answers.
+async fn lives(callers: &Callers, token: &str, expected: bool) -> anyhow::Result<()> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let lives = match callers.tool(0, token, "list_flows", json!({})).await {
+            Heard::Result(_) => true,
+            Heard::Unauthorized => false,
+            Heard::Refused(code) if code == "TOKEN_REVOKED" => false,
+            Heard::ComeAgain if Instant::now() < deadline => {
+                sleep(Duration::from_millis(100)).await;
+                continue;
+            }
+            other => return Err(anyhow::anyhow!("{other:?}")).context("a token after the disk was full"),
+        };
+        if lives != expected {
+            callers.violation(format!(
+                "a token lives: {lives}; its command said while the disk was full: {expected}"
+            ));
+        }
+        return Ok(());
+    }
 }

@@ -14,7 +14,8 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Duration, timeout};
 
-use crate::process::Seat;
+use crate::lane::Lane;
+use crate::process::Target;
 
 /// What a process asks of the database, as far as a fault may want to hit it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -80,7 +81,7 @@ pub fn words_are_of_one_statement() -> Result<(), String> {
 }
 
 /// When a trap springs, seen from the message it waits for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Moment {
     /// The server never sees the message.
     Before,
@@ -113,7 +114,9 @@ pub enum Action {
     /// Cuts the connection.
     Cut,
     /// Sends the process a signal.
-    Signal(Arc<Seat>, Signal),
+    Signal(Arc<Target>, Signal),
+    /// Kills the server.
+    Crash(Arc<Lane>),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -134,21 +137,31 @@ pub enum Mode {
 }
 
 impl Trap {
-    /// Whether the connection stays.
-    fn stays(&self) -> bool {
-        matches!(self.action, Action::Signal(_, Signal::SIGSTOP))
+    /// Who falls asleep, if somebody does: the connection stays then.
+    fn sleeper(&self) -> Option<&Target> {
+        match &self.action {
+            Action::Signal(target, Signal::SIGSTOP) => Some(target),
+            _ => None,
+        }
     }
 
-    /// Acts and says so, unless it was taken back since it met its message: nobody would put right what it did.
+    /// Acts and says so, unless it was taken back since it met its message (nobody would put right what it did), or
+    /// there is nobody to hit: then it waits for another message.
     fn acts(&self, shared: &Shared) -> bool {
         let mut traps = shared.traps.lock().unwrap();
         let Some(place) = traps.iter().position(|trap| trap.met && trap.id == self.id) else { return false };
-        traps.remove(place);
-        if let Action::Signal(seat, signal) = &self.action {
-            seat.signal(*signal);
+        let hit = match &self.action {
+            Action::Cut => true,
+            Action::Signal(target, signal) => target.signal(*signal),
+            Action::Crash(lane) => lane.signal(Signal::SIGKILL),
+        };
+        if hit {
+            traps.remove(place);
+            let _told = shared.sprung.send(self.id);
+        } else {
+            traps[place].met = false;
         }
-        let _told = shared.sprung.send(self.id);
-        true
+        hit
     }
 }
 
@@ -273,10 +286,14 @@ async fn connection(mut client: UnixStream, mut shared: Shared) -> io::Result<()
                         server.write_all(&message).await?;
                         continue;
                     };
-                    let stays = trap.stays();
                     let rest = rest_of_statement(&message, &mut client, &mut from_client).await?;
-                    if trap.moment == Moment::Before && trap.acts(&shared) && !stays {
-                        return Ok(());
+                    if trap.moment == Moment::Before && trap.acts(&shared) {
+                        // What a process said before it fell asleep arrives as it wakes: who sleeps long is stale then.
+                        let Some(sleeper) = trap.sleeper() else { return Ok(()) };
+                        sleeper.awake().await;
+                        if shared.gate.borrow().epoch != epoch {
+                            return Ok(());
+                        }
                     }
                     server.write_all(&[message, rest].concat()).await?;
                     let mut answer = Vec::new();
@@ -284,7 +301,7 @@ async fn connection(mut client: UnixStream, mut shared: Shared) -> io::Result<()
                         let ready = timeout(Duration::from_secs(2), until_ready(&mut server)).await;
                         answer = ready.map_err(|_| io::ErrorKind::TimedOut)??;
                     }
-                    if trap.moment != Moment::Before && trap.acts(&shared) && !stays {
+                    if trap.moment != Moment::Before && trap.acts(&shared) && trap.sleeper().is_none() {
                         return Ok(());
                     }
                     client.write_all(&answer).await?;

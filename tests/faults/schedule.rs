@@ -1,10 +1,10 @@
 //! One schedule: a fresh workspace, processes, callers, faults, quiet, checks.
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 
-use anyhow::{anyhow, bail};
+use anyhow::bail;
 use apixx_mcp::embedded;
 use nix::sys::signal::Signal;
 use sqlx::PgConnection;
@@ -13,75 +13,99 @@ use tokio::task::JoinSet;
 use tokio::time::{Duration, Instant, sleep, timeout};
 
 use crate::callers::Callers;
-use crate::checks;
-use crate::lane::{FLOWS_ROLE, Lane, patient, secret};
+use crate::lane::{FLOWS_ROLE, Lane, patient};
 use crate::plan::{AtStep, Fault, Kind, Plan, SEATS};
-use crate::process::{Seat, run};
+use crate::process::{Seat, Target, left_on};
 use crate::proxy::{Action, Mode, Moment, Proxy, Step, Trap};
-use crate::world::{CUSTOMER, FLOWS, World};
+use crate::remains::{self, nobody_connected};
+use crate::tokens::token_life;
+use crate::world::{FLOWS, World};
+use crate::{answers, checks};
 
 /// How long everything may take to become quiet once it works again.
-const QUIET: Duration = Duration::from_secs(60);
+pub const QUIET: Duration = Duration::from_secs(60);
 /// The shortest lease, in seconds: what is lost is found again soon.
 const LEASE: f64 = 2.5;
 /// How much longer than the making of two databases a lease is: on a machine with much else to do a lease of usual
 /// length runs out before a batch is done, and no run ever ends.
 const SLOWNESS: f64 = 5.0;
+/// How long it takes at most until all processes go by the database's clock, after it jumped.
+const AGREED: Duration = Duration::from_secs(15);
 
 /// What came of a schedule.
 #[derive(Default)]
 pub struct Report {
     /// The faults that came about.
     pub faults: Vec<String>,
-    /// Those that waited for a step that did not come.
+    /// Those that waited for a step that did not come, or found nobody to hit.
     pub missed: Vec<String>,
-    /// The steps that were struck, and how.
-    pub steps: Vec<(Step, String)>,
+    /// The steps that were struck, when and how.
+    pub steps: Vec<(Step, Moment, AtStep)>,
     pub violations: Vec<String>,
     pub runs: u64,
+    /// How often a worker found out that the run it worked on was no longer its own.
+    pub stale: u64,
     pub answers: u64,
     pub come_again: u64,
 }
 
-struct Stage {
-    lane: Arc<Lane>,
+/// Where a schedule is played.
+pub struct Stage {
+    pub lane: Arc<Lane>,
     database: String,
     seats: Vec<Arc<Seat>>,
     proxies: Vec<Proxy>,
-    cli: (Proxy, PathBuf),
+    /// The way of the commands to the database, and their configuration.
+    pub cli: (Proxy, PathBuf),
     /// Ids of traps that sprang.
-    sprung: broadcast::Sender<usize>,
+    pub sprung: broadcast::Sender<usize>,
     /// How long everything may take to become quiet.
     quiet: Duration,
     lease: Duration,
     happened: Mutex<Vec<String>>,
     missed: Mutex<Vec<String>>,
-    steps: Mutex<Vec<(Step, String)>>,
+    steps: Mutex<Vec<(Step, Moment, AtStep)>>,
 }
 
 impl Stage {
+    /// A fault was to happen; did it?
+    fn tried(&self, what: String, happened: bool) {
+        let list = if happened { &self.happened } else { &self.missed };
+        list.lock().unwrap().push(what);
+    }
+
     /// A trap was set for a step; it sprang, or the step did not come.
-    fn trapped(&self, step: Step, what: String, sprang: bool) {
+    pub fn trapped(&self, step: Step, commit: bool, moment: Moment, what: AtStep, sprang: bool) {
         if sprang {
-            self.steps.lock().unwrap().push((step, what.clone()));
-            self.happened.lock().unwrap().push(what);
-        } else {
-            self.missed.lock().unwrap().push(what);
+            self.steps.lock().unwrap().push((step, moment, what));
+        }
+        let commit = if commit { " (commit)" } else { "" };
+        self.tried(format!("{what:?} {moment:?} {step:?}{commit}"), sprang);
+    }
+
+    /// What hits a process, or the database, at a step.
+    pub fn action(&self, what: AtStep, target: &Arc<Target>) -> Action {
+        match what {
+            AtStep::Cut => Action::Cut,
+            AtStep::Kill => Action::Signal(target.clone(), Signal::SIGKILL),
+            AtStep::Freeze => Action::Signal(target.clone(), Signal::SIGSTOP),
+            AtStep::Crash => Action::Crash(self.lane.clone()),
         }
     }
 }
 
 /// Whether a trap springs within that time.
-async fn springs(sprung: &mut broadcast::Receiver<usize>, id: usize, within: Duration) -> bool {
+pub async fn springs(sprung: &mut broadcast::Receiver<usize>, id: usize, within: Duration) -> bool {
     let sprang = async { while sprung.recv().await.is_ok_and(|sprang| sprang != id) {} };
     timeout(within, sprang).await.is_ok()
 }
 
 /// Plays the schedule of a seed in `dir`.
-pub async fn play(lane: &Arc<Lane>, seed: u64, dir: &Path, liar: Option<&Path>) -> anyhow::Result<Report> {
+pub async fn play(lane: &Arc<Lane>, seed: u64, dir: &Path) -> anyhow::Result<Report> {
     let plan = Plan::of(seed, FLOWS.len());
     std::fs::create_dir_all(dir)?;
     std::fs::write(dir.join("plan.txt"), format!("{plan:#?}\n"))?;
+    lane.set_clock(0).await?;
     let began = Instant::now();
     let (database, flows_database) = (format!("s{seed}"), format!("f{seed}"));
     for name in [&database, &flows_database] {
@@ -96,7 +120,7 @@ pub async fn play(lane: &Arc<Lane>, seed: u64, dir: &Path, liar: Option<&Path>) 
     world.make(&files, &mut tables).await?;
     drop(tables);
 
-    let stage = Arc::new(set(lane, &plan, dir, &files, &flows_database, lease, liar)?);
+    let stage = Arc::new(set(lane, &plan, dir, &files, &flows_database, lease)?);
     let mut starting = JoinSet::new();
     for seat in &stage.seats {
         let seat = Arc::clone(seat);
@@ -116,8 +140,10 @@ pub async fn play(lane: &Arc<Lane>, seed: u64, dir: &Path, liar: Option<&Path>) 
     let mut control = patient(&lane.owner(&database)).await?;
     let mut tables = patient(&lane.flows(&flows_database)).await?;
     violations.extend(checks::all(&mut control, &mut tables, &files, &world, &callers).await?);
-    violations.extend(nobody_left(&mut control, &database).await?);
-    violations.extend(panics(dir)?);
+    violations.extend(nobody_connected(&mut control, &database).await?);
+    let left = left_on(dir, Duration::from_secs(10)).await;
+    violations.extend(left.into_iter().map(|line| format!("still there: {line}")));
+    violations.extend(remains::panics(dir)?);
     violations.append(&mut callers.violations.lock().unwrap());
     let runs: i64 = sqlx::query_scalar("select count(*) from runs").fetch_one(&mut control).await?;
     drop((control, tables));
@@ -130,6 +156,7 @@ pub async fn play(lane: &Arc<Lane>, seed: u64, dir: &Path, liar: Option<&Path>) 
         steps: std::mem::take(&mut *stage.steps.lock().unwrap()),
         violations,
         runs: runs.cast_unsigned(),
+        stale: remains::stale(dir)?,
         answers: callers.answers.load(Ordering::Relaxed),
         come_again: callers.come_again.load(Ordering::Relaxed),
     })
@@ -143,7 +170,6 @@ fn set(
     files: &Path,
     flows_database: &str,
     lease: f64,
-    liar: Option<&Path>,
 ) -> anyhow::Result<Stage> {
     let database = format!("s{}", plan.seed);
     let (told, mut tells) = mpsc::unbounded_channel();
@@ -179,11 +205,7 @@ fn set(
     for name in SEATS {
         let (proxy, config) = place(name)?;
         let arguments: &[&str] = if name.starts_with("serve") { &["serve"] } else { &["worker"] };
-        // Time is changed only for those that a fault will hit: the library costs a little.
-        let number = seats.len();
-        let lies =
-            plan.faults.iter().any(|fault| matches!(fault.kind, Kind::Clock(seat, _) if seat == number));
-        seats.push(Seat::new(name, dir, &config, arguments, liar.filter(|_| lies)));
+        seats.push(Seat::new(name, dir, &config, arguments));
         proxies.push(proxy);
     }
     let cli = place("cli")?;
@@ -235,6 +257,10 @@ async fn perform(stage: &Arc<Stage>, plan: &Plan, callers: &Arc<Callers>) -> any
         asked?;
     }
     quiet(stage).await?;
+    let jumped = stage.lane.liar.as_ref().is_some_and(|liar| liar.offset() != 0);
+    let patience = if jumped { AGREED } else { Duration::ZERO };
+    let mut owner = patient(&stage.lane.owner(&stage.database)).await?;
+    answers::all(&mut owner, callers, &stage.lane.token, patience).await?;
     callers.enough.store(true, Ordering::Relaxed);
     while let Some(read) = reading.join_next().await {
         read?;
@@ -268,104 +294,55 @@ async fn quiet(stage: &Stage) -> anyhow::Result<()> {
     }
 }
 
-/// A token is made, used, revoked, and tried for a while longer.
-async fn token_life(stage: &Arc<Stage>, plan: &Plan, callers: &Arc<Callers>) -> anyhow::Result<()> {
-    let (proxy, config) = &stage.cli;
-    let mut sprung = stage.sprung.subscribe();
-    let trap = |moment: Option<Moment>, step, id| {
-        if let Some(moment) = moment {
-            proxy.arm(Trap { step, commit: true, pass: 0, moment, action: Action::Cut, id, met: false });
-        }
-    };
-    let told = async |sprung: &mut _, moment: Option<Moment>, step, id| {
-        if let Some(moment) = moment {
-            // The command has ended; only the word of it may still be on its way.
-            let sprang = springs(sprung, id, Duration::from_secs(1)).await;
-            stage.trapped(step, format!("Cut {moment:?} {step:?} (commit)"), sprang);
-        }
-    };
-    trap(plan.token_faults[0], Step::TokenAdded, 1_000);
-    let create = ["token", "create", "--customer", CUSTOMER, "--name", "second", "--json"];
-    let printed = until_done(config, &create, |_| false).await?.ok_or_else(|| anyhow!("no token"))?;
-    told(&mut sprung, plan.token_faults[0], Step::TokenAdded, 1_000).await;
-    proxy.heal();
-    let (id, token) = secret(&printed)?;
-    let (revoked, maybe, until) =
-        (Arc::new(Mutex::new(None)), Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
-    let holder = {
-        let (callers, revoked, maybe, until) =
-            (callers.clone(), revoked.clone(), maybe.clone(), until.clone());
-        tokio::spawn(async move { callers.hold(&token, &revoked, &maybe, &until).await })
-    };
-    sleep(plan.revoke_after).await;
-    trap(plan.token_faults[1], Step::TokenRevoked, 1_001);
-    maybe.store(true, Ordering::SeqCst);
-    // A first try that was cut may have done it.
-    until_done(config, &["token", "revoke", &id], |said| said.contains("there is no live token")).await?;
-    *revoked.lock().unwrap() = Some(Instant::now());
-    told(&mut sprung, plan.token_faults[1], Step::TokenRevoked, 1_001).await;
-    sleep(Duration::from_millis(1_400)).await;
-    until.store(true, Ordering::Relaxed);
-    holder.await?;
-    Ok(())
-}
-
-/// Repeats a command until it succeeds or says that there is nothing left to do.
-async fn until_done(
-    config: &Path,
-    arguments: &[&str],
-    done: impl Fn(&str) -> bool,
-) -> anyhow::Result<Option<String>> {
-    let deadline = Instant::now() + QUIET;
-    loop {
-        match run(config, arguments).await? {
-            Ok(printed) => return Ok(Some(printed)),
-            Err(said) if done(&said) => return Ok(None),
-            Err(said) if Instant::now() >= deadline => bail!("{arguments:?}: {said}"),
-            Err(_) => sleep(Duration::from_millis(100)).await,
-        }
-    }
-}
-
 /// Lets a fault happen and puts it right after its time.
 async fn strike(stage: &Arc<Stage>, id: usize, fault: Fault) -> anyhow::Result<()> {
-    let Fault { kind, at, lasts } = fault;
+    let lasts = fault.lasts(stage.lease);
+    let Fault { kind, at, .. } = fault;
     sleep(at).await;
-    let happened = || stage.happened.lock().unwrap().push(kind.to_string());
-    match &kind {
+    let happened = match &kind {
         Kind::Kill(seat) => {
-            stage.seats[*seat].kill().await;
+            let there = stage.seats[*seat].kill().await;
             sleep(lasts).await;
             stage.seats[*seat].revive().await?;
+            there
         }
         Kind::End(seat) => {
-            stage.seats[*seat].end().await?;
+            let there = stage.seats[*seat].end().await?;
             sleep(lasts).await;
             stage.seats[*seat].revive().await?;
+            there
         }
         Kind::Freeze(seat) => {
-            stage.seats[*seat].signal(Signal::SIGSTOP);
+            let there = stage.seats[*seat].signal(Signal::SIGSTOP);
             sleep(lasts).await;
             stage.seats[*seat].signal(Signal::SIGCONT);
+            there
         }
-        Kind::Cut(seat) => stage.proxies[*seat].cut(),
+        Kind::Cut(seat) => {
+            stage.proxies[*seat].cut();
+            true
+        }
         Kind::Stall(seat) => {
             stage.proxies[*seat].set(Mode::Stalled);
             sleep(lasts).await;
             stage.proxies[*seat].set(Mode::Open);
+            true
         }
         Kind::Unreachable(seat) => {
             stage.proxies[*seat].set(Mode::Refused);
             stage.proxies[*seat].cut();
             sleep(lasts).await;
             stage.proxies[*seat].set(Mode::Open);
+            true
         }
-        Kind::Clock(seat, by) => {
-            if !stage.seats[*seat].jump(*by) {
+        Kind::Clock(seat, to) => {
+            // Where it cannot jump, that was said at the beginning.
+            if !stage.lane.set_clock(*to).await? {
                 return Ok(());
             }
-            sleep(lasts).await;
-            stage.seats[*seat].jump(0);
+            stage.seats[*seat].kill().await;
+            stage.seats[*seat].revive().await?;
+            true
         }
         Kind::Restart => stage.lane.restart(),
         Kind::Crash => stage.lane.signal(Signal::SIGKILL),
@@ -373,79 +350,32 @@ async fn strike(stage: &Arc<Stage>, id: usize, fault: Fault) -> anyhow::Result<(
         Kind::At { seats, step, commit, pass, moment, what } => {
             let mut sprung = stage.sprung.subscribe();
             for seat in seats.clone() {
-                let (seat, proxy) = (&stage.seats[seat], &stage.proxies[seat]);
-                let action = match what {
-                    AtStep::Cut => Action::Cut,
-                    AtStep::Kill => Action::Signal(seat.clone(), Signal::SIGKILL),
-                    AtStep::Freeze => Action::Signal(seat.clone(), Signal::SIGSTOP),
-                };
-                proxy.arm(Trap {
+                stage.proxies[seat].arm(Trap {
                     step: *step,
                     commit: *commit,
                     pass: *pass,
                     moment: *moment,
-                    action,
+                    action: stage.action(*what, &stage.seats[seat].target),
                     id,
                     met: false,
                 });
             }
             // What is taken from a silent worker is taken once its lease has run out.
-            let patience = if *step == Step::Reap { stage.lease * 2 } else { Duration::ZERO };
+            let patience = stage.lease.mul_f64(if *step == Step::Reap { 2.0 } else { 0.5 });
             let mut sprang = springs(&mut sprung, id, patience + Duration::from_secs(4)).await;
             for seat in seats.clone() {
                 sprang |= stage.proxies[seat].disarm(id);
             }
-            stage.trapped(*step, kind.to_string(), sprang);
             if sprang {
                 sleep(lasts).await;
                 for seat in seats.clone() {
                     stage.seats[seat].revive().await?;
                 }
             }
+            stage.trapped(*step, *commit, *moment, *what, sprang);
             return Ok(());
         }
-    }
-    happened();
+    };
+    stage.tried(kind.to_string(), happened);
     Ok(())
-}
-
-/// Connections of the program that are still there once all its processes have ended.
-async fn nobody_left(control: &mut PgConnection, database: &str) -> anyhow::Result<Vec<String>> {
-    static LOOKS: AtomicU64 = AtomicU64::new(0);
-    let deadline = Instant::now() + Duration::from_secs(10);
-    loop {
-        LOOKS.fetch_add(1, Ordering::Relaxed);
-        let left: Vec<String> = sqlx::query_scalar(
-            "select format('%s: %s %s', application_name, state, left(query, 60)) from pg_stat_activity
-              where datname in ($1, 'f' || substr($1, 2)) and application_name like 'apixx-mcp%' and pid <> pg_backend_pid()
-                and usename <> $2 and usename <> $3",
-        )
-        .bind(database)
-        .bind(embedded::OWNER)
-        .bind(FLOWS_ROLE)
-        .fetch_all(&mut *control)
-        .await?;
-        if left.is_empty() {
-            return Ok(Vec::new());
-        }
-        if Instant::now() >= deadline {
-            return Ok(left.into_iter().map(|one| format!("still connected: {one}")).collect());
-        }
-        sleep(Duration::from_millis(50)).await;
-    }
-}
-
-/// What processes said before they broke.
-pub fn panics(dir: &Path) -> anyhow::Result<Vec<String>> {
-    let mut found = Vec::new();
-    for entry in std::fs::read_dir(dir)? {
-        let path = entry?.path();
-        if path.extension().is_some_and(|extension| extension == "log") {
-            let text = std::fs::read_to_string(&path)?;
-            let fault = |line: &&str| line.contains("panicked") || line.contains("a fault of this program");
-            let line = text.lines().find(fault);
-            found.extend(line.map(|line| format!("{}: {line}", path.display())));
-        }
-    }
-    Ok(found)
 }

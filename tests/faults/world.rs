@@ -147,6 +147,16 @@ impl World {
         self.read(flow) - flow.streams.iter().map(|stream| self.valid(stream).len() as i64).sum::<i64>()
     }
 
+    /// Records of an incremental flow's source that are no further than where its first run came to: what the next may
+    /// read again.
+    pub fn at_cursor(&self, flow: &Flow) -> i64 {
+        let last = |rows: &[Row]| {
+            let most = rows.iter().map(|row| row.amount).max();
+            rows.iter().filter(|row| Some(row.amount) == most).count() as i64
+        };
+        flow.streams.iter().map(|stream| last(&self.sources[stream.from])).sum()
+    }
+
     /// What the destination has in the end, by key.
     pub fn valid(&self, stream: &Stream) -> Vec<Row> {
         self.sources[stream.from].iter().filter(|row| row.amount >= 0).cloned().collect()
