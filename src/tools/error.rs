@@ -195,3 +195,18 @@ pub(super) fn run_not_found(id: &str, retention_days: i32) -> ToolError {
         ),
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_that_ends_after_something_was_done_is_no_fault_of_ours() {
+        let error = ToolError::from(StoreError::NotLive).after(|| "run_1 was started".to_owned());
+        assert_eq!(error.cause(), Some("TOKEN_REVOKED"));
+        let answer = error.told("trigger_sync", "req_1").unwrap();
+        assert_eq!(answer.meta.as_ref().unwrap()[META_KEY]["code"], "TOKEN_REVOKED");
+        let text = format!("{:?}", answer.content);
+        assert!(text.contains("run_1 was started, but this token was revoked"), "{text}");
+    }
+}
