@@ -146,7 +146,7 @@ async fn faults() -> anyhow::Result<()> {
         reports.iter().filter(|(_, report)| !report.violations.is_empty()).map(|(seed, _)| *seed).collect();
     summary(&reports, began);
     let gaps = gaps(&reports);
-    for gap in &gaps {
+    for gap in gaps.iter().filter(|_| count >= MANY) {
         println!("faults: {gap}");
     }
     if failed.is_empty() && (count < ENOUGH || gaps.is_empty()) {

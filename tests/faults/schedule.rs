@@ -361,7 +361,7 @@ async fn strike(stage: &Arc<Stage>, id: usize, fault: Fault) -> anyhow::Result<(
                 });
             }
             // What is taken from a silent worker is taken once its lease has run out.
-            let patience = stage.lease.mul_f64(if *step == Step::Reap { 2.0 } else { 0.5 });
+            let patience = stage.lease.mul_f64(if *step == Step::Reap { 2.0 } else { 1.0 });
             let mut sprang = springs(&mut sprung, id, patience + Duration::from_secs(4)).await;
             for seat in seats.clone() {
                 sprang |= stage.proxies[seat].disarm(id);
