@@ -10,6 +10,7 @@ use nix::unistd::Pid;
 use sqlx::postgres::PgConnectOptions;
 use sqlx::types::chrono::{DateTime, Utc};
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection, PgConnection};
+use tokio::sync::Mutex;
 use tokio::time::{Duration, Instant, sleep};
 
 use crate::process::run;
@@ -48,6 +49,8 @@ pub struct Lane {
     server: Embedded,
     /// What moves the server's clock.
     pub liar: Option<Liar>,
+    /// Who moves it moves it alone.
+    jumping: Mutex<()>,
     /// The main token of the workspace.
     pub token: String,
 }
@@ -60,7 +63,7 @@ impl Lane {
         let bin_dir = liar.as_ref().map(|liar| liar.dir.clone());
         let server = Embedded::start(EmbeddedConfig { data_dir: dir.join("pg"), bin_dir }).await?;
         server.ensure_role(FLOWS_ROLE).await?;
-        let mut lane = Self { dir, server, liar, token: String::new() };
+        let mut lane = Self { dir, server, liar, jumping: Mutex::default(), token: String::new() };
         lane.admin(format!("create database workspace owner {}", embedded::OWNER)).await?;
         let addresses = lane.server.addresses();
         migrate(&addresses.owner_options("workspace"), embedded::SERVER, None).await?;
@@ -137,6 +140,7 @@ impl Lane {
     /// Lets the clock of the server's machine jump to so many seconds from the true time; false where it cannot.
     pub async fn set_clock(&self, seconds: i64) -> anyhow::Result<bool> {
         let Some(liar) = &self.liar else { return Ok(false) };
+        let _alone = self.jumping.lock().await;
         let asked = Instant::now();
         let before = self.time().await?;
         let by = liar.set(seconds)?;

@@ -200,8 +200,9 @@ fn gaps(reports: &[(u64, Report)]) -> Vec<String> {
 fn tell(seed: u64, report: &Report, started: Instant) {
     let faults = report.faults.join(", ");
     let verdict = if report.violations.is_empty() { "ok" } else { "FAILED" };
+    let stale = if report.stale == 0 { String::new() } else { format!(", {} times stale", report.stale) };
     println!(
-        "seed {seed}: {verdict} in {:.1} s, {} runs: {faults}",
+        "seed {seed}: {verdict} in {:.1} s, {} runs{stale}: {faults}",
         started.elapsed().as_secs_f64(),
         report.runs
     );
