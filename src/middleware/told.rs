@@ -9,6 +9,7 @@ use metrics::{Counter, Histogram, counter, histogram};
 use super::peer::Peer;
 use crate::observe::Refusals;
 use crate::protocol::http::Refused;
+use crate::service::access::network;
 
 /// The statuses that are counted each; all others together.
 const STATUSES: [u16; 17] =
@@ -45,7 +46,8 @@ impl Teller {
         self.seconds.record(took);
         self.answered(status);
         if let Some(Refused { cause, detail }) = response.extensions().get::<Refused>() {
-            self.refusals.refused(cause, || {
+            let who = peer.map(|peer| network(peer.0).to_string()).unwrap_or_default();
+            self.refusals.refused(cause, &who, || {
                 let peer = peer.map(|peer| tracing::field::display(peer.0));
                 tracing::info!(status = status.as_u16(), cause, detail = detail.as_deref(), peer, "refused");
             });

@@ -1,4 +1,4 @@
-//! One line in the log for each refused request, and one for all the rest when there are too many.
+//! One line in the log for each refused request, and one for all the rest of a kind when there are too many.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -8,10 +8,14 @@ use metrics::Counter;
 
 use crate::domain::clock::Clock;
 
-/// Refusals of one cause that are told one by one within a second.
+/// Refusals of one cause and one party that are told one by one within a second.
 const TOLD: u64 = 5;
+/// Parties that are told of for one cause within a second: so many times [`TOLD`] lines has a flood at most, whoever
+/// joins in it, and it hides no other cause.
+const PARTIES: usize = 10;
 
-/// Counts refusals by cause, and keeps a flood of them from flooding the log. Cheap to clone; clones count together.
+/// Counts refusals by cause and party, and keeps a flood of them from flooding the log, or from hiding why somebody
+/// else was refused. Cheap to clone; clones count together.
 #[derive(Clone)]
 pub struct Refusals {
     clock: Clock,
@@ -22,8 +26,14 @@ pub struct Refusals {
 struct Seen {
     counter: Counter,
     since: DateTime<Utc>,
-    count: u64,
+    /// By party, of the first [`PARTIES`].
+    counts: HashMap<String, u64>,
+    /// Of all others.
+    others: u64,
 }
+
+/// Whose refusals were not told, and how many they were.
+type Untold = Vec<(String, u64)>;
 
 impl Refusals {
     /// None yet.
@@ -31,24 +41,24 @@ impl Refusals {
         Self { clock, seen: Arc::default() }
     }
 
-    /// A request was refused for `cause`, a word of a closed vocabulary; `tell` writes its line, unless there were
-    /// too many of its kind within the second.
-    pub fn refused(&self, cause: &'static str, tell: impl FnOnce()) {
+    /// A request of `who`, a customer's id or an address, was refused for `cause`, a word of a closed vocabulary; `tell`
+    /// writes its line, unless there were too many of its kind within the second.
+    pub fn refused(&self, cause: &'static str, who: &str, tell: impl FnOnce()) {
         let now = self.clock.now();
-        let (count, untold) = {
+        let (told, untold) = {
             let mut all = self.seen();
             let seen = all.entry(cause).or_insert_with(|| Seen {
                 counter: metrics::counter!("apixx_refusals_total", "cause" => cause),
                 since: now,
-                count: 0,
+                counts: HashMap::new(),
+                others: 0,
             });
             seen.counter.increment(1);
             let untold = seen.turn(now);
-            seen.count += 1;
-            (seen.count, untold)
+            (seen.count(who), untold)
         };
         more(cause, untold);
-        if count <= TOLD {
+        if told {
             tell();
         }
     }
@@ -68,20 +78,37 @@ impl Refusals {
 }
 
 impl Seen {
-    /// Begins a new second if the last is over; how many of that were not told.
-    fn turn(&mut self, now: DateTime<Utc>) -> u64 {
+    /// Counts one of `who`; whether it is told.
+    fn count(&mut self, who: &str) -> bool {
+        if let Some(count) = self.counts.get_mut(who) {
+            *count += 1;
+            return *count <= TOLD;
+        }
+        let room = self.counts.len() < PARTIES;
+        if room {
+            self.counts.insert(who.to_owned(), 1);
+        } else {
+            self.others += 1;
+        }
+        room
+    }
+
+    /// Begins a new second if the last is over; what of that was not told.
+    fn turn(&mut self, now: DateTime<Utc>) -> Untold {
         // A clock that was set back ends a second, too.
         if (TimeDelta::zero()..TimeDelta::seconds(1)).contains(&(now - self.since)) {
-            return 0;
+            return vec![];
         }
         self.since = now;
-        std::mem::take(&mut self.count).saturating_sub(TOLD)
+        let known = self.counts.drain().map(|(who, count)| (who, count.saturating_sub(TOLD)));
+        let others = ("others".to_owned(), std::mem::take(&mut self.others));
+        known.chain([others]).filter(|(_, untold)| *untold > 0).collect()
     }
 }
 
-fn more(cause: &'static str, untold: u64) {
-    if untold > 0 {
-        tracing::info!(cause, more = untold, "refused, and {untold} more like these");
+fn more(cause: &'static str, untold: Untold) {
+    for (who, untold) in untold {
+        tracing::info!(cause, who, more = untold, "refused, and {untold} more like these");
     }
 }
 
@@ -102,19 +129,41 @@ mod tests {
         let clock = Clock::fixed(DateTime::UNIX_EPOCH);
         let refusals = Refusals::new(clock.clone());
         let told = Cell::new(0);
-        let flood = |times| (0..times).for_each(|_| refusals.refused("host", || told.set(told.get() + 1)));
-        flood(100);
-        refusals.refused("origin", || told.set(told.get() + 1));
+        let tell = || told.set(told.get() + 1);
+        let flood = |times| (0..times).for_each(|_| refusals.refused("host", "cus_a", tell));
+        flood(200);
+        refusals.refused("origin", "cus_a", tell);
         assert_eq!(told.get(), TOLD + 1, "each cause has lines of its own");
+        refusals.refused("host", "cus_b", tell);
+        assert_eq!(told.get(), TOLD + 2, "so has each party");
         let untold = || refusals.seen().get_mut("host").unwrap().turn(clock.now());
-        assert_eq!(untold(), 0, "the second is not over");
+        assert_eq!(untold(), [], "the second is not over");
         clock.advance(TimeDelta::seconds(1));
-        assert_eq!(untold(), 95);
-        assert_eq!(untold(), 0, "told once");
-        flood(1);
-        assert_eq!(told.get(), TOLD + 2);
-        clock.advance(TimeDelta::seconds(-60));
+        assert_eq!(untold(), [("cus_a".to_owned(), 195)]);
+        assert_eq!(untold(), [], "told once");
         flood(1);
         assert_eq!(told.get(), TOLD + 3);
+        clock.advance(TimeDelta::seconds(-60));
+        flood(1);
+        assert_eq!(told.get(), TOLD + 4);
+    }
+
+    #[test]
+    fn a_flood_from_everywhere_is_bounded_and_hides_no_other_cause() {
+        let clock = Clock::fixed(DateTime::UNIX_EPOCH);
+        let refusals = Refusals::new(clock.clone());
+        let told = Cell::new(0);
+        let tell = || told.set(told.get() + 1);
+        for party in 0..1_000 {
+            (0..10).for_each(|_| refusals.refused("no_token", &party.to_string(), tell));
+        }
+        assert_eq!(told.get(), TOLD * PARTIES as u64);
+        assert_eq!(refusals.seen()["no_token"].counts.len(), PARTIES, "what is kept is bounded");
+        refusals.refused("rate_limit", "cus_b", tell);
+        assert_eq!(told.get(), TOLD * PARTIES as u64 + 1);
+        clock.advance(TimeDelta::seconds(1));
+        let untold = refusals.seen().get_mut("no_token").unwrap().turn(clock.now());
+        assert_eq!(untold.len(), PARTIES + 1, "so are the sums");
+        assert_eq!(untold.iter().map(|(_, more)| more).sum::<u64>() + TOLD * PARTIES as u64, 10_000);
     }
 }

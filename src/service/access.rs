@@ -44,7 +44,7 @@ const PATIENCE: Duration = Duration::from_secs(1);
 const AT_ONCE: usize = 256;
 
 /// What counts as one address: an IPv6 caller has a whole /64 (RFC 4291, section 2.5.4).
-pub(super) fn network(address: IpAddr) -> IpAddr {
+pub fn network(address: IpAddr) -> IpAddr {
     match address {
         IpAddr::V4(_) => address,
         IpAddr::V6(v6) => {

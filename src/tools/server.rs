@@ -175,8 +175,12 @@ impl ToolServer {
     }
 
     /// Tells the operator that a call of `tool` was refused.
-    fn refused(&self, cause: &'static str, tool: &str) {
-        self.serving.refusals.refused(cause, || tracing::info!(cause, tool.name = tool, "refused"));
+    fn refused(&self, cause: &'static str, caller: &Principal, tool: &str) {
+        let customer = caller.tenancy().customer().as_str();
+        let actor = caller.caller().actor.id();
+        self.serving.refusals.refused(cause, customer, || {
+            tracing::info!(cause, tool.name = tool, customer.id = customer, actor.id = actor, "refused");
+        });
     }
 }
 
@@ -210,8 +214,9 @@ impl Server for ToolServer {
     async fn admit(&self, caller: &Principal) -> Result<(), Duration> {
         let drawn = self.access.draw_again(caller).await;
         if drawn.is_err() {
-            self.serving.refusals.refused("rate_limit", || {
-                tracing::info!(cause = "rate_limit", "refused a message of a batch");
+            let customer = caller.tenancy().customer().as_str();
+            self.serving.refusals.refused("rate_limit", customer, || {
+                tracing::info!(cause = "rate_limit", customer.id = customer, "refused a message of a batch");
             });
         }
         drawn
@@ -238,7 +243,7 @@ impl Server for ToolServer {
         exchange: &Exchange,
     ) -> Result<ToolAnswer, CallError> {
         let Some(entry) = self.catalog.find(&call.name) else {
-            self.refused("unknown_tool", "-");
+            self.refused("unknown_tool", caller, "-");
             return Err(CallError::UnknownTool);
         };
         let _under_way = Counted::begin(&self.under_way);
@@ -251,7 +256,7 @@ impl Server for ToolServer {
         );
         let mut begun =
             Begun { server: self, caller, tool: entry.name, at: Instant::now(), end: End::Failed };
-        let answer = self.answer(caller, entry, call, exchange).instrument(span.clone()).await;
+        let answer = self.answer(caller, entry, call, exchange).instrument(span).await;
         begun.end = match &answer {
             Ok(_) => End::Ok,
             Err(error) if error.cause().is_some() => End::Refused,
@@ -262,7 +267,7 @@ impl Server for ToolServer {
             Ok(answer) => Ok(answer),
             Err(error) => {
                 if let Some(cause) = error.cause() {
-                    span.in_scope(|| self.refused(cause, entry.name));
+                    self.refused(cause, caller, entry.name);
                 }
                 error.told(entry.name, &exchange.request_id)
             }

@@ -302,6 +302,23 @@ async fn a_flood_fills_no_log() {
         (&lines[0]["fields"]["cause"], &lines[0]["fields"]["more"]),
         (&json!("no_token"), &json!(195))
     );
+    assert_eq!(lines[0]["fields"]["who"], "127.0.0.1");
+}
+
+#[tokio::test]
+async fn a_flood_of_one_customer_hides_no_other() {
+    let app = TestApp::demo().await;
+    let log = Log::keep();
+    let told = || -> Vec<Value> {
+        let refused = log.lines().into_iter().filter(|line| line["fields"]["cause"] == "RUN_NOT_FOUND");
+        refused.map(|line| line["fields"]["customer.id"].clone()).collect()
+    };
+    for _ in 0..50 {
+        app.acme().call("get_run", json!({ "run_id": "run_nothing" })).await;
+    }
+    assert_eq!(told(), ["cus_acme"; 5]);
+    app.globex().call("get_run", json!({ "run_id": "run_nothing" })).await;
+    assert_eq!(told(), ["cus_globex"]);
 }
 
 /// Every cause that HTTP, the protocol, the guards and the pages know stands in the README's table, which knows no other,
