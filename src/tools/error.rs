@@ -182,7 +182,8 @@ pub(super) fn sentence(errors: &[ArgumentError]) -> String {
             format!("{}{expected}{meant}", error.message)
         })
         .collect();
-    format!("Invalid arguments: {}.", said.join("; ")).replace("?.", "?")
+    let said = said.join("; ");
+    format!("Invalid arguments: {said}{}", if said.ends_with('?') { "" } else { "." })
 }
 
 /// What every tool says of an id it does not know; the same for another customer's and for one that never was.
