@@ -263,3 +263,45 @@ async fn a_token_shows_its_own_customer_only() {
         assert!(sqlx::query(write).execute(&mut server).await.is_err(), "{write}");
     }
 }
+
+/// No key of a customer's rows could name another customer's: each begins with the customer, but for these.
+#[tokio::test]
+async fn every_key_begins_with_the_customer() {
+    let app = TestApp::demo().await;
+    let unique = app
+        .column(
+            "select i.relname::text
+               from pg_index x
+               join pg_class i on i.oid = x.indexrelid
+               join pg_class t on t.oid = x.indrelid
+               join pg_attribute a on a.attrelid = t.oid and a.attname = 'customer_id'
+              where t.relnamespace = 'public'::regnamespace and x.indisunique and x.indkey[0] <> a.attnum
+              order by 1",
+        )
+        .await;
+    // Both are looked up before the customer is known.
+    assert_eq!(unique, ["customers_slug_key", "tokens_digest_key"]);
+    let foreign = app
+        .column(
+            "select c.conname::text
+               from pg_constraint c
+               left join pg_attribute a on a.attrelid = c.conrelid and a.attname = 'customer_id'
+               left join pg_attribute b on b.attrelid = c.confrelid and b.attname = 'customer_id'
+              where c.connamespace = 'public'::regnamespace and c.contype = 'f' and coalesce(a.attnum, b.attnum) is not null
+                and (c.conkey[1], c.confkey[1]) is distinct from (a.attnum, b.attnum)
+              order by 1",
+        )
+        .await;
+    // Plans and people belong to no customer.
+    assert_eq!(foreign, ["customers_plan_code_fkey", "users_email_fkey"]);
+    let keyless = app
+        .column(
+            "select t.relname::text
+               from pg_class t
+               join pg_attribute a on a.attrelid = t.oid and a.attname = 'customer_id'
+              where t.relnamespace = 'public'::regnamespace and t.relkind in ('r', 'p')
+                and not exists (select from pg_index x where x.indrelid = t.oid and x.indisprimary)",
+        )
+        .await;
+    assert!(keyless.is_empty(), "{keyless:?}");
+}
