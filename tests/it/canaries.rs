@@ -69,7 +69,7 @@ async fn plant_some(owner: &mut PgConnection, statements: &[&str], canary: &str)
 }
 
 /// Every tool in every way that tells more or other words of a customer's things, by ids alone.
-async fn calls(app: &TestApp, customer: &str) -> Vec<(&'static str, Value)> {
+pub(super) async fn calls(app: &TestApp, customer: &str) -> Vec<(&'static str, Value)> {
     let flows =
         app.column(&format!("select flow_id from flows where customer_id = '{customer}' order by 1")).await;
     let runs = app

@@ -1,7 +1,9 @@
 //! What an answer costs a model to read: the demo's default answers, in characters, bytes and tokens.
 
-use serde_json::json;
+use apixx_mcp::tools::catalog;
+use serde_json::{Value, json};
 
+use crate::canaries::calls;
 use crate::support::app::TestApp;
 
 /// Characters of a page (`view::text::MAX_CHARS`), and what notices and the next calls may add.
@@ -53,6 +55,50 @@ async fn every_answer_is_of_a_size_that_can_be_read() {
     }
     // What an answer costs its reader changes only where somebody sees that it does.
     insta::assert_snapshot!("sizes_of_answers", sizes);
+}
+
+/// Every tool in every way, of every workspace, refusals included; and again with the largest limits.
+#[tokio::test]
+async fn every_answer_to_every_workspace_is_within_the_same_bounds() {
+    let app = TestApp::demo().await;
+    let counter = tiktoken_rs::cl100k_base().unwrap();
+    for (customer, agent) in [("cus_acme", app.acme()), ("cus_globex", app.globex()), ("cus_lab", app.lab())]
+    {
+        let mut asked = calls(&app, customer).await;
+        asked.extend(
+            asked.clone().into_iter().filter_map(|(tool, arguments)| Some((tool, at_most(tool, arguments)?))),
+        );
+        let mut refused = 0;
+        for (tool, arguments) in asked {
+            let params = json!({ "name": tool, "arguments": arguments });
+            let message = json!({ "jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params });
+            let reply = agent.post(&message).await;
+            let result = &reply.body["result"];
+            refused += usize::from(result["structuredContent"].is_null());
+            let text = &result["content"][0]["text"];
+            let text = text.as_str().or(reply.body["error"]["message"].as_str()).unwrap();
+            assert!(text.chars().count() <= CHARS, "{customer}: {tool} {arguments}: {text}");
+            // A token is a byte or more.
+            let tokens = || counter.encode_ordinary(text).len();
+            assert!(text.len() <= TOKENS || tokens() <= TOKENS, "{customer}: {tool} {arguments}: {text}");
+            let bytes = reply.bytes.len();
+            assert!(bytes <= BYTES, "{customer}: {tool} {arguments}: {bytes} bytes");
+        }
+        assert!(refused >= 4, "{customer}: {refused}");
+    }
+}
+
+/// The arguments with the largest limits that the tool's schema has; `None` where it has none.
+fn at_most(tool: &str, mut arguments: Value) -> Option<Value> {
+    let schema = catalog().find(tool)?.definition().input_schema;
+    let mut has_some = false;
+    for limit in ["limit", "samples_per_group"] {
+        if let most @ Value::Number(_) = &schema["properties"][limit]["maximum"] {
+            arguments[limit] = most.clone();
+            has_some = true;
+        }
+    }
+    has_some.then_some(arguments)
 }
 
 /// A text without chance: what is drawn anew for each answer (a cursor's seal, the id of a run) is always the same.
