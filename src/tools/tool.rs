@@ -95,12 +95,13 @@ impl Entry {
         (self.ready)(&self.reader, arguments)
     }
 
-    /// The arguments as the tool takes them: spelt as its schema says, and admitted by it.
+    /// The arguments as the tool takes them: spelt as its schema says, admitted by it, and understood.
     ///
     /// # Errors
     /// What a caller is told of the mistakes, in one sentence.
     pub fn read(&self, given: Map<String, Value>) -> Result<Value, String> {
-        self.reader.read(given).map_err(|error| match error {
+        let ready = self.ready(given.clone());
+        ready.and_then(|_| self.reader.read(given)).map_err(|error| match error {
             ToolError::Arguments(errors) => sentence(&errors),
             other => format!("{other:?}"),
         })

@@ -2,6 +2,7 @@
 
 #![expect(clippy::expect_used, reason = "a test that cannot go on says why")]
 
+mod arguments;
 mod bad_requests;
 mod batches;
 mod corpora;

@@ -3,19 +3,21 @@
 use std::sync::LazyLock;
 
 use axum::Router;
-use http::{HeaderName, HeaderValue};
+use axum::body::Body;
+use base64::Engine as _;
+use http::{HeaderMap, HeaderName, HeaderValue, Request};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use tokio::runtime::{Builder, Runtime};
 
-use crate::held::message::well_formed;
-use crate::support::{MODERN, Post, app, sent};
+use crate::held::message::{agree, mirrored, well_formed};
+use crate::support::{MODERN, Post, Reply, app, sent};
 
 static RUNTIME: LazyLock<Runtime> =
     LazyLock::new(|| Builder::new_current_thread().enable_all().build().expect("a runtime"));
 static APP: LazyLock<Router> = LazyLock::new(app);
 
-fn any_json() -> impl Strategy<Value = Value> {
+pub fn any_json() -> impl Strategy<Value = Value> {
     let leaf = prop_oneof![
         Just(Value::Null),
         any::<bool>().prop_map(Value::from),
@@ -90,8 +92,162 @@ fn any_message() -> impl Strategy<Value = Value> {
     })
 }
 
+/// Sends a request whose body is `message`, and holds the answer to what must hold of every one.
+fn held(request: Request<Body>, message: &Value) -> (HeaderMap, Reply) {
+    let headers = request.headers().clone();
+    let reply = RUNTIME.block_on(sent(&APP, request));
+    well_formed(&reply);
+    mirrored(&headers, message, &reply);
+    (headers, reply)
+}
+
+/// A text that a header may have to say: of any letters, posing as encoded, with space about it, or nothing.
+fn any_text() -> impl Strategy<Value = String> {
+    prop_oneof![".{0,12}", "[ -~]{0,12}", r"=\?base64\?[A-Za-z0-9+/]{0,8}={0,2}\?=", "[ \t][a-z]{0,3}[ \t]"]
+}
+
+/// Arguments that headers repeat, most of them of the type that the schema says.
+fn repeated_arguments() -> impl Strategy<Value = Value> {
+    let number = prop_oneof![any::<i64>().prop_map(Value::from), any::<f64>().prop_map(Value::from)];
+    let members = (
+        prop::option::of(prop_oneof![6 => any_text().prop_map(Value::from), 1 => any_json()]),
+        prop::option::of(prop_oneof![6 => number, 1 => any_json()]),
+        prop::option::of(prop_oneof![6 => any::<bool>().prop_map(Value::from), 1 => any_json()]),
+        prop::option::of(
+            prop_oneof![6 => any_text().prop_map(|zone| json!({ "zone": zone })), 1 => any_json()],
+        ),
+    );
+    members.prop_map(|(region, limit, dry, place)| {
+        let all = [("region", region), ("limit", limit), ("dry", dry), ("where", place)];
+        all.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))).collect()
+    })
+}
+
+/// A value as a header says it, plainly where it can be.
+fn said(value: &Value, plainly: bool) -> Option<String> {
+    let text = match value {
+        Value::String(text) => text.clone(),
+        Value::Bool(_) | Value::Number(_) => value.to_string(),
+        Value::Null | Value::Array(_) | Value::Object(_) => return None,
+    };
+    let can_be_plain = text.trim() == text
+        && text.bytes().all(|byte| (b' '..=b'~').contains(&byte))
+        && !text.starts_with("=?base64?");
+    let encode = |text| base64::engine::general_purpose::STANDARD.encode(text);
+    Some(if plainly && can_be_plain { text } else { format!("=?base64?{}?=", encode(text)) })
+}
+
+/// A call of 2026-07-28 that repeats its arguments in headers, as it should.
+fn modern_call(arguments: &Value, plainly: bool) -> (Post, Value) {
+    let version = "io.modelcontextprotocol/protocolVersion";
+    let capabilities = "io.modelcontextprotocol/clientCapabilities";
+    let message = json!({ "jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {
+        "_meta": { version: MODERN, capabilities: {} }, "name": "test_header_arguments", "arguments": arguments } });
+    let mut post = Post::modern_message(message.clone());
+    for (header, value) in [
+        ("mcp-param-region", &arguments["region"]),
+        ("mcp-param-limit", &arguments["limit"]),
+        ("mcp-param-zone", &arguments["where"]["zone"]),
+        ("mcp-param-dry", &arguments["dry"]),
+    ] {
+        if let Some(said) = said(value, plainly) {
+            post = post.header(header, &said);
+        }
+    }
+    (post, message)
+}
+
+/// Headers that repeat what the body says.
+const REPEATING: &[&str] = &[
+    "mcp-protocol-version",
+    "mcp-method",
+    "mcp-name",
+    "mcp-param-region",
+    "mcp-param-limit",
+    "mcp-param-zone",
+    "mcp-param-dry",
+];
+
+/// What a header may be altered to.
+fn any_header_text() -> impl Strategy<Value = String> {
+    prop_oneof![
+        "[ -~]{0,12}",
+        prop::sample::select(vec![
+            MODERN,
+            "2025-11-25",
+            "tools/call",
+            "tools/list",
+            "test_header_arguments",
+            "true",
+            "false",
+            "eu",
+            "1",
+            "1.0",
+            "1e0",
+            "+1",
+            "01",
+            "NaN",
+            "=?base64?ZXU=?=",
+            "=?base64?ZXU?=",
+            "=?base64?_-__?=",
+            "",
+        ])
+        .prop_map(str::to_owned),
+    ]
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn a_modern_call_that_repeats_its_arguments_is_served(arguments in repeated_arguments(), plainly in any::<bool>()) {
+        let (post, message) = modern_call(&arguments, plainly);
+        let (headers, reply) = held(post.whole(), &message);
+        assert!(agree(&headers, &message), "{headers:?} {message}");
+        assert_eq!(reply.error(), (200, 0), "{headers:?} {message}");
+    }
+
+    #[test]
+    fn one_header_that_says_something_else_is_enough_to_be_refused(
+        arguments in prop_oneof![repeated_arguments(), Just(json!({"region": "eu", "limit": 1, "dry": true}))],
+        name in prop::sample::select(REPEATING),
+        value in prop::option::weighted(0.9, any_header_text()),
+        beside in prop::bool::weighted(0.1),
+    ) {
+        let (mut post, message) = modern_call(&arguments, true);
+        post = match value {
+            Some(value) if beside => post.also(name, &value),
+            Some(value) => post.header(name, &value),
+            None => post.without(name),
+        };
+        let (headers, reply) = held(post.whole(), &message);
+        let expected = if agree(&headers, &message) { (200, 0) } else { (400, -32020) };
+        assert_eq!(reply.error(), expected, "{headers:?} {message}");
+    }
+
+    #[test]
+    fn any_message_in_modern_dress(message in any_message(), without in prop::option::weighted(0.2, prop::sample::select(REPEATING))) {
+        let mut message = message;
+        if !message["params"].is_object() {
+            message["params"] = json!({});
+        }
+        let meta = &mut message["params"]["_meta"];
+        if !meta.is_object() {
+            *meta = json!({});
+        }
+        meta["io.modelcontextprotocol/protocolVersion"] = json!(MODERN);
+        meta["io.modelcontextprotocol/clientCapabilities"] = json!({});
+        let mut post = Post::json(&message).header("mcp-protocol-version", MODERN);
+        for (header, value) in [("mcp-method", &message["method"]), ("mcp-name", &message["params"]["name"])] {
+            if let Some(said) = said(value, true) {
+                post = post.header(header, &said);
+            }
+        }
+        if let Some(without) = without {
+            post = post.without(without);
+        }
+        held(post.whole(), &message);
+    }
 
     #[test]
     fn any_bytes(body in prop::collection::vec(any::<u8>(), 0..300)) {
@@ -123,7 +279,7 @@ proptest! {
                 }
             }
         }
-        well_formed(&RUNTIME.block_on(post.send(&APP)));
+        held(post.whole(), &message);
     }
 
     #[test]
@@ -137,14 +293,15 @@ proptest! {
             r"(=\?base64\?)?[A-Za-z0-9+/=*;,. q-]{0,30}(\?=)?".prop_map(String::into_bytes),
         ],
     ) {
-        let arguments = json!({"region": "eu", "limit": 1});
-        let post = Post::modern("tools/call", json!({"name": "test_header_arguments", "arguments": arguments}))
-            .header("mcp-param-region", "eu")
-            .header("mcp-param-limit", "1");
+        let (post, message) = modern_call(&json!({"region": "eu", "limit": 1}), true);
         if let Ok(value) = HeaderValue::from_bytes(&value) {
             let mut request = post.whole();
             request.headers_mut().insert(HeaderName::from_static(name), value);
-            well_formed(&RUNTIME.block_on(sent(&APP, request)));
+            let (headers, reply) = held(request, &message);
+            if REPEATING.contains(&name) {
+                let expected = if agree(&headers, &message) { (200, 0) } else { (400, -32020) };
+                assert_eq!(reply.error(), expected, "{headers:?}");
+            }
         }
     }
 }
