@@ -14,7 +14,7 @@ use chrono::TimeDelta;
 use futures_util::future::join_all;
 use futures_util::stream;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request};
-use serde_json::json;
+use serde_json::{Value, json};
 use sqlx::Connection;
 
 use crate::support::app::{TestApp, call, list};
