@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::seed::{DEEP, WIDE, flow_id, flow_name};
+use super::seed::{DEEP, INCIDENT, WIDE, flow_id, flow_name};
 
 /// A question to a tool.
 pub struct Case {
@@ -20,6 +20,18 @@ pub struct Case {
     pub refused: Option<&'static str>,
     /// What takes back what a call did.
     pub undo: Option<&'static str>,
+}
+
+impl Case {
+    /// What its figures are kept under.
+    pub fn title(&self) -> String {
+        format!("{} {}", self.tool, self.name)
+    }
+
+    /// Whether its answer lists nothing.
+    pub fn finds_nothing(&self) -> bool {
+        self.name.ends_with("nothing matches")
+    }
 }
 
 /// A place in the middle of a list.
@@ -73,19 +85,23 @@ pub fn cases(runs: [&str; 2], retried: [&str; 2], further: Vec<Further>) -> Vec<
         for window in ["30m", "7d", "30d", "90d"] {
             add("list_runs", window, json!({ "window": window }), PAGE);
         }
-        let totals = |grouping: &str| json!({ "window": "30d", "group_by": grouping, "limit": 0 });
-        for grouping in ["flow", "source", "destination", "connector"] {
-            add("list_runs", &format!("30d by {grouping}"), totals(grouping), ALL_FLOWS);
+        for (window, months) in [("30d", 1), ("90d", 3)] {
+            let mut by = |grouping: &str, most| {
+                let arguments = json!({ "window": window, "group_by": grouping, "limit": 0 });
+                add("list_runs", &format!("{window} by {grouping}"), arguments, most);
+            };
+            for grouping in ["flow", "source", "destination", "connector"] {
+                by(grouping, months * ALL_FLOWS);
+            }
+            for grouping in ["status", "trigger"] {
+                by(grouping, months * TOTALS);
+            }
+            // Days of a time zone are made of hours.
+            by("day", months * 700);
         }
-        for grouping in ["status", "trigger"] {
-            add("list_runs", &format!("30d by {grouping}"), totals(grouping), TOTALS);
-        }
-        // Days of a time zone are made of hours.
-        add("list_runs", "30d by day", totals("day"), 700);
         add("list_runs", "24h by hour", json!({ "group_by": "hour", "limit": 0 }), TOTALS);
         add("list_runs", "24h by flow", json!({ "group_by": "flow", "limit": 0 }), ALL_FLOWS);
-        for window in ["30d", "90d"] {
-            let days = if window == "30d" { 1 } else { 3 };
+        for (window, months) in [("30d", 1), ("90d", 3)] {
             add(
                 "list_runs",
                 &format!("{window}, failed"),
@@ -94,6 +110,8 @@ pub fn cases(runs: [&str; 2], retried: [&str; 2], further: Vec<Further>) -> Vec<
             );
             let none = json!({ "window": window, "trigger": ["webhook"] });
             add("list_runs", &format!("{window}, nothing matches"), none, TOTALS);
+            let none = json!({ "window": window, "status": ["retrying"] });
+            add("list_runs", &format!("{window}, no state: nothing matches"), none, TOTALS);
             // One run in a hundred: what lies between is passed over in the index.
             add(
                 "list_runs",
@@ -102,10 +120,13 @@ pub fn cases(runs: [&str; 2], retried: [&str; 2], further: Vec<Further>) -> Vec<
                 700,
             );
             let connector = json!({ "window": window, "connector": "HubSpot 0" });
-            add("list_runs", &format!("{window}, one connector"), connector, days * ALL_FLOWS);
+            add("list_runs", &format!("{window}, one connector"), connector, months * ALL_FLOWS);
         }
         add("list_runs", "30d, one flow", json!({ "window": "30d", "flow": flow }), PAGE);
         add("list_flow_runs", "default", json!({ "flow": flow }), PAGE);
+        for window in ["30d", "90d"] {
+            add("list_flow_runs", window, json!({ "flow": flow, "window": window }), PAGE);
+        }
         // The planner may walk the newest successes of all flows until it meets one of this.
         add(
             "list_flow_runs",
@@ -118,15 +139,21 @@ pub fn cases(runs: [&str; 2], retried: [&str; 2], further: Vec<Further>) -> Vec<
         // One run in a hundred of the flow, each on a page of its own.
         let retries = json!({ "flow": retried[place], "window": "30d", "trigger": ["retry"] });
         add("list_flow_runs", "30d, retries", retries, 1_500);
+        let retries = json!({ "flow": retried[place], "window": "90d", "trigger": ["retry"] });
+        add("list_flow_runs", "90d, retries", retries, 1_500);
         add("get_run", "with errors", json!({ "run_id": runs[place] }), 200);
         // Up to a hundred samples of each group lie apart.
         add("get_run_errors", "classes", json!({ "run_id": runs[place] }), 700);
+        // Two million errors; or those of a run that ended just now.
+        let erring = flow_name(if place == DEEP { 0 } else { INCIDENT });
         for window in ["24h", "7d", "30d", "90d"] {
-            add("get_flow_error_summary", window, json!({ "flow": flow, "window": window }), 700);
+            add("get_flow_error_summary", window, json!({ "flow": erring, "window": window }), 700);
         }
-        let groups = json!({ "flow": flow, "window": "30d", "group_by": "group", "limit": 50 });
-        add("get_flow_error_summary", "30d by group", groups, 700);
-        for window in ["24h", "30d"] {
+        for window in ["30d", "90d"] {
+            let groups = json!({ "flow": erring, "window": window, "group_by": "group", "limit": 50 });
+            add("get_flow_error_summary", &format!("{window} by group"), groups, 1_000);
+        }
+        for window in ["24h", "30d", "90d"] {
             // Flows read whole, to be counted and with the connectors; those listed; open runs; totals of two windows.
             let most = 2 * FLOWS + 5 * FLOW_ROW + TOTALS + CONNECTORS;
             add("get_system_health", window, json!({ "window": window }), most);
@@ -169,6 +196,8 @@ pub fn cases(runs: [&str; 2], retried: [&str; 2], further: Vec<Further>) -> Vec<
             // In the order of the list the flows lie apart, in its index too.
             "list_flows" => 2 * FLOWS + 51 * (FLOW_ROW + 1),
             "get_run_errors" => 700,
+            // What lies between is passed over in the index.
+            _ if name.contains("retries") || name.contains("one connector") => 2 * PAGE,
             _ => PAGE,
         };
         let name = format!("{}: {name}", if place == WIDE { "wide" } else { "deep" });

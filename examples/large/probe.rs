@@ -7,10 +7,12 @@ use std::time::Duration;
 use apixx_mcp::app::process::{Process, TimeOf};
 use apixx_mcp::config::{Config, Sources};
 use apixx_mcp::domain::clock::Clock;
+use apixx_mcp::domain::token::Secret;
 use serde_json::{Value, json};
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{AssertSqlSafe, ConnectOptions, PgConnection};
 use tokio::net::TcpListener;
+use tokio::runtime::{Builder, Runtime};
 use tokio_util::sync::CancellationToken;
 use tracing::field::{Field, Visit};
 use tracing_subscriber::Layer;
@@ -19,8 +21,13 @@ use tracing_subscriber::layer::Context;
 use super::gates::Case;
 use super::seed;
 
-/// Rounds of calls of which the cheapest counts: what disturbs a processor only ever adds.
-const ROUNDS: usize = 10;
+/// Times that all cases are measured one after another. Of each the cheapest time counts: what disturbs a processor only
+/// ever adds, and what lasts for seconds then spoils no case every time.
+const ROUNDS: usize = 8;
+/// Calls of a round.
+const CALLS: u32 = 4;
+/// Microseconds after which a round has enough of them: what takes long is told well by few.
+const ENOUGH: f64 = 40_000.0;
 
 /// What PostgreSQL told of the statements that ended (module `auto_explain`), in order.
 #[derive(Clone, Default)]
@@ -64,22 +71,32 @@ pub struct Cost {
     pub statements: u64,
     /// Microseconds of the backend's processor.
     pub cpu_us: f64,
+    /// Microseconds of the server's processor.
+    pub server_us: f64,
     /// Characters of the answer's text.
     pub chars: usize,
     /// Bytes of the text and of the typed answer together.
     pub bytes: usize,
+    /// Whether something stands in a list of the typed answer; `None` if it has no list.
+    pub lists: Option<bool>,
     /// What no statement may do, and this one did.
     pub faults: Vec<String>,
 }
 
 /// The product, serving.
 pub struct Probe {
-    url: String,
+    base: String,
     client: reqwest::Client,
-    admin: PgConnection,
+    pub admin: PgConnection,
     plans: Plans,
     statements: HashSet<&'static str>,
+    /// Those of them that were executed and told of.
+    seen: HashSet<&'static str>,
     pub process: Process,
+    /// The server has a thread of its own, whose processor time is told apart from that of who asks.
+    runtime: Runtime,
+    /// Where the system tells of it.
+    thread: String,
 }
 
 impl Probe {
@@ -120,13 +137,29 @@ impl Probe {
         let flags = vec![("database.pool_size".to_owned(), "1".to_owned())];
         let config = Config::load(&Sources { file: None, environment, flags }).unwrap();
         let clock = Clock::fixed(seed::now());
-        let process =
-            Process::start(server, config, clock, TimeOf::Own, CancellationToken::new()).await.unwrap();
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let url = format!("http://{}/mcp", listener.local_addr().unwrap());
-        tokio::spawn(axum::serve(listener, process.router()).into_future());
-        let statements = apixx_mcp::store::all_statements().into_iter().collect();
-        Self { url, client: reqwest::Client::new(), admin, plans: plans.clone(), statements, process }
+        let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let server = server.clone();
+        let serving = async move {
+            let never = CancellationToken::new();
+            let process = Process::start(&server, config, clock, TimeOf::Own, never).await.unwrap();
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let base = format!("http://{}", listener.local_addr().unwrap());
+            tokio::spawn(axum::serve(listener, process.router()).into_future());
+            let thread = std::fs::read_link("/proc/thread-self").unwrap();
+            (process, base, format!("/proc/{}/schedstat", thread.display()))
+        };
+        let (process, base, thread) = runtime.spawn(serving).await.unwrap();
+        Self {
+            base,
+            client: reqwest::Client::new(),
+            admin,
+            plans: plans.clone(),
+            statements: apixx_mcp::store::all_statements().into_iter().collect(),
+            seen: HashSet::new(),
+            process,
+            runtime,
+            thread,
+        }
     }
 
     /// Calls a tool of the customer at `place`; returns the text of its answer, the typed one, and whether it failed.
@@ -135,7 +168,7 @@ impl Probe {
             "params": { "name": tool, "arguments": arguments } });
         let reply = self
             .client
-            .post(&self.url)
+            .post(format!("{}/mcp", self.base))
             .header("authorization", format!("Bearer {}", seed::token(place).reveal()))
             .header("content-type", "application/json")
             .header("accept", "application/json, text/event-stream")
@@ -149,6 +182,15 @@ impl Probe {
         assert!(result.is_object(), "{tool} {arguments}: {body}");
         let text = result["content"][0]["text"].as_str().unwrap().to_owned();
         (text, result["structuredContent"].clone(), result["isError"] == true)
+    }
+
+    /// What a page says to whoever holds the session.
+    pub async fn page(&self, path: &str, session: &Secret) -> String {
+        let cookie = format!("apixx={}", session.reveal());
+        let reply = self.client.get(format!("{}{path}", self.base)).header("cookie", cookie).send().await;
+        let reply = reply.unwrap();
+        assert_eq!(reply.status(), 200, "{path}");
+        reply.text().await.unwrap()
     }
 
     /// Asks what a case asks, and takes back what that did. Returns the text and the typed answer, and whether it failed.
@@ -167,10 +209,8 @@ impl Probe {
             self.plans.take();
             let (text, typed, failed) = self.ask(case).await;
             let bytes = text.len() + typed.to_string().len();
-            let mut cost = Cost { chars: text.chars().count(), bytes, ..Cost::default() };
-            for plan in self.plans.take() {
-                self.count(&plan, &mut cost);
-            }
+            let (chars, lists) = (text.chars().count(), lists(&typed));
+            let mut cost = Cost { chars, bytes, lists, ..self.told() };
             // What is answered otherwise, or from nowhere, costs what says nothing.
             if failed != case.refused.is_some_and(|code| text.starts_with(code)) {
                 cost.faults.push(format!("answers: {text}"));
@@ -185,11 +225,28 @@ impl Probe {
         cheapest
     }
 
-    fn count(&self, plan: &Value, cost: &mut Cost) {
+    /// What the statements did that ended since this was asked last.
+    pub fn told(&mut self) -> Cost {
+        let mut cost = Cost::default();
+        for plan in self.plans.take() {
+            self.count(&plan, &mut cost);
+        }
+        cost.faults.sort();
+        cost.faults.dedup();
+        cost
+    }
+
+    /// How many of our statements were told of, and how many there are.
+    pub fn seen(&self) -> (usize, usize) {
+        (self.seen.len(), self.statements.len())
+    }
+
+    fn count(&mut self, plan: &Value, cost: &mut Cost) {
         // What a function does is told by itself and in the statement that calls it.
-        let ours = plan["Query Text"].as_str().is_some_and(|text| self.statements.contains(text));
+        let ours = plan["Query Text"].as_str().and_then(|text| self.statements.get(text));
         let root = &plan["Plan"];
-        if ours {
+        if let Some(text) = ours {
+            self.seen.insert(text);
             cost.statements += 1;
             cost.pages += pages(root);
             if std::env::var_os("LARGE_PLANS").is_some() {
@@ -199,32 +256,41 @@ impl Probe {
         judge(root, &mut cost.faults);
     }
 
-    /// The processor time that the backend spends on a warm call, in microseconds.
-    pub async fn cpu(&mut self, case: &Case) -> f64 {
-        for _ in 0..3 {
-            self.ask(case).await;
-        }
-        let pids: Vec<i32> = sqlx::query_scalar(
+    /// The microseconds of the processor that the backend and the server spend on a warm call of each case.
+    pub async fn cpu(&mut self, cases: &[Case]) -> Vec<(f64, f64)> {
+        let mut cheapest = vec![(f64::MAX, f64::MAX); cases.len()];
+        // The connection is there once it was used.
+        self.ask(&cases[0]).await;
+        let of_backend: Vec<i32> = sqlx::query_scalar(
             "select pid from pg_stat_activity where application_name = 'apixx-mcp' and usename = $1",
         )
         .bind(apixx_mcp::embedded::SERVER)
         .fetch_all(&mut self.admin)
         .await
         .unwrap();
-        let spent = || -> f64 {
-            let of = |pid: &i32| std::fs::read_to_string(format!("/proc/{pid}/schedstat")).unwrap();
-            let time = |text: String| text.split_whitespace().next().unwrap().parse::<f64>().unwrap();
-            pids.iter().map(|pid| time(of(pid)) / 1_000.0).sum()
-        };
-        let mut rounds = Vec::new();
-        for _ in 0..ROUNDS {
-            let before = spent();
-            for _ in 0..4 {
-                self.ask(case).await;
+        let of_backend: Vec<String> = of_backend.iter().map(|pid| format!("/proc/{pid}/schedstat")).collect();
+        let of_server = [self.thread.clone()];
+        let spent = || (spent(&of_backend), spent(&of_server));
+        for round in 0..ROUNDS {
+            for (case, cheapest) in cases.iter().zip(&mut cheapest) {
+                // Prepared in the first round; afterwards other cases were there between.
+                for _ in 0..if round == 0 { 2 } else { 1 } {
+                    self.ask(case).await;
+                }
+                let (before, mut calls) = (spent(), 0);
+                let (backend, server) = loop {
+                    self.ask(case).await;
+                    calls += 1;
+                    let now = spent();
+                    if calls == CALLS || now.0 - before.0 > ENOUGH {
+                        break (now.0 - before.0, now.1 - before.1);
+                    }
+                };
+                let of_one = |all: f64| all / f64::from(calls);
+                *cheapest = (cheapest.0.min(of_one(backend)), cheapest.1.min(of_one(server)));
             }
-            rounds.push((spent() - before) / 4.0);
         }
-        rounds.into_iter().fold(f64::MAX, f64::min)
+        cheapest
     }
 
     /// Whether PostgreSQL planned any statement for its arguments, or none once for all. The server's role tells it
@@ -267,6 +333,7 @@ impl Probe {
     /// Ends it.
     pub async fn stop(self) {
         let _closed = tokio::time::timeout(Duration::from_secs(5), self.process.serving.store.close()).await;
+        self.runtime.shutdown_background();
     }
 }
 
@@ -278,7 +345,12 @@ fn pages(node: &Value) -> u64 {
 /// Tables of a handful of rows, which are read whole whatever the size of an installation.
 const TINY: &[&str] = &["plans", "installation", "workers"];
 
-/// Sequential scans, and sorts of more than a thousand rows.
+/// Rows that may go into a sort.
+const SORTED: f64 = 1_000.0;
+/// Rows that may be looked through for the first of them: the flows of the largest workspace.
+const PICKED: f64 = 2_000.0;
+
+/// Sequential scans, and sorts of many rows.
 fn judge(node: &Value, faults: &mut Vec<String>) {
     let kind = node["Node Type"].as_str().unwrap_or_default();
     let loops = node["Actual Loops"].as_f64().unwrap_or(1.0);
@@ -289,15 +361,34 @@ fn judge(node: &Value, faults: &mut Vec<String>) {
     }
     if let Some(below) = node["Plans"].as_array() {
         let input = below.first().and_then(|node| node["Actual Rows"].as_f64()).unwrap_or(rows);
-        // The first of many, picked in a heap of as many as are wanted, is not a sort of all.
-        let few = node["Sort Method"] == "top-N heapsort";
-        if kind == "Sort" && !few && loops > 0.0 && input > 1_000.0 {
+        // The first of many are picked in a heap of as many as are wanted: of the flows of one customer, or of what is
+        // summed up of them, but of nothing that grows with runs.
+        let most = if node["Sort Method"] == "top-N heapsort" { PICKED } else { SORTED };
+        if kind == "Sort" && loops > 0.0 && input > most {
             faults.push(format!("sorts {input} rows"));
         }
         below.iter().for_each(|node| judge(node, faults));
     }
 }
 
-async fn run(conn: &mut PgConnection, text: &str) {
+/// Whether something stands in a list of a typed answer.
+fn lists(typed: &Value) -> Option<bool> {
+    let lists = typed.as_object()?.iter().filter(|(name, _)| *name != "notices");
+    lists
+        .filter_map(|(_, list)| list.as_array())
+        .map(|list| !list.is_empty())
+        .reduce(|one, other| one || other)
+}
+
+/// Microseconds of the processor that processes or threads have spent.
+fn spent(files: &[String]) -> f64 {
+    let of = |file: &String| -> f64 {
+        let text = std::fs::read_to_string(file).unwrap();
+        text.split_whitespace().next().unwrap().parse::<f64>().unwrap() / 1_000.0
+    };
+    files.iter().map(of).sum()
+}
+
+pub async fn run(conn: &mut PgConnection, text: &str) {
     sqlx::raw_sql(AssertSqlSafe(text.to_owned())).execute(conn).await.unwrap();
 }

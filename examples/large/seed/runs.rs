@@ -115,28 +115,51 @@ struct Run<'a> {
     errors: Vec<(usize, u64)>,
 }
 
+/// The times at which so many runs end, as far apart as ninety days allow.
+struct Times {
+    next: DateTime<Utc>,
+    step: TimeDelta,
+}
+
+impl Times {
+    fn of(runs: u64) -> Self {
+        let step = TimeDelta::days(DAYS) / runs.max(1) as i32;
+        Self { next: now() - TimeDelta::days(DAYS) + step / 2, step }
+    }
+
+    fn take(&mut self) -> DateTime<Utc> {
+        let taken = self.next;
+        self.next += self.step;
+        taken
+    }
+}
+
 /// Copies all runs; the groups of their errors too.
 pub(super) async fn put(large: Large, pool: &PgPool) -> Past {
     let flows: Vec<Vec<Flow>> = (0..large.customers)
         .map(|place| (0..large.flows_of(place)).map(|number| Flow::of(large, place, number)).collect())
         .collect();
     let kinds = kinds();
-    let mut dice = StdRng::seed_from_u64(19);
     let mut tables = Tables::open(pool);
     let mut seen: HashMap<(usize, usize, usize), Seen> = HashMap::new();
     let mut last: HashMap<(usize, usize), Last> = HashMap::new();
     for (place, flows) in flows.iter().enumerate() {
         last.extend((0..flows.len()).map(|flow| ((place, flow), Last::default())));
     }
-    let step = TimeDelta::days(DAYS).num_microseconds().unwrap() as u64 / large.runs;
     let deep = 12 * large.runs / 100;
-    let hot_errors = large.errors * 1_000 * 10 / (deep * 3 * HOT_PARTIAL).max(1);
-    for number in 0..large.runs {
-        let ends = now() - TimeDelta::days(DAYS) + TimeDelta::microseconds((number * step + step / 2) as i64);
-        let drawn = dice.random_range(0..large.runs);
+    // A little more than it takes on average, so that chance leaves no fewer than are wanted.
+    let hot_errors = (large.errors * 102 / 100 * 10_000).div_ceil((deep * 3 * HOT_PARTIAL).max(1));
+    // The wide customer has times and dice of its own: its runs are the same whatever the others are.
+    let (mut wide, mut others) = (Times::of(large.wide_runs), Times::of(large.runs - large.wide_runs));
+    let (mut wide_dice, mut other_dice) = (StdRng::seed_from_u64(19), StdRng::seed_from_u64(20));
+    for _ in 0..large.runs {
+        let of_wide = wide.next <= others.next;
+        let (ends, dice) =
+            if of_wide { (wide.take(), &mut wide_dice) } else { (others.take(), &mut other_dice) };
+        let drawn = dice.random_range(0..large.runs - large.wide_runs);
         let place = match drawn {
-            n if n < large.wide_runs => WIDE,
-            n if n < large.wide_runs + deep => DEEP,
+            _ if of_wide => WIDE,
+            n if n < deep => DEEP,
             n => 2 + (n % (large.customers as u64 - 2)) as usize,
         };
         let hot = place == DEEP && dice.random_range(0..10) < 3;
@@ -200,8 +223,9 @@ pub(super) async fn put(large: Large, pool: &PgPool) -> Past {
         if run.status == "succeeded" {
             last.success = Some(run.id.clone());
         }
-        tables.add(&run, &kinds, number % 10 == 0, &mut dice).await;
+        tables.add(&run, &kinds, number % 10 == 0, dice).await;
     }
+    let mut dice = StdRng::seed_from_u64(21);
     // The newest runs of two flows reject the same records whatever the size of the installation.
     for flow in [WIDE, DEEP].map(|place| &flows[place][INCIDENT]) {
         let ends = now() - TimeDelta::seconds(1);
