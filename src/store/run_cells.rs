@@ -43,13 +43,7 @@ impl Shape {
     /// Whole days and hours of the window.
     fn rolled_up(self) -> String {
         let [_, connector, _, trigger] = self.filters();
-        let sides = self.connector
-            || self.status
-            || matches!(
-                self.grouping,
-                RunGrouping::Flow | RunGrouping::Source | RunGrouping::Destination | RunGrouping::Connector
-            );
-        let which = match (self.flow, sides) {
+        let which = match (self.flow, self.of_flows()) {
             (true, _) => "x.flow_id = $10",
             (false, true) => "x.flow_id <> ''",
             (false, false) => "x.flow_id = ''",
@@ -107,23 +101,51 @@ impl Shape {
         }
     }
 
-    /// Runs that ended between two times, for each row of `from`.
+    /// Whether cells tell of which flow and connectors they are.
+    fn of_flows(self) -> bool {
+        self.flow
+            || self.connector
+            || self.status
+            || matches!(
+                self.grouping,
+                RunGrouping::Flow | RunGrouping::Source | RunGrouping::Destination | RunGrouping::Connector
+            )
+    }
+
+    /// Runs that ended between two times, for each row of `from`. A busy hour has many: they are summed up where they are
+    /// read.
     fn run_by_run(self, from: &str, since: &str, until: &str) -> String {
         let [flow, connector, status, trigger] = self.filters();
         let at = match self.grouping {
-            RunGrouping::Day => "least(x.window_at, $3)",
-            _ => "date_trunc('hour', least(x.window_at, $3), 'UTC')",
+            RunGrouping::Hour => "date_trunc('hour', least(x.window_at, $3), 'UTC')",
+            RunGrouping::Day => "date_trunc('day', least(x.window_at, $3), $9)",
+            _ => "null::timestamptz",
         };
+        let of = if self.of_flows() {
+            "x.flow_id, x.source_connector_id, x.destination_connector_id"
+        } else {
+            "'' as flow_id, '' as source_connector_id, '' as destination_connector_id"
+        };
+        let when = |states: &str| format!("case when x.status in ({states}) then x.runs else 0 end");
+        let [partial, failed, cancelled, skipped] =
+            ["'partial'", "'failed'", "'cancelled'", "'skipped'"].map(when);
+        let active = when("'queued', 'running', 'retrying', 'cancelling'");
         format!(
-            "select {at}, x.flow_id, x.source_connector_id,
-                    x.destination_connector_id, x.trigger, x.status, 1::bigint, (x.status = 'partial')::integer,
-                    (x.status = 'failed')::integer, (x.status = 'cancelled')::integer, (x.status = 'skipped')::integer,
-                    (x.status in ('queued', 'running', 'retrying', 'cancelling'))::integer, x.records_read,
+            "select x.at, x.flow_id, x.source_connector_id, x.destination_connector_id, x.trigger, x.status, x.runs,
+                    {partial}, {failed}, {cancelled}, {skipped}, {active}, x.records_read,
                     x.records_written, x.records_failed, x.records_skipped, x.records_unchanged, x.bytes_written
                from {from} cross join lateral (
-                    select * from runs x
+                    select {at} as at, {of}, x.trigger, x.status, count(*) as runs,
+                           sum(x.records_read)::bigint as records_read,
+                           sum(x.records_written)::bigint as records_written,
+                           sum(x.records_failed)::bigint as records_failed,
+                           sum(x.records_skipped)::bigint as records_skipped,
+                           sum(x.records_unchanged)::bigint as records_unchanged,
+                           sum(x.bytes_written)::bigint as bytes_written
+                      from runs x
                      where x.customer_id = $1 and caller.id = $1
                        and x.window_at >= {since} and x.window_at < {until}{flow}{connector}{status}{trigger}
+                     group by 1, 2, 3, 4, 5, 6
                     offset 0) x"
         )
     }
