@@ -14,7 +14,7 @@ pub async fn on(probe: &Probe, conn: &mut PgConnection, run: &str) -> Vec<Furthe
     let mut further = sealed(conn).await;
     let hot = seed::flow_name(0);
     for (at, arguments, pages) in [
-        ((DEEP, "list_flow_runs", "far on"), json!({ "flow": hot, "limit": 100 }), 200),
+        ((DEEP, "list_flow_runs", "far on"), json!({ "flow": hot, "limit": 50 }), 200),
         (
             (DEEP, "list_flow_runs", "90d, retries, far on"),
             json!({ "flow": hot, "window": "90d", "trigger": ["retry"], "limit": 1 }),
@@ -25,10 +25,14 @@ pub async fn on(probe: &Probe, conn: &mut PgConnection, run: &str) -> Vec<Furthe
             json!({ "flow": hot, "window": "90d", "status": ["partial"], "limit": 20 }),
             200,
         ),
-        ((DEEP, "list_runs", "90d, one flow, far on"), json!({ "window": "90d", "flow": hot }), 200),
+        (
+            (DEEP, "list_runs", "90d, one flow, far on"),
+            json!({ "window": "90d", "flow": hot, "limit": 20 }),
+            200,
+        ),
         (
             (DEEP, "list_runs", "90d, one connector, far on"),
-            json!({ "window": "90d", "connector": "HubSpot 0" }),
+            json!({ "window": "90d", "connector": "HubSpot 0", "limit": 20 }),
             200,
         ),
         (

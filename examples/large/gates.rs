@@ -110,7 +110,7 @@ pub fn cases(runs: [&str; 2], retried: [&str; 2], further: Vec<Further>) -> Vec<
             );
             let none = json!({ "window": window, "trigger": ["webhook"] });
             add("list_runs", &format!("{window}, nothing matches"), none, TOTALS);
-            let none = json!({ "window": window, "status": ["retrying"] });
+            let none = json!({ "window": window, "status": ["cancelling"] });
             add("list_runs", &format!("{window}, no state: nothing matches"), none, TOTALS);
             // One run in a hundred: what lies between is passed over in the index.
             add(

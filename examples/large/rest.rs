@@ -12,7 +12,7 @@ use super::probe::{Cost, Probe, run};
 use super::seed::{self, DEEP, WIDE, connector_id, customer_id, flow_id, flow_name};
 
 /// Statements of ours that must have been seen in the end.
-const STATEMENTS: usize = 100;
+const STATEMENTS: usize = 220;
 /// Tables that runs leave empty, as full as a used installation has them: what is empty is read whole, and rightly.
 const USED: &str = "
     insert into people (email, created_at) select email, created_at from users on conflict do nothing;
@@ -30,8 +30,8 @@ const USED: &str = "
     analyze people, sessions, usage_hourly, flow_cursors;";
 /// Pages that a list may touch which nothing matches, if it is told of all flows together.
 const NOTHING: u64 = 500;
-/// The same where ninety days of each flow are looked through, day by day.
-const NOTHING_OF_FLOWS: u64 = 9_000;
+/// The same where ninety days of each flow are looked through, day by day or hour by hour.
+const NOTHING_OF_FLOWS: u64 = 12_000;
 
 /// Plays all of it and returns what is wrong.
 pub async fn played(probe: &mut Probe) -> Vec<String> {
@@ -77,7 +77,7 @@ async fn shapes(probe: &mut Probe) -> Vec<String> {
             asked
         };
         for grouping in groupings {
-            let mut nothing = asked("retrying", "webhook");
+            let mut nothing = asked("cancelling", "webhook");
             nothing["group_by"] = grouping.into();
             // (hours are told of some days at most)
             if grouping == "hour" {
