@@ -151,7 +151,7 @@ impl Twins {
         let flows = some(&self.acmes_chance, self.of("cus_acme", "flow_id", "flows").await, 0.5);
         for sql in [
             "update flows set name = name || ' (old)', state = 'paused' where customer_id = 'cus_acme' and flow_id = any($1)",
-            "update flow_names set name_key = 'quite another', label = 'Quite another' where (customer_id, flow_id) in (select 'cus_acme', $1[1])
+            "update flow_names set name_key = 'quite another ' || flow_id, label = 'Quite another' where (customer_id, flow_id) in (select 'cus_acme', $1[1])
                and kind = 'name'",
             "update connectors set status = 'down', auth_status = 'revoked', auth_error = 'acme' where customer_id = 'cus_acme'
                and cardinality($1) >= 0",
