@@ -367,8 +367,9 @@ async fn strike(stage: &Arc<Stage>, id: usize, fault: Fault) -> anyhow::Result<(
                     met: false,
                 });
             }
-            // What is taken from a silent worker is taken once its lease has run out.
-            let patience = stage.lease.mul_f64(if *step == Step::Reap { 2.0 } else { 1.0 });
+            // What is taken from a silent worker is taken once its lease has run out; the end comes last.
+            let late = matches!(step, Step::Reap | Step::Finish);
+            let patience = stage.lease.mul_f64(if late { 2.0 } else { 1.0 });
             let mut sprang = springs(&mut sprung, id, patience + Duration::from_secs(4)).await;
             for seat in seats.clone() {
                 sprang |= stage.proxies[seat].disarm(id);
