@@ -7,6 +7,7 @@ use chrono::TimeDelta;
 use http::HeaderValue;
 use http_body_util::BodyExt;
 use serde_json::{Value, json};
+use sqlx::Connection;
 use tower::ServiceExt;
 
 use crate::support::app::{TestApp, call, first_run, get, list};
@@ -83,7 +84,7 @@ async fn measures_say_what_was_done_and_nothing_of_for_whom() {
 
 #[tokio::test]
 async fn a_call_on_a_stream_that_takes_too_long_is_told_with_its_request() {
-    let app = TestApp::demo_with(&[("server.call_timeout_s", "1")]).await;
+    let app = TestApp::demo_with(&[("server.call_timeout_s", "4")]).await;
     let log = Log::keep();
     let runs = "select run_id from runs where customer_id = 'cus_acme' and status = 'running'";
     let run = app.column(runs).await.remove(0);
@@ -96,10 +97,14 @@ async fn a_call_on_a_stream_that_takes_too_long_is_told_with_its_request() {
     log.lines();
     let response = app.router.clone().oneshot(request).await.unwrap();
     assert_eq!(response.headers()["content-type"], "text/event-stream");
+    // A wait ends in time for its answer, which the database now keeps from being read.
+    let mut owner = app.owner().await;
+    let mut holder = owner.begin().await.unwrap();
+    sqlx::query("lock table runs in access exclusive mode").execute(&mut *holder).await.unwrap();
     response.into_body().collect().await.unwrap();
     let lines = log.lines();
     let too_long =
-        |line: &&Value| line["fields"]["message"].as_str().unwrap().contains("took longer than 1 s");
+        |line: &&Value| line["fields"]["message"].as_str().unwrap().contains("took longer than 4 s");
     let line = lines.iter().find(too_long).unwrap_or_else(|| panic!("{lines:#?}"));
     assert!(line.to_string().contains("req-8"), "{line}");
 }
