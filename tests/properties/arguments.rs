@@ -51,7 +51,9 @@ pub fn read(tool: &str, given: &Map<String, Value>) -> Result<Value, String> {
             );
             assert!(!sentence.chars().any(char::is_control), "{sentence:?}");
             let known = schema["properties"].as_object().expect("properties").keys().cloned();
-            let mut names = known.chain(given.keys().map(|name| word(name)));
+            // (of a name that is none of them 64 characters are told)
+            let told = |name: &String| word(&name.chars().take(64).collect::<String>());
+            let mut names = known.chain(given.keys().map(told));
             assert!(
                 names.any(|name| sentence.contains(&format!("`{name}` is"))
                     || sentence.contains(&format!("there is no argument `{name}`"))),
