@@ -75,7 +75,7 @@ pub async fn play(dir: &Path, seed: u64) -> anyhow::Result<Report> {
     std::fs::write(
         &config,
         format!(
-            "[server]\nlisten = \"127.0.0.1:0\"\n[database]\ndata_dir = \"{}\"\n\
+            "[server]\nlisten = \"127.0.0.1:0\"\n[auth]\nfailed_attempts_per_minute = 100000\n[database]\ndata_dir = \"{}\"\n\
              [engine]\nlease_s = 2\nheartbeat_s = 0.4\npoll_ms = 200\nbatch_records = 25\n\
              [engine.files_roots]\nmine = \"{}\"\n[engine.postgres_dsns.flows]\nurl = \"postgres://x@localhost/x\"\n",
             data.display(),

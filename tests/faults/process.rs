@@ -167,9 +167,11 @@ impl Seat {
     /// Asks it to end and waits for that; false where there was none.
     pub async fn end(&self) -> anyhow::Result<bool> {
         self.target.disturbed.store(true, Ordering::SeqCst);
+        // (held, so that nobody starts another one before this one's pid is forgotten)
+        let mut held = self.child.lock().await;
+        let Some(mut child) = held.take() else { return Ok(false) };
         self.signal(Signal::SIGCONT);
         self.signal(Signal::SIGTERM);
-        let Some(mut child) = self.child.lock().await.take() else { return Ok(false) };
         let ended = timeout(PATIENCE, child.wait()).await;
         self.target.pid.store(0, Ordering::SeqCst);
         match ended {

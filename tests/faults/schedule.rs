@@ -189,7 +189,7 @@ fn set(
         std::fs::write(
             &config,
             format!(
-                "[server]\nlisten = \"127.0.0.1:0\"\n\
+                "[server]\nlisten = \"127.0.0.1:0\"\n[auth]\nfailed_attempts_per_minute = 100000\n\
                  [database]\nurl = \"{}\"\nowner_url = \"{}\"\npool_size = 4\nacquire_timeout_ms = 2000\n\
                  [engine]\nlease_s = {lease}\nheartbeat_s = {}\npoll_ms = 200\nbatch_records = 25\n\
                  [engine.files_roots]\nmine = \"{}\"\n[engine.postgres_dsns.flows]\nurl = \"{}\"\n",
