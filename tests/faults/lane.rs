@@ -182,12 +182,14 @@ impl Lane {
     /// where there is none.
     pub async fn kill_backend(&self, database: &str) -> anyhow::Result<bool> {
         let mut admin = self.administrator().await?;
+        // (another fault may take the server down just then: there is none to kill)
         let pid: Option<i32> = sqlx::query_scalar(
             "select pid from pg_stat_activity where datname = $1 order by state = 'active' desc limit 1",
         )
         .bind(database)
         .fetch_optional(&mut admin)
-        .await?;
+        .await
+        .unwrap_or(None);
         Ok(pid.is_some_and(|pid| kill(Pid::from_raw(pid), Signal::SIGKILL).is_ok()))
     }
 }
