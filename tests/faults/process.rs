@@ -166,10 +166,10 @@ impl Seat {
 
     /// Asks it to end and waits for that; false where there was none.
     pub async fn end(&self) -> anyhow::Result<bool> {
-        self.target.disturbed.store(true, Ordering::SeqCst);
         // (held, so that nobody starts another one before this one's pid is forgotten)
         let mut held = self.child.lock().await;
         let Some(mut child) = held.take() else { return Ok(false) };
+        self.target.disturbed.store(true, Ordering::SeqCst);
         self.signal(Signal::SIGCONT);
         self.signal(Signal::SIGTERM);
         let ended = timeout(PATIENCE, child.wait()).await;
