@@ -356,7 +356,8 @@ fn judge(node: &Value, faults: &mut Vec<String>) {
     let loops = node["Actual Loops"].as_f64().unwrap_or(1.0);
     let rows = node["Actual Rows"].as_f64().unwrap_or(0.0);
     let table = node["Relation Name"].as_str().unwrap_or_default();
-    if kind == "Seq Scan" && !TINY.contains(&table) {
+    // (what PostgreSQL keeps of itself does not grow with runs)
+    if kind == "Seq Scan" && !TINY.contains(&table) && !table.starts_with("pg_") {
         faults.push(format!("reads all of {table}"));
     }
     if let Some(below) = node["Plans"].as_array() {
