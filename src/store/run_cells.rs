@@ -13,12 +13,14 @@ pub(super) const CELL: &str = "hour, flow_id, source_connector_id, destination_c
     records_unchanged, bytes_written";
 
 impl Shape {
-    /// The cells of the window; `$n` are those of [`Shape`]'s statements.
-    pub(super) fn cells(self) -> String {
-        let cut = |since, until| self.run_by_run("caller", since, until);
-        let mut cells = vec![self.rolled_up(), cut("$4", "$6"), cut("$7", "$5")];
+    /// The cells of the window, each of one flow and pair of connectors or each of all; `$n` are those of [`Shape`]'s
+    /// statements.
+    pub(super) fn cells(self, of_flows: bool) -> String {
+        let cut = |since, until| self.run_by_run("caller", since, until, of_flows);
+        let mut cells = vec![self.rolled_up(of_flows), cut("$4", "$6"), cut("$7", "$5")];
         if self.grouping == RunGrouping::Day {
-            cells.push(self.run_by_run("caller cross join split h", "h.at", "h.at + interval '1 hour'"));
+            let split = "caller cross join split h";
+            cells.push(self.run_by_run(split, "h.at", "h.at + interval '1 hour'", of_flows));
         }
         cells.join(" union all ")
     }
@@ -41,9 +43,9 @@ impl Shape {
     }
 
     /// Whole days and hours of the window.
-    fn rolled_up(self) -> String {
+    fn rolled_up(self, of_flows: bool) -> String {
         let [_, connector, _, trigger] = self.filters();
-        let which = match (self.flow, self.of_flows()) {
+        let which = match (self.flow, of_flows) {
             (true, _) => "x.flow_id = $10",
             (false, true) => "x.flow_id <> ''",
             (false, false) => "x.flow_id = ''",
@@ -101,11 +103,10 @@ impl Shape {
         }
     }
 
-    /// Whether cells tell of which flow and connectors they are.
-    fn of_flows(self) -> bool {
+    /// Whether filters or groups ask of which flow and connectors a cell is.
+    pub(super) fn of_flows(self) -> bool {
         self.flow
             || self.connector
-            || self.status
             || matches!(
                 self.grouping,
                 RunGrouping::Flow | RunGrouping::Source | RunGrouping::Destination | RunGrouping::Connector
@@ -114,14 +115,14 @@ impl Shape {
 
     /// Runs that ended between two times, for each row of `from`. A busy hour has many: they are summed up where they are
     /// read.
-    fn run_by_run(self, from: &str, since: &str, until: &str) -> String {
+    fn run_by_run(self, from: &str, since: &str, until: &str, of_flows: bool) -> String {
         let [flow, connector, status, trigger] = self.filters();
         let at = match self.grouping {
             RunGrouping::Hour => "date_trunc('hour', least(x.window_at, $3), 'UTC')",
             RunGrouping::Day => "date_trunc('day', least(x.window_at, $3), $9)",
             _ => "null::timestamptz",
         };
-        let of = if self.of_flows() {
+        let of = if of_flows {
             "x.flow_id, x.source_connector_id, x.destination_connector_id"
         } else {
             "'' as flow_id, '' as source_connector_id, '' as destination_connector_id"

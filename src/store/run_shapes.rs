@@ -118,7 +118,7 @@ impl Shape {
                   where caller.id = $1"
             );
         }
-        let (cells, split) = (self.cells(), self.split());
+        let (cells, split) = (self.cells(self.of_flows()), self.split());
         let sums = "sum(c.runs)::bigint as runs,
             sum(c.runs - c.partial - c.failed - c.cancelled - c.skipped - c.active)::bigint as succeeded,
             sum(c.partial)::bigint as partial, sum(c.failed)::bigint as failed, sum(c.active)::bigint as active,
@@ -128,28 +128,10 @@ impl Shape {
             sum(c.records_unchanged)::bigint as unchanged,
             sum(c.bytes_written)::bigint as bytes";
         let groups = self.groups(sums);
-        // Which connector runs share is only a question when they were picked by something else.
-        let shared = if self.status || self.flow {
-            concat!(
-                "(select json_agg(json_build_object('connector_id', n.connector_id, 'name', n.name, 'status', ",
-                status_now!("n"),
-                ", 'auth_status', n.auth_status, 'reason', case when not ",
-                stale!("n"),
-                " then n.status_reasons -> 0 ->> 'message' end) order by n.name)
-                from (select k.connector_id
-                        from (select c.source_connector_id, c.destination_connector_id, sum(c.runs) as runs
-                                from cells c group by 1, 2) c
-                       cross join lateral (select c.source_connector_id union select c.destination_connector_id) k (connector_id)
-                       group by k.connector_id
-                      having sum(c.runs) >= (select runs from totals) and (select runs from totals) >= 2) k
-                join connectors n on n.customer_id = $1 and n.connector_id = k.connector_id)"
-            )
-        } else {
-            "null::json"
-        };
+        let (shared, flow_cells) = self.shared();
         format!(
             "with {CALLER}, {UNUSED}, {split}
-             cells ({CELL}) as materialized ({cells}),
+             cells ({CELL}) as materialized ({cells}),{flow_cells}
              totals as materialized (
                 select coalesce(sum(c.runs), 0)::bigint as runs,
                        coalesce(sum(c.runs - c.partial - c.failed - c.cancelled - c.skipped - c.active), 0)::bigint as succeeded,
@@ -179,6 +161,44 @@ impl Shape {
               where (select id from caller) = $1
               order by p.window_at desc, p.run_id desc"
         )
+    }
+
+    /// The connectors that all runs share, and the cells that this takes besides.
+    fn shared(self) -> (String, String) {
+        // Only a question when they were picked by something else.
+        if !(self.status || self.flow) {
+            return ("null::json".to_owned(), String::new());
+        }
+        let (cells, flow_cells) = if self.of_flows() {
+            ("cells", String::new())
+        } else {
+            ("flow_cells", format!(" flow_cells ({CELL}) as materialized ({}),", self.cells(true)))
+        };
+        // What the runs of the page do not share, all runs do not, and the many cells of flows are not read.
+        let shared = format!(
+            concat!(
+                "case when not exists (select 1 from page) or exists (
+                    select 1
+                      from page r
+                     cross join lateral (select r.source_connector_id union select r.destination_connector_id) k (connector_id)
+                     group by k.connector_id
+                    having count(*) = (select count(*) from page)) then
+                (select json_agg(json_build_object('connector_id', n.connector_id, 'name', n.name, 'status', ",
+                status_now!("n"),
+                ", 'auth_status', n.auth_status, 'reason', case when not ",
+                stale!("n"),
+                " then n.status_reasons -> 0 ->> 'message' end) order by n.name)
+                from (select k.connector_id
+                        from (select c.source_connector_id, c.destination_connector_id, sum(c.runs) as runs
+                                from {cells} c group by 1, 2) c
+                       cross join lateral (select c.source_connector_id union select c.destination_connector_id) k (connector_id)
+                       group by k.connector_id
+                      having sum(c.runs) >= (select runs from totals) and (select runs from totals) >= 2) k
+                join connectors n on n.customer_id = $1 and n.connector_id = k.connector_id) end"
+            ),
+            cells = cells
+        );
+        (shared, flow_cells)
     }
 
     fn groups(self, sums: &str) -> String {
