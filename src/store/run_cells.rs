@@ -12,6 +12,12 @@ pub(super) const CELL: &str = "hour, flow_id, source_connector_id, destination_c
     partial, failed, cancelled, skipped, active, records_read, records_written, records_failed, records_skipped,
     records_unchanged, bytes_written";
 
+/// What is summed up of many rows.
+const RECORDS: &str =
+    "sum(x.records_read)::bigint as records_read, sum(x.records_written)::bigint as records_written,
+    sum(x.records_failed)::bigint as records_failed, sum(x.records_skipped)::bigint as records_skipped,
+    sum(x.records_unchanged)::bigint as records_unchanged, sum(x.bytes_written)::bigint as bytes_written";
+
 impl Shape {
     /// The cells of the window, each of one flow and pair of connectors or each of all; `$n` are those of [`Shape`]'s
     /// statements.
@@ -76,6 +82,8 @@ impl Shape {
             RunGrouping::Day => " and x.at <> all (array(select h.at from split h))",
             _ => "",
         };
+        let (keys, by) = self.keys(of_flows, "x.at");
+        let by = if by.is_empty() { "()" } else { &by };
         // An empty span is not looked for.
         let span = |grain: &str, since: &str, until: &str| {
             format!(
@@ -84,10 +92,15 @@ impl Shape {
                         {sign}x.records_read, {sign}x.records_written, {sign}x.records_failed,
                         {sign}x.records_skipped, {sign}x.records_unchanged, {sign}x.bytes_written
                    from {from} cross join lateral (
-                        select * from run_stats x
+                        select {keys}, {each} as status, sum(x.runs)::bigint as runs, sum(x.partial) as partial,
+                               sum(x.failed) as failed, sum(x.cancelled) as cancelled, sum(x.skipped) as skipped,
+                               {RECORDS}
+                          from run_stats x
                          where x.customer_id = $1 and caller.id = $1 and {which} and x.grain = '{grain}'
                            and x.status = {each} and x.at >= {since} and x.at < {until} and {since} < {until}
                            {connector}{trigger}{split}
+                         group by {by}
+                        having count(*) > 0
                         offset 0) x {parts}"
             )
         };
@@ -103,30 +116,15 @@ impl Shape {
         }
     }
 
-    /// Whether filters or groups ask of which flow and connectors a cell is.
-    pub(super) fn of_flows(self) -> bool {
-        self.flow
-            || self.connector
-            || matches!(
-                self.grouping,
-                RunGrouping::Flow | RunGrouping::Source | RunGrouping::Destination | RunGrouping::Connector
-            )
-    }
-
-    /// Runs that ended between two times, for each row of `from`. A busy hour has many: they are summed up where they are
-    /// read.
+    /// Runs that ended between two times, for each row of `from`.
     fn run_by_run(self, from: &str, since: &str, until: &str, of_flows: bool) -> String {
         let [flow, connector, status, trigger] = self.filters();
         let at = match self.grouping {
-            RunGrouping::Hour => "date_trunc('hour', least(x.window_at, $3), 'UTC')",
             RunGrouping::Day => "date_trunc('day', least(x.window_at, $3), $9)",
-            _ => "null::timestamptz",
+            _ => "date_trunc('hour', least(x.window_at, $3), 'UTC')",
         };
-        let of = if of_flows {
-            "x.flow_id, x.source_connector_id, x.destination_connector_id"
-        } else {
-            "'' as flow_id, '' as source_connector_id, '' as destination_connector_id"
-        };
+        let (keys, by) = self.keys(of_flows, at);
+        let by = if by.is_empty() { "x.status".to_owned() } else { format!("x.status, {by}") };
         let when = |states: &str| format!("case when x.status in ({states}) then x.runs else 0 end");
         let [partial, failed, cancelled, skipped] =
             ["'partial'", "'failed'", "'cancelled'", "'skipped'"].map(when);
@@ -136,18 +134,44 @@ impl Shape {
                     {partial}, {failed}, {cancelled}, {skipped}, {active}, x.records_read,
                     x.records_written, x.records_failed, x.records_skipped, x.records_unchanged, x.bytes_written
                from {from} cross join lateral (
-                    select {at} as at, {of}, x.trigger, x.status, count(*) as runs,
-                           sum(x.records_read)::bigint as records_read,
-                           sum(x.records_written)::bigint as records_written,
-                           sum(x.records_failed)::bigint as records_failed,
-                           sum(x.records_skipped)::bigint as records_skipped,
-                           sum(x.records_unchanged)::bigint as records_unchanged,
-                           sum(x.bytes_written)::bigint as bytes_written
+                    select {keys}, x.status, count(*) as runs, {RECORDS}
                       from runs x
                      where x.customer_id = $1 and caller.id = $1
                        and x.window_at >= {since} and x.window_at < {until}{flow}{connector}{status}{trigger}
-                     group by 1, 2, 3, 4, 5, 6
+                     group by {by}
                     offset 0) x"
         )
+    }
+
+    /// By what, beside the state, cells differ that are summed up where they are read, as columns and as what to group by:
+    /// they are many, and what nobody asks for makes them more.
+    fn keys(self, of_flows: bool, at: &str) -> (String, String) {
+        let by = |groupings: &[RunGrouping]| groupings.contains(&self.grouping);
+        let sides = by(&[RunGrouping::Source, RunGrouping::Destination, RunGrouping::Connector])
+            || of_flows && (self.status || self.flow);
+        let keys = [
+            ("at", at, by(&[RunGrouping::Hour, RunGrouping::Day])),
+            ("flow_id", "x.flow_id", by(&[RunGrouping::Flow])),
+            ("source_connector_id", "x.source_connector_id", sides),
+            ("destination_connector_id", "x.destination_connector_id", sides),
+            ("trigger", "x.trigger", by(&[RunGrouping::Trigger])),
+        ];
+        let columns = keys.map(|(name, key, asked)| match (asked, name) {
+            (true, _) => format!("{key} as {name}"),
+            (false, "at") => "null::timestamptz as at".to_owned(),
+            (false, _) => format!("'' as {name}"),
+        });
+        let asked: Vec<_> = keys.iter().filter(|(.., asked)| *asked).map(|(_, key, _)| *key).collect();
+        (columns.join(", "), asked.join(", "))
+    }
+
+    /// Whether filters or groups ask of which flow and connectors a cell is.
+    pub(super) fn of_flows(self) -> bool {
+        self.flow
+            || self.connector
+            || matches!(
+                self.grouping,
+                RunGrouping::Flow | RunGrouping::Source | RunGrouping::Destination | RunGrouping::Connector
+            )
     }
 }

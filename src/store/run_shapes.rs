@@ -189,9 +189,9 @@ impl Shape {
                 stale!("n"),
                 " then n.status_reasons -> 0 ->> 'message' end) order by n.name)
                 from (select k.connector_id
-                        from (select c.source_connector_id, c.destination_connector_id, sum(c.runs) as runs
-                                from {cells} c group by 1, 2) c
-                       cross join lateral (select c.source_connector_id union select c.destination_connector_id) k (connector_id)
+                        from {cells} c
+                       cross join lateral (select c.source_connector_id
+                    union all select c.destination_connector_id where c.destination_connector_id <> c.source_connector_id) k (connector_id)
                        group by k.connector_id
                       having sum(c.runs) >= (select runs from totals) and (select runs from totals) >= 2) k
                 join connectors n on n.customer_id = $1 and n.connector_id = k.connector_id) end"
@@ -215,17 +215,10 @@ impl Shape {
             RunGrouping::Day => "to_char(c.hour at time zone $9, 'YYYY-MM-DD')",
         };
         let from = match self.grouping {
-            // (cells are many, the pairs of connectors few)
             RunGrouping::Connector => {
-                "(select c.source_connector_id, c.destination_connector_id, sum(c.runs) as runs,
-                        sum(c.partial) as partial, sum(c.failed) as failed, sum(c.active) as active,
-                        sum(c.cancelled) as cancelled, sum(c.skipped) as skipped,
-                        sum(c.records_read) as records_read, sum(c.records_written) as records_written,
-                        sum(c.records_failed) as records_failed, sum(c.records_skipped) as records_skipped,
-                        sum(c.records_unchanged) as records_unchanged, sum(c.bytes_written) as bytes_written
-                   from cells c group by 1, 2) c
+                "cells c
                   cross join lateral (select c.source_connector_id
-                    union select c.destination_connector_id) k (connector_id)"
+                    union all select c.destination_connector_id where c.destination_connector_id <> c.source_connector_id) k (connector_id)"
             }
             _ => "cells c",
         };

@@ -4,6 +4,7 @@ mod action;
 mod counts;
 mod daily;
 mod debugging;
+mod grouped;
 mod health;
 mod paging;
 mod reporting;
