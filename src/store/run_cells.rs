@@ -51,9 +51,8 @@ impl Shape {
     /// Whole days and hours of the window.
     fn rolled_up(self, of_flows: bool) -> String {
         let [.., trigger] = self.filters();
-        // Where it expects but a few rows the planner would sort all of them to sum them up. It takes this to pick half,
-        // where of the plain condition it expects one in hundreds; and so it does of the end of a span (below), which it
-        // does not know for one.
+        // Of few rows the planner thinks that they are best sorted to be summed up, and they may be very many. Of this
+        // condition, and of a span whose end it does not see to belong to its beginning (below), it expects more.
         let connector = if self.connector {
             " and coalesce(x.source_connector_id = any ($11) or x.destination_connector_id = any ($11), false)"
         } else {
