@@ -89,8 +89,13 @@ fn parse_id(prefix: &str, text: &str) -> Option<Arc<str>> {
         return None;
     }
     // Ours are lower case; those of others mean what they are spelt.
-    let ours = rest.len() == 26 && rest.bytes().all(|byte| BASE32.contains(&byte.to_ascii_lowercase()));
-    let rest = if ours { rest.to_ascii_lowercase() } else { rest.to_owned() };
+    let capitals = rest.len() == 26
+        && rest.bytes().any(|byte| byte.is_ascii_uppercase())
+        && rest.bytes().all(|byte| BASE32.contains(&byte.to_ascii_lowercase()));
+    if !capitals && text.starts_with(prefix) {
+        return Some(text.into());
+    }
+    let rest = if capitals { rest.to_ascii_lowercase() } else { rest.to_owned() };
     Some(format!("{prefix}_{rest}").into())
 }
 
