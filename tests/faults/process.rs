@@ -158,7 +158,8 @@ impl Seat {
 
     async fn reap(&self) {
         if let Some(mut child) = self.child.lock().await.take() {
-            // Killed while it started, a process was followed by another one meanwhile.
+            // Killed while there was none or while it started, a process was followed by another one meanwhile.
+            self.target.disturbed.store(true, Ordering::SeqCst);
             let _ended = child.kill().await;
             self.target.pid.store(0, Ordering::SeqCst);
         }
