@@ -35,7 +35,7 @@ use probe::{Cost, Plans, Probe};
 /// How much more a tool may cost on the larger installation.
 const FLAT: f64 = 1.5;
 /// Pages by which the height of an index and the raggedness of an hour may differ where hardly any are touched.
-const PAGE_SLACK: f64 = 30.0;
+const PAGE_SLACK: f64 = 20.0;
 /// Microseconds of the processor by which two measurements of the same may differ.
 const CPU_SLACK: f64 = 300.0;
 /// By how much of its size an answer may differ.
