@@ -359,7 +359,8 @@ declare
     customers text[];
     runs text[];
 begin
-    stats_days := greatest(stats_days, (select max(run_retention_days) from public.plans));
+    -- (and a day longer: lists ask the hour that their window cuts whether any run of it matches)
+    stats_days := greatest(stats_days, (select max(run_retention_days) + 1 from public.plans));
     select coalesce(array_agg(old.customer_id), '{}'), coalesce(array_agg(old.run_id), '{}') into customers, runs
       from (select c.customer_id, r.run_id
               from public.customers c

@@ -22,11 +22,14 @@ impl Shape {
     /// The cells of the window, each of one flow and pair of connectors or each of all; `$n` are those of [`Shape`]'s
     /// statements.
     pub(super) fn cells(self, of_flows: bool) -> String {
-        let cut = |since, until| self.run_by_run("caller", since, until, of_flows);
+        let cut = |since, until| {
+            let any = self.any(since, until);
+            self.run_by_run("caller", since, until, &any, of_flows)
+        };
         let mut cells = vec![self.rolled_up(of_flows), cut("$4", "$6"), cut("$7", "$5")];
         if self.grouping == RunGrouping::Day {
             let split = "caller cross join split h";
-            cells.push(self.run_by_run(split, "h.at", "h.at + interval '1 hour'", of_flows));
+            cells.push(self.run_by_run(split, "h.at", "h.at + interval '1 hour'", "", of_flows));
         }
         cells.join(" union all ")
     }
@@ -123,8 +126,38 @@ impl Shape {
         }
     }
 
-    /// Runs that ended between two times, for each row of `from`.
-    fn run_by_run(self, from: &str, since: &str, until: &str, of_flows: bool) -> String {
+    /// That of the runs of a cut hour some may match: of a filter that matches few the roll-up of that hour often knows
+    /// none, and then all of them would be read for nothing. Open runs, which are in no roll-up, come after all hours.
+    fn any(self, since: &str, until: &str) -> String {
+        let [.., trigger] = self.filters();
+        if !(self.status || self.trigger) {
+            return String::new();
+        }
+        let flow = if self.flow { "$10" } else { "''" };
+        let (states, open) = if self.status {
+            (
+                "case when 'succeeded' = any ($12) then '{\"\"}' else $12 end",
+                "$12 && '{queued,running,retrying,cancelling}'",
+            )
+        } else {
+            ("'{\"\"}'::text[]", "true")
+        };
+        format!(
+            " and case when {since} >= '9999-12-31T00:00:00Z' then {open} else
+                 (select true
+                    from unnest({states}) each (status)
+                   cross join lateral (
+                         select from run_stats x
+                          where x.customer_id = $1 and caller.id = $1 and x.flow_id = {flow} and x.grain = 'hour'
+                            and x.status = each.status and x.at >= date_trunc('hour', {since}, 'UTC')
+                            and x.at < {until}{trigger}
+                          limit 1) x
+                   limit 1) end"
+        )
+    }
+
+    /// Runs that ended between two times, for each row of `from`, unless there cannot be `any`.
+    fn run_by_run(self, from: &str, since: &str, until: &str, any: &str, of_flows: bool) -> String {
         let [flow, connector, status, trigger] = self.filters();
         let at = match self.grouping {
             RunGrouping::Day => "date_trunc('day', least(x.window_at, $3), $9)",
@@ -143,7 +176,7 @@ impl Shape {
                from {from} cross join lateral (
                     select {keys}, x.status, count(*) as runs, {RECORDS}
                       from runs x
-                     where x.customer_id = $1 and caller.id = $1
+                     where x.customer_id = $1 and caller.id = $1{any}
                        and x.window_at >= {since} and x.window_at < {until}{flow}{connector}{status}{trigger}
                      group by {by}
                     offset 0) x"
