@@ -15,10 +15,10 @@ pub(super) const MAX_GROUPS: usize = 50;
 /// The head of every shape.
 const CALLER: &str = caller!();
 
-/// Gives types to the parameters that a shape leaves out.
-const UNUSED: &str = "parameters as (
-    select $6::timestamptz, $7::timestamptz, $9::text, $10::text, $11::text[], $12::text[], $13::text[],
-           $14::timestamptz, $15::text, $16::timestamptz, $17::timestamptz)";
+/// Gives types to the parameters that a shape leaves out, or does not compare with a column first.
+const TYPES: &str = "parameters as (
+    select $4::timestamptz, $5::timestamptz, $6::timestamptz, $7::timestamptz, $9::text, $10::text, $11::text[],
+           $12::text[], $13::text[], $14::timestamptz, $15::text, $16::timestamptz, $17::timestamptz)";
 
 /// The shape of a statement: which filters it has and what it groups by, or that it goes on after a run.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -71,7 +71,7 @@ impl Shape {
 
     /// `$4..$5` the page's window, `$6..$7` whole hours, `$4..$6` and `$7..$5` the cut hours, `$16..$17` the whole
     /// days among them, `$8` rows, `$9` zone, `$10` flow, `$11` connectors, `$12` states, `$13` triggers, `$14, $15`
-    /// where to go on; the unused `parameters` give the types of those that a shape leaves out.
+    /// where to go on; `parameters` give types to all that have none by their use.
     fn compose(self) -> String {
         let filter = |on: bool, text: &'static str| if on { text } else { "" };
         let [flow, connector, _, trigger] = self.filters();
@@ -110,7 +110,7 @@ impl Shape {
         if self.after {
             // One caller's row beside them leaves the rows of a page in their order; to ask for it again would sort them.
             return format!(
-                "with {CALLER}, {UNUSED}
+                "with {CALLER}, {TYPES}
                  select p.*
                    from caller
                    left join lateral (
@@ -130,7 +130,7 @@ impl Shape {
         let groups = self.groups(sums);
         let (shared, flow_cells) = self.shared();
         format!(
-            "with {CALLER}, {UNUSED}, {split}
+            "with {CALLER}, {TYPES}, {split}
              cells ({CELL}) as materialized ({cells}),{flow_cells}
              totals as materialized (
                 select coalesce(sum(c.runs), 0)::bigint as runs,
