@@ -78,14 +78,16 @@ statements! {
          order by e.occurred_at, e.error_id
          limit $9";
     // A key is told by the pattern that most of its errors in the window follow, with the newest run in it that has some of
-    // those; what was counted of that run may be gone by now, while the roll-ups stay: then by the newest run ever.
+    // those; what was counted of that run may be gone by now, while the roll-ups stay: then by the newest run ever. Which
+    // key a group has is looked up in one object: the planner takes all of these for few rows and would compare each with
+    // each. For that reason `cells` stand by themselves too: what reads them is hashed then, and not sorted.
     FLOW_ERRORS = tenant "
-        with levels (level) as (select distinct unnest(array[$11::text, 'all', 'group'])),
-        groups as materialized (
+        with groups as materialized (
             select g.key, g.group_id, g.error_class, g.code, g.stage, g.origin, g.field, g.message, g.last_seen_at,
                    g.last_seen_run_id, min(g.first_seen_at) over (partition by g.key) as first_seen_at
               from (select g.*, ", group_key!("$11"), " as key from error_groups g
                      where g.customer_id = $1 and g.flow_id = $4) g),
+        keyed (of) as materialized (select jsonb_object_agg(g.group_id, g.key) from groups g),
         cut as materialized (
             select c.run_id, c.group_id, c.count
               from (values ($5::timestamptz, $7::timestamptz), ($8, $6::timestamptz)) cut (since, until)
@@ -94,30 +96,39 @@ statements! {
                     where c.customer_id = $1 and c.flow_id = $4
                       and c.window_at >= cut.since and c.window_at < cut.until
                    offset 0) c),
-        cells as (
-            select s.level, s.key, s.errors, s.runs
-              from levels l
+        cells as materialized (
+            select l.level, s.key, s.errors, s.runs
+              from (select distinct unnest(array[$11::text, 'all', 'group'])) l (level)
              cross join (values ('hour', $7::timestamptz, $9::timestamptz), ('day', $9, $10), ('hour', $10, $8::timestamptz))
                    span (grain, since, until)
              cross join lateral (
-                   select * from error_stats s
+                   select s.key, s.errors, s.runs from error_stats s
                     where s.customer_id = $1 and s.flow_id = $4 and s.level = l.level and s.grain = span.grain
                       and s.at >= span.since and s.at < span.until and span.since < span.until
                    offset 0) s
             union all
-            select l.level, case l.level when 'all' then '' when 'group' then g.group_id else g.key end, sum(c.count)::bigint, count(distinct c.run_id)
+            select 'group', c.group_id, sum(c.count)::bigint, count(*) from cut c group by c.group_id
+            union all
+            select 'all', '', sum(c.count)::bigint, count(distinct c.run_id) from cut c having count(*) > 0
+            union all
+            select $11, k.of ->> c.group_id, sum(c.count)::bigint, count(distinct c.run_id)
               from cut c
-              join groups g on g.group_id = c.group_id
-             cross join levels l
-             group by 1, 2),
-        keys as (
-            select key, sum(errors)::bigint as errors, sum(runs)::bigint as runs from cells where level = $11 group by key),
-        most as (
-            select g.*, row_number() over (partition by g.key order by s.errors desc, g.group_id) as place
-              from (select key as group_id, sum(errors) as errors from cells where level = 'group' group by key) s
-              join groups g on g.group_id = s.group_id)
-        select coalesce((select sum(errors) from cells where level = 'all'), 0)::bigint as errors,
-               coalesce((select sum(runs) from cells where level = 'all'), 0)::bigint as runs,
+             cross join keyed k
+             where $11 <> 'group'
+             group by 2),
+        sums as materialized (
+            select c.level, c.key, sum(c.errors)::bigint as errors, sum(c.runs)::bigint as runs
+              from cells c
+             group by c.level, c.key),
+        keys as (select s.key, s.errors, s.runs from sums s where s.level = $11),
+        most as materialized (
+            select distinct on (k.of ->> s.key) k.of ->> s.key as key, s.key as group_id
+              from sums s
+             cross join keyed k
+             where s.level = 'group'
+             order by k.of ->> s.key, s.errors desc, s.key)
+        select coalesce((select errors from sums where level = 'all'), 0) as errors,
+               coalesce((select runs from sums where level = 'all'), 0) as runs,
                (select count(*) from keys) as keys,
                coalesce((
                    select jsonb_agg(jsonb_build_object('key', k.key, 'count', k.errors, 'runs', k.runs,
@@ -127,7 +138,8 @@ statements! {
                               'last_run_id', coalesce(l.run_id, d.last_seen_run_id),
                               'samples', coalesce(e.samples, '[]')) order by k.errors desc, k.key)
                      from (select * from keys order by errors desc, key limit $12) k
-                     join most d on d.key = k.key and d.place = 1
+                     join most m on m.key = k.key
+                     join groups d on d.group_id = m.group_id
                      left join lateral (
                           select c.run_id, c.last_at from run_error_counts c
                            where c.customer_id = $1 and c.group_id = d.group_id
