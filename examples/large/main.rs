@@ -38,10 +38,6 @@ const FLAT: f64 = 1.5;
 const PAGE_SLACK: f64 = 20.0;
 /// Microseconds of the processor by which two measurements of the same may differ.
 const CPU_SLACK: f64 = 300.0;
-/// How much slower or faster the machine itself may be than when the other figures were measured.
-const DRIFT: f64 = 1.25;
-/// Cases that touch as many pages as before, by which [`drift`] is told.
-const ALIKE: usize = 20;
 /// By how much of its size an answer may differ.
 const LIKE: f64 = 0.15;
 
@@ -178,37 +174,9 @@ async fn measure(
     faults
 }
 
-/// How many times as long the machine needs for what touches as many pages as before: it is not as fast at every hour. One
-/// where there is too little to tell it by.
-fn drift(cases: &[Case], costs: &[Cost], before: &Value) -> f64 {
-    let mut ratios: Vec<f64> = cases
-        .iter()
-        .zip(costs)
-        .filter_map(|(case, cost)| {
-            let then = before.get(case.title())?;
-            let (pages, cpu) = (then["pages"].as_f64()?, then["cpu_us"].as_f64()?);
-            ((cost.pages as f64 / pages - 1.0).abs() < 0.02).then_some(cost.cpu_us / cpu)
-        })
-        .collect();
-    if ratios.len() < ALIKE {
-        return 1.0;
-    }
-    ratios.sort_by(f64::total_cmp);
-    ratios[ratios.len() / 2]
-}
-
 /// Prints the table and returns what is wrong with it.
 fn told(cases: &[Case], costs: &[Cost], before: &Value) -> Vec<String> {
     let mut faults = Vec::new();
-    let drift = drift(cases, costs, before);
-    if !before.is_null() {
-        println!(
-            "what touches as many pages as before took {drift:.2} times as long: processor time is judged by that"
-        );
-    }
-    if !(1.0 / DRIFT..=DRIFT).contains(&drift) {
-        faults.push(format!("the machine is not what it was: {drift:.2}"));
-    }
     println!(
         "{:<23}{:<34}{:>5}{:>7}{:>7}{:>8}{:>7}{:>9}{:>7}{:>10}{:>7}{:>7}{:>7}{:>7}",
         "tool",
@@ -275,8 +243,8 @@ fn told(cases: &[Case], costs: &[Cost], before: &Value) -> Vec<String> {
         };
         for (what, now, then, slack) in [
             ("pages", cost.pages as f64, pages, PAGE_SLACK),
-            ("us of the database's processor", cost.cpu_us, cpu * drift, CPU_SLACK),
-            ("us of the server's processor", cost.server_us, server * drift, CPU_SLACK),
+            ("us of the database's processor", cost.cpu_us, cpu, CPU_SLACK),
+            ("us of the server's processor", cost.server_us, server, CPU_SLACK),
         ] {
             if now > then * FLAT && now > then + slack {
                 faults.push(format!("{name}: {now:.0} {what} after {then:.0}"));
