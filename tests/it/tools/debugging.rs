@@ -108,7 +108,8 @@ async fn top_error_classes_over_the_last_week() {
     assert!(told.contains("1,460 errors") && told.contains("1 more class (9 errors)"), "{told}");
 }
 
-/// One error more of each of two patterns, in the newest run with errors of Shopify's orders.
+/// One error more of each of three patterns, two of them of one class, in the newest run with errors of Shopify's orders.
+/// Their ids come before all others.
 const LATE_ERRORS: &str = "
     with newest as (
         select r.* from runs r
@@ -118,7 +119,8 @@ const LATE_ERRORS: &str = "
         insert into error_groups
         select r.customer_id, l.id, r.flow_id, decode(md5(l.id), 'hex'), 1, l.class, l.code, 'load', 'destination', l.field,
                'a late one', r.finished_at, r.finished_at, r.run_id
-          from newest r, (values ('eg_late1', 'VALIDATION', 'INVALID_EMAIL', 'email'), ('eg_late2', 'AUTH', 'DENIED', null))
+          from newest r, (values ('eg_00late1', 'VALIDATION', 'INVALID_EMAIL', 'email'), ('eg_00late2', 'AUTH', 'DENIED', null),
+                               ('eg_00late3', 'VALIDATION', 'INVALID_PHONE', 'phone'))
                l (id, class, code, field)
         returning *),
     counted as (
@@ -140,11 +142,20 @@ async fn groups_are_told_by_what_most_of_them_are() {
     let app = TestApp::demo().await;
     sqlx::raw_sql(LATE_ERRORS).execute(&mut app.owner().await).await.unwrap();
     let yesterday = "window_at >= '2026-11-20T00:00:00+01:00' and window_at < '2026-11-21T00:00:00+01:00'";
+    // Cuts the hour of the run whose errors came late.
+    let late: Vec<String> = app
+        .column(
+            "select to_char(window_at at time zone 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"') from run_error_counts
+              where group_id = 'eg_00late1' and $1::timestamptz is not null",
+        )
+        .await;
+    let since_late = format!("window_at >= '{}'", late[0]);
     for (window, span) in [
-        ("7d", "window_at >= $1 - interval '7 days'"),
-        ("30d", "window_at >= $1 - interval '30 days'"),
-        ("3h", "window_at >= $1 - interval '3 hours'"),
-        ("yesterday", yesterday),
+        (json!({ "window": "7d" }), "window_at >= $1 - interval '7 days'"),
+        (json!({ "window": "30d" }), "window_at >= $1 - interval '30 days'"),
+        (json!({ "window": "3h" }), "window_at >= $1 - interval '3 hours'"),
+        (json!({ "window": "yesterday" }), yesterday),
+        (json!({ "since": late[0] }), &since_late),
     ] {
         for (grouping, key) in [
             ("class", "error_class"),
@@ -152,12 +163,12 @@ async fn groups_are_told_by_what_most_of_them_are() {
             ("field", "coalesce(field, '(none)')"),
             ("group", "group_id"),
         ] {
-            let asked =
-                json!({ "flow": "Shopify orders", "window": window, "group_by": grouping, "limit": 50 });
+            let mut asked = json!({ "flow": "Shopify orders", "group_by": grouping, "limit": 50 });
+            asked.as_object_mut().unwrap().extend(window.as_object().unwrap().clone());
             let told = app.acme().call("get_flow_error_summary", asked).await;
             let groups = told.structured["groups"].as_array().unwrap();
             let word = |group: &serde_json::Value, name: &str| group[name].as_str().unwrap_or("-").to_owned();
-            let mut told: Vec<_> = groups
+            let mut rows: Vec<_> = groups
                 .iter()
                 .map(|group| {
                     let names = ["key", "error_class", "code", "field", "last_run_id"];
@@ -165,7 +176,7 @@ async fn groups_are_told_by_what_most_of_them_are() {
                     format!("{words} {} {}", group["count"], group["runs"])
                 })
                 .collect();
-            told.sort_unstable();
+            rows.sort_unstable();
             let counted: Vec<String> = app
                 .column(&format!(
                     "with counts as (
@@ -186,7 +197,17 @@ async fn groups_are_told_by_what_most_of_them_are() {
             assert!(counted.len() > 2, "{window} by {grouping}: {counted:?}");
             let mut counted = counted;
             counted.sort_unstable();
-            assert_eq!(told, counted, "{window} by {grouping}");
+            assert_eq!(rows, counted, "{window} by {grouping}");
+            let all: Vec<String> = app
+                .column(&format!(
+                    "select concat_ws(' ', sum(count), count(distinct run_id)) from run_error_counts
+                      where customer_id = 'cus_acme' and flow_id = 'flow_shopify_orders' and $1::timestamptz is not null
+                        and {span}"
+                ))
+                .await;
+            let structured = &told.structured;
+            let told = format!("{} {}", structured["total_errors"], structured["runs_with_errors"]);
+            assert_eq!(told, all[0], "{window} by {grouping}");
         }
     }
 }
